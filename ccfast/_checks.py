@@ -1,0 +1,191 @@
+"""Argument checks that the ops and their references share: one message for one mistake.
+
+Every check names the argument, what it got and what it expects. Wrong types raise ``TypeError``, wrong values
+``ValueError``. Checks that look at the data itself (finite, unit norm, labels in range) are here for the references;
+the compiled ops do the same ones in C++, where they cost no extra pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Rows count as normalised when their norm is within this of 1.
+UNIT_NORM_TOLERANCE = 1e-3
+
+HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
+SINGLE = (torch.float32,)
+SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
+ANY_FLOAT = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """``value`` as a tensor: tensors as they are, anything with ``__dlpack__`` (NumPy, CuPy, JAX) without a copy."""
+    if isinstance(value, Tensor):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return torch.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError) as error:
+            raise TypeError(f"{name}: cannot be read through DLPack without a copy: {error}") from error
+    raise TypeError(f"{name}: expected a torch.Tensor or an object with __dlpack__, got {type(value).__name__}")
+
+
+def _names(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def tensor(name: str, value: Any, dims: int, dtypes: Sequence[torch.dtype]) -> Tensor:
+    """A strided tensor of ``dims`` dimensions and one of ``dtypes``; detached from nothing, copied never."""
+    result = as_tensor(name, value)
+    if result.layout is not torch.strided:
+        raise TypeError(f"{name}: expected a dense tensor, got layout {result.layout}")
+    if result.dtype not in dtypes:
+        raise TypeError(f"{name}: expected dtype {_names(dtypes)}, got {_names([result.dtype])}")
+    if result.dim() != dims:
+        raise ValueError(f"{name}: expected {dims} dimension(s), got shape {tuple(result.shape)}")
+    return result
+
+
+def matrix(name: str, value: Any, dtypes: Sequence[torch.dtype], *, allow_no_rows: bool = False) -> Tensor:
+    """A non-empty ``[N, D]`` matrix of floating-point numbers."""
+    result = tensor(name, value, 2, dtypes)
+    if result.shape[1] == 0 or (result.shape[0] == 0 and not allow_no_rows):
+        raise ValueError(f"{name}: expected a non-empty matrix, got shape {tuple(result.shape)}")
+    return result
+
+
+def vector_of_integers(name: str, value: Any, length: int, of: str) -> Tensor:
+    """``[length]`` integers (labels, identities, cameras) as int64; ``of`` says what the length must match."""
+    result = tensor(name, value, 1, INTEGER)
+    if result.shape[0] != length:
+        raise ValueError(f"{name}: expected length {length}, one for each row of {of}, got {result.shape[0]}")
+    return result.to(torch.int64)
+
+
+def same_device(**tensors: Tensor | None) -> None:
+    """All tensors given are on one device."""
+    present = {name: value.device for name, value in tensors.items() if value is not None}
+    if len(set(present.values())) > 1:
+        got = ", ".join(f"{name} on {device}" for name, device in present.items())
+        raise ValueError(f"{', '.join(present)}: expected one device, got {got}")
+
+
+def same_columns(**tensors: Tensor) -> None:
+    """All matrices given have the same number of columns."""
+    if len({value.shape[1] for value in tensors.values()}) > 1:
+        got = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
+        raise ValueError(f"{', '.join(tensors)}: expected the same number of columns, got {got}")
+
+
+def same_dtype(**tensors: Tensor) -> None:
+    """All tensors given have one dtype."""
+    if len({value.dtype for value in tensors.values()}) > 1:
+        got = ", ".join(f"{name} {_names([value.dtype])}" for name, value in tensors.items())
+        raise TypeError(f"{', '.join(tensors)}: expected one dtype, got {got}")
+
+
+def integer(name: str, value: Any, *, low: int, high: int | None = None, high_name: str = "") -> int:
+    """An integer in ``[low, high]``; ``high_name`` says what the upper bound is."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    result = value.__index__()
+    if result < low:
+        raise ValueError(f"{name}: expected at least {low}, got {result}")
+    if high is not None and result > high:
+        raise ValueError(f"{name}: expected at most {high}{f' ({high_name})' if high_name else ''}, got {result}")
+    return result
+
+
+def real(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, ends: str = "[]") -> float:
+    """A finite number between ``low`` and ``high``; ``ends`` says which ends belong to the interval."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected a number, got {value!r}") from error
+    above = result >= low if ends[0] == "[" else result > low
+    below = result <= high if ends[1] == "]" else result < high
+    if not (above and below and math.isfinite(result)):
+        left = "(" if math.isinf(low) else ends[0]
+        right = ")" if math.isinf(high) else ends[1]
+        raise ValueError(f"{name}: expected a number in {left}{low:g}, {high:g}{right}, got {result!r}")
+    return result
+
+
+def choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """One of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def neighbours(features: Tensor, k1: Any, k2: Any) -> tuple[int, int]:
+    """``1 <= k1 <= N`` and ``1 <= k2 <= k1`` for ``features`` of N rows."""
+    k1 = integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
+    return k1, integer("k2", k2, low=1, high=k1, high_name="k1")
+
+
+def finite_rows(name: str, value: Tensor) -> None:
+    """No NaN and no infinity; the message names the first bad row."""
+    bad = ~torch.isfinite(value).all(dim=1)
+    if bad.any():
+        raise ValueError(f"{name}: expected finite values, got a non-finite value in row {int(bad.nonzero()[0, 0])}")
+
+
+def unit_rows(name: str, value: Tensor) -> None:
+    """Rows are finite and of unit Euclidean norm within 1e-3; the message names the first bad row."""
+    finite_rows(name, value)
+    norms = torch.linalg.vector_norm(value.double(), dim=1)
+    bad = (norms - 1).abs() > UNIT_NORM_TOLERANCE
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        raise ValueError(
+            f"{name}: expected rows of unit norm within {UNIT_NORM_TOLERANCE:g} (torch.nn.functional.normalize), "
+            f"got norm {float(norms[row]):g} in row {row}"
+        )
+
+
+def labels_in_range(name: str, value: Tensor, classes: int, ignore: int = -1) -> None:
+    """Every label is in ``[0, classes)`` or equal to ``ignore``; the message names the first bad one."""
+    bad = ((value < 0) | (value >= classes)) & (value != ignore)
+    if bad.any():
+        row = int(bad.nonzero()[0, 0])
+        raise ValueError(
+            f"{name}: expected labels in [0, {classes}) or {ignore} (left out), got {int(value[row])} at position {row}"
+        )
+
+
+def distances(name: str, value: Any) -> Tensor:
+    """A square, non-empty matrix of distances: dense or sparse CSR, of any floating-point dtype."""
+    result = as_tensor(name, value)
+    if result.layout not in (torch.strided, torch.sparse_csr):
+        raise TypeError(f"{name}: expected a dense or a sparse CSR tensor, got layout {result.layout}")
+    if result.dtype not in ANY_FLOAT:
+        raise TypeError(f"{name}: expected dtype {_names(ANY_FLOAT)}, got {_names([result.dtype])}")
+    if result.dim() != 2 or result.shape[0] != result.shape[1] or result.shape[0] == 0:
+        raise ValueError(f"{name}: expected a non-empty square matrix, got shape {tuple(result.shape)}")
+    return result
+
+
+def cameras(query_cams: Any, gallery_cams: Any, of: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Cameras of the queries and of the gallery of a ``[Q, G]`` matrix, or None for both."""
+    if (query_cams is None) != (gallery_cams is None):
+        missing = "query_cams" if query_cams is None else "gallery_cams"
+        raise ValueError(f"{missing}: expected the cameras of both query and gallery, or None for both, got None")
+    if query_cams is None:
+        return None, None
+    return (
+        vector_of_integers("query_cams", query_cams, of.shape[0], "distances"),
+        vector_of_integers("gallery_cams", gallery_cams, of.shape[1], "distances.T"),
+    )
+
+
+NO_MATCH = (
+    "query_ids, gallery_ids: expected at least one query with a match in the gallery, got none; entries with the "
+    "query's identity and camera do not count, so pass None as cameras where images have none"
+)

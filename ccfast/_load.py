@@ -1,0 +1,47 @@
+"""Loads the compiled extension, after making sure that it was built for the torch at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+REBUILD = "pip install --no-build-isolation -e ."
+
+
+def _load() -> dict[str, Any]:
+    """What the extension was built with; raises one ImportError that names the command to run."""
+    try:
+        from ccfast import _build_config as config
+    except ImportError as error:
+        raise ImportError(f"ccfast's compiled extension has not been built; in ccfast's folder run: {REBUILD}") from error
+    if config.TORCH != torch.__version__:
+        raise ImportError(
+            f"ccfast was built for torch {config.TORCH}, but torch {torch.__version__} is installed; "
+            f"in ccfast's folder run: {REBUILD}"
+        )
+    try:
+        from ccfast import _C
+    except ImportError as error:
+        raise ImportError(f"ccfast's compiled extension does not load ({error}); in ccfast's folder run: {REBUILD}") from error
+    return {
+        "version": config.VERSION,
+        "torch": config.TORCH,
+        "cuda": config.CUDA,
+        "arch_list": list(config.ARCH_LIST),
+        **_C.build_info(),
+    }
+
+
+_BUILD_INFO = _load()
+
+
+def build_info() -> dict[str, Any]:
+    """What the compiled extension was built with.
+
+    Returns:
+        ``version`` of ccfast, ``torch`` it was built for, ``cuda`` (toolkit version, or None for a CPU-only build),
+        ``arch_list`` (CUDA architectures, empty for a CPU-only build), ``compiler``, ``cxx_standard``, and whether the
+        CUDA kernels are ``emulated`` on the CPU.
+    """
+    return {**_BUILD_INFO, "arch_list": list(_BUILD_INFO["arch_list"])}

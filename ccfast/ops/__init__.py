@@ -1,0 +1,1 @@
+"""Public ops: documented signatures over ``torch.ops.ccfast``, their shape functions and gradients."""

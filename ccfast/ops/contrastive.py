@@ -1,0 +1,119 @@
+"""Centroid contrastive loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def centroid_contrastive_loss(
+    features: Any,
+    memory: Any,
+    labels: Any,
+    temperature: float = 0.05,
+    *,
+    normalize: bool = True,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    ignore_index: int = -1,
+) -> Tensor:
+    """Cross-entropy of ``normalize(features) @ memory.T / temperature`` (Cluster Contrast, equation 2: ClusterNCE).
+
+    Computed in float32 (float64 for float64 features) whatever the dtype of the features. The gradient goes to
+    ``features``, and to ``memory`` when it requires one; it comes from the same pass as the loss.
+
+    Args:
+        features: ``[B, D]`` float16, bfloat16, float32 or float64.
+        memory: ``[C, D]`` of the same dtypes, rows of unit norm in the paper.
+        labels: ``[B]`` integers in ``[0, C)``, or ``ignore_index``.
+        temperature: above 0.
+        normalize: divide the features by their norm first; otherwise they are taken as they are.
+        reduction: ``"mean"`` over the rows that are not ignored (0 where there is none), ``"sum"`` or ``"none"``.
+        label_smoothing: in ``[0, 1]``, as in :func:`torch.nn.functional.cross_entropy`.
+        ignore_index: label of rows without a loss.
+
+    Returns:
+        The loss: a scalar, or ``[B]`` under ``"none"``; float32, or float64 for float64 features.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, other shapes, an argument out of range, labels out of range, non-finite values.
+    """
+    features = checks.matrix("features", features, checks.ANY_FLOAT)
+    memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
+    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
+    checks.same_columns(features=features, memory=memory)
+    checks.same_device(features=features, memory=memory, labels=labels)
+    temperature = checks.real("temperature", temperature, low=0, ends="(]")
+    checks.choice("reduction", reduction, REDUCTIONS)
+    label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
+    options = (temperature, bool(normalize), reduction, label_smoothing, ignore_index)
+    with_gradient = torch.is_grad_enabled() and features.requires_grad
+    return torch.ops.ccfast.centroid_contrastive_loss(features, memory, labels, *options, with_gradient)[0]
+
+
+def _compute_dtype(features: Tensor) -> torch.dtype:
+    return torch.float64 if features.dtype is torch.float64 else torch.float32
+
+
+@torch.library.register_fake("ccfast::centroid_contrastive_loss")
+def _(
+    features: Tensor,
+    memory: Tensor,
+    labels: Tensor,
+    temperature: float,
+    normalize: bool,
+    reduction: str,
+    label_smoothing: float,
+    ignore_index: int,
+    with_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    batch, dim = features.shape
+    dtype = _compute_dtype(features)
+    loss = features.new_empty((batch,) if reduction == "none" else (), dtype=dtype)
+    return loss, features.new_empty((batch if with_gradient else 0, dim), dtype=dtype)
+
+
+@torch.library.register_fake("ccfast::centroid_contrastive_loss_memory_grad")
+def _(
+    upstream: Tensor,
+    features: Tensor,
+    memory: Tensor,
+    labels: Tensor,
+    temperature: float,
+    normalize: bool,
+    reduction: str,
+    label_smoothing: float,
+    ignore_index: int,
+) -> Tensor:
+    return torch.empty_like(memory, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    features, memory, labels, *options, _ = inputs
+    ctx.options = options
+    ctx.features_dtype = features.dtype
+    ctx.mark_non_differentiable(output[1])
+    # The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward may.
+    learned = (features, memory, labels) if ctx.needs_input_grad[1] else ()
+    ctx.save_for_backward(output[1], *learned)
+
+
+def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    gradient, *learned = ctx.saved_tensors
+    by_features = by_memory = None
+    if ctx.needs_input_grad[0]:
+        factor = upstream.unsqueeze(1) if upstream.dim() else upstream
+        by_features = (factor * gradient).to(ctx.features_dtype)
+    if ctx.needs_input_grad[1]:
+        by_memory = torch.ops.ccfast.centroid_contrastive_loss_memory_grad(upstream, *learned, *ctx.options)
+    return by_features, by_memory, *[None] * 7
+
+
+torch.library.register_autograd("ccfast::centroid_contrastive_loss", _backward, setup_context=_setup_context)

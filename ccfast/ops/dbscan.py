@@ -1,0 +1,49 @@
+"""DBSCAN on precomputed distances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+
+def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
+    """DBSCAN labels of a precomputed distance matrix: those of scikit-learn, number for number.
+
+    A core point has at least ``min_samples`` points within ``eps``, itself included. Clusters are numbered by their
+    lowest core; a border point takes the lowest label among the cores within ``eps``; noise is -1.
+
+    Args:
+        distances: symmetric ``[N, N]``: dense of any floating-point dtype, or sparse CSR. What a sparse matrix does not
+            store is farther than ``eps``, but for its diagonal, which is then 0.
+        eps: largest distance of neighbours, at least 0; compared as float32 with ``<=``.
+        min_samples: at least 1.
+
+    Returns:
+        ``[N]`` int64 labels on the device of ``distances``.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: a matrix that is empty, not square or holds NaN; ``eps`` or ``min_samples`` out of range.
+    """
+    distances = checks.distances("distances", distances)
+    eps = checks.real("eps", eps, low=0)
+    min_samples = checks.integer("min_samples", min_samples, low=1)
+    if distances.layout is torch.strided:
+        return torch.ops.ccfast.dbscan(distances.detach(), eps, min_samples)
+    crow, col = distances.crow_indices().to(torch.int64), distances.col_indices().to(torch.int64)
+    values = distances.values().detach().to(torch.float32)
+    return torch.ops.ccfast.dbscan_sparse(crow.contiguous(), col.contiguous(), values.contiguous(), eps, min_samples)
+
+
+@torch.library.register_fake("ccfast::dbscan")
+def _(distances: Tensor, eps: float, min_samples: int) -> Tensor:
+    return distances.new_empty(distances.shape[0], dtype=torch.int64)
+
+
+@torch.library.register_fake("ccfast::dbscan_sparse")
+def _(crow: Tensor, col: Tensor, values: Tensor, eps: float, min_samples: int) -> Tensor:
+    return crow.new_empty(crow.shape[0] - 1)

@@ -1,0 +1,47 @@
+"""InfoMap clustering of the cosine neighbour graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+from ccfast._infomap import infomap_labels
+from ccfast.ops.knn import knn
+
+
+def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluster_size: int = 5) -> Tensor:
+    """InfoMap labels of the directed graph of nearest neighbours (Cluster Contrast's better clustering).
+
+    Every row links to those of its ``k1`` nearest whose cosine similarity is at least ``min_similarity``, with the
+    similarity as weight; the two-level map equation (Rosvall and Bergstrom, PNAS 2008) partitions the graph.
+
+    Args:
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3.
+        k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
+        min_similarity: in ``[-1, 1]``.
+        min_cluster_size: smaller clusters are noise, at least 1.
+
+    Returns:
+        ``[N]`` int64 labels on the device of ``features``: clusters 0, 1, ... in the order of their lowest member;
+        noise is -1, as are rows without a link.
+
+    Raises:
+        ImportError: the optional package ``infomap`` is missing (``pip install 'ccfast[infomap]'``).
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, an argument out of range, non-finite or un-normalised rows (the first is named).
+    """
+    features = checks.matrix("features", features, checks.SINGLE).detach()
+    k1 = checks.integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
+    min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
+    min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)
+    checks.unit_rows("features", features)
+    neighbours, distances = knn(features, k1)
+    similarity = 1 - distances / 2
+    rows = torch.arange(features.shape[0], device=features.device).unsqueeze(1).expand_as(neighbours)
+    linked = (neighbours != rows) & (similarity >= min_similarity)
+    links = (part[linked].cpu().numpy() for part in (rows, neighbours, similarity))
+    labels = infomap_labels(*links, num_nodes=features.shape[0], min_cluster_size=min_cluster_size)
+    return torch.from_numpy(labels).to(features.device)

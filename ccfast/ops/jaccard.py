@@ -1,0 +1,125 @@
+"""k-reciprocal encoding and Jaccard distance."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+CsrTensors = tuple[Tensor, Tensor, Tensor]
+
+
+def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
+    """k-reciprocal encoding V of every row (Zhong et al., CVPR 2017, section 3), with local query expansion.
+
+    Args:
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3.
+        k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
+        k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
+
+    Returns:
+        Sparse CSR tensor ``[N, N]`` float32 with ascending columns; weights of a row sum to 1.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the first is named).
+    """
+    features, k1, k2 = _checked(features, k1, k2)
+    return _csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
+
+
+def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: float | None = None) -> Tensor:
+    """Jaccard distance of the k-reciprocal encodings (Zhong et al., CVPR 2017, equation 10), as in Cluster Contrast.
+
+    Args:
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3.
+        k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
+        k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
+        max_distance: None for the dense matrix, or a number in ``[0, 1)`` for a sparse one.
+
+    Returns:
+        Dense ``[N, N]`` float32, bitwise symmetric; or, with ``max_distance``, a sparse CSR tensor ``[N, N]`` that holds
+        every pair at distance at most ``max_distance`` (as float32) and the whole diagonal, columns ascending. It
+        takes memory O(N * neighbours), never N x N.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, ``k1``, ``k2`` or ``max_distance`` out of range, non-finite or un-normalised rows
+            (the first is named).
+    """
+    features, k1, k2 = _checked(features, k1, k2)
+    if max_distance is None:
+        return torch.ops.ccfast.jaccard_distance(features, k1, k2)
+    max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
+    parts = torch.ops.ccfast.jaccard_distance_sparse(features, k1, k2, max_distance)
+    return _csr_tensor(parts, features.shape[0])
+
+
+def _checked(features: Any, k1: int, k2: int) -> tuple[Tensor, int, int]:
+    features = checks.matrix("features", features, checks.SINGLE)
+    return features.detach(), *checks.neighbours(features, k1, k2)
+
+
+def _csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
+    crow, col, values = parts
+    with warnings.catch_warnings():  # that CSR is in beta, and that invariants, which hold by construction, go unchecked
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(crow, col, values, (rows, rows), check_invariants=False)
+
+
+def _fake_csr(like: Tensor, rows: int) -> CsrTensors:
+    nnz = torch.library.get_ctx().new_dynamic_size()
+    index = torch.int64
+    return (
+        like.new_empty(rows + 1, dtype=index),
+        like.new_empty(nnz, dtype=index),
+        like.new_empty(nnz, dtype=torch.float32),
+    )
+
+
+@torch.library.register_fake("ccfast::k_reciprocal_encoding")
+def _(features: Tensor, k1: int, k2: int) -> CsrTensors:
+    return _fake_csr(features, features.shape[0])
+
+
+@torch.library.register_fake("ccfast::jaccard_distance")
+def _(features: Tensor, k1: int, k2: int) -> Tensor:
+    return features.new_empty((features.shape[0], features.shape[0]))
+
+
+@torch.library.register_fake("ccfast::jaccard_distance_sparse")
+def _(features: Tensor, k1: int, k2: int, max_distance: float) -> CsrTensors:
+    return _fake_csr(features, features.shape[0])
+
+
+@torch.library.register_fake("ccfast::encode_neighbours")
+def _(
+    features: Tensor,
+    rank: Tensor,
+    distances: Tensor,
+    half: int,
+    row_scale: Tensor | None,
+    column_shift: Tensor | None,
+) -> CsrTensors:
+    return _fake_csr(features, features.shape[0])
+
+
+@torch.library.register_fake("ccfast::expand_queries")
+def _(crow: Tensor, col: Tensor, values: Tensor, rank: Tensor, k2: int) -> CsrTensors:
+    return _fake_csr(values, crow.shape[0] - 1)
+
+
+@torch.library.register_fake("ccfast::sparse_jaccard")
+def _(crow: Tensor, col: Tensor, values: Tensor, max_distance: float) -> CsrTensors:
+    return _fake_csr(values, crow.shape[0] - 1)
+
+
+@torch.library.register_fake("ccfast::dense_jaccard")
+def _(
+    crow: Tensor, col: Tensor, values: Tensor, row_begin: int, row_end: int, col_begin: int, col_end: int
+) -> Tensor:
+    return values.new_empty((row_end - row_begin, col_end - col_begin))

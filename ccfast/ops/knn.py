@@ -1,0 +1,52 @@
+"""Exact k nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") -> tuple[Tensor, Tensor]:
+    """The k nearest rows of ``features`` for every query, by squared Euclidean distance.
+
+    The answer is exact: distances are accumulated in float64, nearest first, ties to the lower index. ``precision``
+    only chooses the arithmetic of the candidate search, whose result is certified row by row.
+
+    Args:
+        features: ``[N, D]`` float32, float16 or bfloat16; any finite values.
+        k: neighbours a query, ``1 <= k <= N``.
+        queries: ``[Q, D]``, or None to search every row of ``features`` (itself included).
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` products in the candidate search.
+
+    Returns:
+        ``indices [Q, k]`` int64 and ``distances [Q, k]`` float32, on the device of ``features``.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, ``k`` out of range, non-finite values (the first bad row is named), another number
+            of columns, mixed devices, an unknown precision.
+    """
+    features = checks.matrix("features", features, checks.HALF_OR_SINGLE)
+    k = checks.integer("k", k, low=1, high=features.shape[0], high_name="the number of rows of features")
+    checks.choice("precision", precision, PRECISIONS)
+    if queries is not None:
+        queries = checks.matrix("queries", queries, checks.HALF_OR_SINGLE)
+        checks.same_columns(features=features, queries=queries)
+        checks.same_device(features=features, queries=queries)
+        queries = queries.detach()
+    return torch.ops.ccfast.knn(features.detach(), queries, k, precision)
+
+
+@torch.library.register_fake("ccfast::knn")
+def _(features: Tensor, queries: Tensor | None, k: int, precision: str) -> tuple[Tensor, Tensor]:
+    rows = (features if queries is None else queries).shape[0]
+    return (
+        features.new_empty((rows, k), dtype=torch.int64),
+        features.new_empty((rows, k), dtype=torch.float32),
+    )

@@ -1,0 +1,104 @@
+"""Re-ranking and ranking evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+from ccfast._types import RankingMetrics
+
+
+def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
+    """Re-ranking with k-reciprocal encoding (Zhong et al., CVPR 2017, equation 12).
+
+    Args:
+        query: ``[Q, D]`` float32, any finite values.
+        gallery: ``[G, D]`` float32.
+        k1: neighbours beside the row itself, ``1 <= k1 < Q + G``.
+        k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
+        lambda_value: share of the original distance, in ``[0, 1]``.
+
+    Returns:
+        ``[Q, G]`` float32 distances ``(1 - lambda) * Jaccard + lambda * d``, where d is the squared Euclidean distance
+        divided by the query's largest to any row.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, another number of columns, an argument out of range, non-finite rows.
+    """
+    query = checks.matrix("query", query, checks.SINGLE)
+    gallery = checks.matrix("gallery", gallery, checks.SINGLE)
+    checks.same_columns(query=query, gallery=gallery)
+    checks.same_device(query=query, gallery=gallery)
+    most = query.shape[0] + gallery.shape[0] - 1
+    k1 = checks.integer("k1", k1, low=1, high=most, high_name="one less than the rows of query and gallery")
+    k2 = checks.integer("k2", k2, low=1, high=k1, high_name="k1")
+    lambda_value = checks.real("lambda_value", lambda_value, low=0, high=1)
+    return torch.ops.ccfast.k_reciprocal_rerank(query.detach(), gallery.detach(), k1, k2, lambda_value)
+
+
+def evaluate_ranking(
+    distances: Any, query_ids: Any, gallery_ids: Any, query_cams: Any = None, gallery_cams: Any = None, max_rank: int = 50
+) -> RankingMetrics:
+    """mAP, CMC and mINP by the Market-1501 protocol (Zheng et al., ICCV 2015).
+
+    Gallery entries with the query's identity and camera are left out; queries without a match left do not count. Average
+    precision is scikit-learn's ``average_precision_score``; ranks order equal distances by gallery index.
+
+    Args:
+        distances: ``[Q, G]`` of any floating-point dtype; smaller is nearer, infinity is allowed.
+        query_ids: ``[Q]`` integers.
+        gallery_ids: ``[G]`` integers.
+        query_cams: ``[Q]`` integers, or None together with ``gallery_cams``: nothing is left out.
+        gallery_cams: ``[G]`` integers, or None.
+        max_rank: length of the CMC curve.
+
+    Returns:
+        :class:`RankingMetrics`: ``mAP``, ``cmc [max_rank]`` float64 and ``mINP`` (Ye et al., TPAMI 2021), all in [0, 1].
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, other lengths, NaN distances, one camera argument without the other, no query with a
+            match.
+    """
+    distances = checks.matrix("distances", distances, checks.ANY_FLOAT)
+    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances")
+    gallery_ids = checks.vector_of_integers("gallery_ids", gallery_ids, distances.shape[1], "distances.T")
+    query_cams, gallery_cams = checks.cameras(query_cams, gallery_cams, distances)
+    max_rank = checks.integer("max_rank", max_rank, low=1)
+    ids = {"query_ids": query_ids, "gallery_ids": gallery_ids}
+    checks.same_device(distances=distances, **ids, query_cams=query_cams, gallery_cams=gallery_cams)
+    if distances.dtype not in checks.SINGLE_OR_DOUBLE:
+        distances = distances.float()
+    per_query = torch.ops.ccfast.evaluate_ranking(distances.detach(), query_ids, gallery_ids, query_cams, gallery_cams)
+    return _mean_over_queries(*per_query, max_rank)
+
+
+def _mean_over_queries(precision: Tensor, first_match: Tensor, inverse_penalty: Tensor, max_rank: int) -> RankingMetrics:
+    counted = first_match >= 0
+    count = int(counted.sum())
+    if count == 0:
+        raise ValueError(checks.NO_MATCH)
+    ranks = first_match[counted & (first_match < max_rank)]
+    cmc = torch.bincount(ranks, minlength=max_rank).to(torch.float64).cumsum(0) / count
+    return RankingMetrics(float(precision.sum()) / count, cmc, float(inverse_penalty.sum()) / count)
+
+
+@torch.library.register_fake("ccfast::k_reciprocal_rerank")
+def _(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> Tensor:
+    return query.new_empty((query.shape[0], gallery.shape[0]))
+
+
+@torch.library.register_fake("ccfast::evaluate_ranking")
+def _(
+    distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    queries = distances.shape[0]
+    return (
+        distances.new_empty(queries, dtype=torch.float64),
+        distances.new_empty(queries, dtype=torch.int64),
+        distances.new_empty(queries, dtype=torch.float64),
+    )

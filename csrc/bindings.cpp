@@ -1,0 +1,77 @@
+// The one place that names every op: dispatcher schemas, and the Python module that registers them when it is imported.
+#include <torch/extension.h>
+#include <torch/library.h>
+
+#include "common/dispatch.h"
+
+TORCH_LIBRARY(ccfast, m) {
+  m.def("knn(Tensor features, Tensor? queries, int k, str precision) -> (Tensor indices, Tensor distances)");
+
+  m.def("k_reciprocal_encoding(Tensor features, int k1, int k2) -> (Tensor crow, Tensor col, Tensor values)");
+  m.def("jaccard_distance(Tensor features, int k1, int k2) -> Tensor");
+  m.def(
+      "jaccard_distance_sparse(Tensor features, int k1, int k2, float max_distance) "
+      "-> (Tensor crow, Tensor col, Tensor values)");
+  // Stages of the two above and of re-ranking; ranks and V are as in csrc/jaccard/jaccard.h.
+  m.def(
+      "encode_neighbours(Tensor features, Tensor rank, Tensor distances, int half, Tensor? row_scale, "
+      "Tensor? column_shift) -> (Tensor crow, Tensor col, Tensor values)");
+  m.def(
+      "expand_queries(Tensor crow, Tensor col, Tensor values, Tensor rank, int k2) "
+      "-> (Tensor crow, Tensor col, Tensor values)");
+  m.def(
+      "sparse_jaccard(Tensor crow, Tensor col, Tensor values, float max_distance) "
+      "-> (Tensor crow, Tensor col, Tensor values)");
+  m.def(
+      "dense_jaccard(Tensor crow, Tensor col, Tensor values, int row_begin, int row_end, int col_begin, int col_end) "
+      "-> Tensor");
+
+  m.def("dbscan(Tensor distances, float eps, int min_samples) -> Tensor");
+  m.def("dbscan_sparse(Tensor crow, Tensor col, Tensor values, float eps, int min_samples) -> Tensor");
+
+  m.def("cluster_centroids(Tensor features, Tensor labels) -> Tensor");
+  m.def(
+      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str mode, bool normalize) -> "
+      "()");
+
+  m.def(
+      "centroid_contrastive_loss(Tensor features, Tensor memory, Tensor labels, float temperature, bool normalize, "
+      "str reduction, float label_smoothing, int ignore_index, bool with_gradient) -> (Tensor loss, Tensor gradient)");
+  m.def(
+      "centroid_contrastive_loss_memory_grad(Tensor upstream, Tensor features, Tensor memory, Tensor labels, "
+      "float temperature, bool normalize, str reduction, float label_smoothing, int ignore_index) -> Tensor");
+
+  m.def("k_reciprocal_rerank(Tensor query, Tensor gallery, int k1, int k2, float lambda_value) -> Tensor");
+  m.def(
+      "evaluate_ranking(Tensor distances, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? "
+      "gallery_cams) "
+      "-> (Tensor average_precision, Tensor first_match, Tensor inverse_penalty)");
+}
+
+namespace {
+
+std::string compiler() {
+#if defined(__clang__)
+  return "clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "gcc " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+pybind11::dict build_info() {
+  pybind11::dict info;
+  info["compiler"] = compiler();
+  info["cxx_standard"] = __cplusplus / 100 % 100;
+#ifdef CCFAST_EMULATE
+  info["emulated"] = true;
+#else
+  info["emulated"] = false;
+#endif
+  return info;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) { m.def("build_info", &build_info, "What the extension was compiled with."); }

@@ -1,0 +1,34 @@
+#include "checks.h"
+
+namespace ccfast {
+namespace {
+
+int64_t first_true(const at::Tensor& mask) { return mask.to(at::kByte).argmax().item<int64_t>(); }
+
+}  // namespace
+
+void check_finite_rows(const char* name, const at::Tensor& value) {
+  if (at::isfinite(value.sum(1)).all().item<bool>()) return;  // one pass; a sum that overflows is looked at again
+  const at::Tensor bad_rows = at::isfinite(value).all(1).logical_not();
+  if (!bad_rows.any().item<bool>()) return;
+  TORCH_CHECK_VALUE(false, name, ": expected finite values, got a non-finite value in row ", first_true(bad_rows));
+}
+
+void check_unit_rows(const char* name, const at::Tensor& value) {
+  const at::Tensor norms = at::linalg_vector_norm(value, 2, at::IntArrayRef{1});
+  const at::Tensor bad = at::logical_not((norms - 1).abs() <= kUnitNormTolerance);
+  if (!bad.any().item<bool>()) return;
+  check_finite_rows(name, value);
+  const int64_t row = first_true(bad);
+  TORCH_CHECK_VALUE(false, name, ": expected rows of unit norm within ", kUnitNormTolerance,
+                    " (torch.nn.functional.normalize), got norm ", norms[row].item<double>(), " in row ", row);
+}
+
+void check_labels(const char* name, const at::Tensor& value, int64_t classes, int64_t ignore) {
+  const int64_t* label = value.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < value.numel(); ++i)
+    TORCH_CHECK_VALUE((label[i] >= 0 && label[i] < classes) || label[i] == ignore, name, ": expected labels in [0, ",
+                      classes, ") or ", ignore, " (left out), got ", label[i], " at position ", i);
+}
+
+}  // namespace ccfast

@@ -1,0 +1,27 @@
+// Checks of the glue: what would read or write out of bounds, and what only a look at the data can tell. The messages
+// of shape, dtype and range mistakes that a user meets first are in ccfast/_checks.py.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#define CCFAST_CHECK_DIM(tensor, expected)                                                                      \
+  TORCH_CHECK_VALUE((tensor).dim() == (expected), #tensor ": expected ", expected, " dimension(s), got shape ", \
+                    (tensor).sizes())
+
+#define CCFAST_CHECK_DTYPE(tensor, expected)                                                              \
+  TORCH_CHECK_TYPE((tensor).scalar_type() == (expected), #tensor ": expected dtype ", expected, ", got ", \
+                   (tensor).scalar_type())
+
+namespace ccfast {
+
+// Rows count as normalised when their norm is within this of 1.
+constexpr double kUnitNormTolerance = 1e-3;
+
+// Raises ValueError that names the first row that is not finite.
+void check_finite_rows(const char* name, const at::Tensor& value);
+// Raises ValueError that names the first row that is not finite or whose norm is not 1 within kUnitNormTolerance.
+void check_unit_rows(const char* name, const at::Tensor& value);
+// Raises ValueError that names the first label outside [0, classes) that is not ignore. Labels: int64, on the CPU.
+void check_labels(const char* name, const at::Tensor& value, int64_t classes, int64_t ignore);
+
+}  // namespace ccfast

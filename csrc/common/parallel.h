@@ -1,0 +1,50 @@
+// Parallel loops for the CPU kernels: ATen's thread pool inside the extension, one thread in the torch-free library.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+#ifndef CCFAST_STANDALONE
+#include <ATen/Parallel.h>
+#endif
+
+namespace ccfast {
+
+// Calls body(begin, end) on disjoint ranges that cover [0, n); ranges shorter than grain are not split.
+template <class Body>
+void parallel_for(int64_t n, int64_t grain, const Body& body) {
+  if (n <= 0) return;
+#ifdef CCFAST_STANDALONE
+  (void)grain;
+  body(int64_t{0}, n);
+#else
+  at::parallel_for(0, n, grain, body);
+#endif
+}
+
+inline int64_t num_threads() {
+#ifdef CCFAST_STANDALONE
+  return 1;
+#else
+  return at::get_num_threads();
+#endif
+}
+
+// Calls body(scratch, chunk, begin, end) once for every chunk of chunk_rows rows; threads take the next chunk when they
+// are done with one, so that rows of very different cost stay balanced. What belongs to a chunk depends on n and
+// chunk_rows alone, never on the number of threads. make_scratch() runs once a worker.
+template <class MakeScratch, class Body>
+void parallel_chunks(int64_t n, int64_t chunk_rows, const MakeScratch& make_scratch, const Body& body) {
+  const int64_t chunks = (n + chunk_rows - 1) / chunk_rows;
+  std::atomic<int64_t> next{0};
+  parallel_for(std::min(num_threads(), chunks), 1, [&](int64_t first, int64_t last) {
+    for (int64_t worker = first; worker < last; ++worker) {
+      auto scratch = make_scratch();
+      for (int64_t chunk = next++; chunk < chunks; chunk = next++)
+        body(scratch, chunk, chunk * chunk_rows, std::min(n, (chunk + 1) * chunk_rows));
+    }
+  });
+}
+
+}  // namespace ccfast

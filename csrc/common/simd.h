@@ -1,0 +1,26 @@
+// Inner loops over contiguous rows. Reductions run in a fixed number of lanes that are added in a fixed order, so that
+// a result does not depend on the vector width the compiler or the machine chose.
+#pragma once
+
+#include <cstdint>
+
+// Compiles a function once per instruction set and picks one at load time: a package built on one machine runs on any.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
+#define CCFAST_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define CCFAST_CLONES
+#endif
+
+namespace ccfast {
+
+// Sum over d of (a[d] - b[d])^2, accumulated in float64.
+double squared_distance(const float* a, const float* b, int64_t dim);
+// Sum over d of a[d] * b[d], accumulated in float64.
+double dot(const float* a, const float* b, int64_t dim);
+double dot(const double* a, const double* b, int64_t dim);
+// row = a * row + b * x; returns the new sum of squares, accumulated in float64.
+double mix(float* row, const float* x, float a, float b, int64_t dim);
+double mix(double* row, const double* x, double a, double b, int64_t dim);
+
+}  // namespace ccfast

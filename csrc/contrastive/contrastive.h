@@ -1,0 +1,38 @@
+// Centroid contrastive loss (Cluster Contrast, equation 2): cross-entropy of normalise(x) . memory / temperature.
+//
+// The gradient needs the softmax that the loss has just computed, so both come from one pass: only the upstream factor
+// is missing, and it is a scale.
+#pragma once
+
+#include <cstdint>
+
+namespace ccfast::contrastive {
+
+// Smallest norm a feature is divided by, as in torch.nn.functional.normalize.
+constexpr double kSmallestNorm = 1e-12;
+
+// out = x / max(norm, kSmallestNorm), row by row; norms accumulated in float64. Returns the first row whose norm is not
+// finite, or -1.
+template <class T>
+int64_t normalize_rows(const T* x, int64_t rows, int64_t dim, T* out, double* norms);
+
+// Turns the gradient with respect to the normalised rows, in place, into that with respect to the rows.
+template <class T>
+void normalize_rows_backward(T* gradient, const T* normalized, const double* norms, int64_t rows, int64_t dim);
+
+template <class T>
+struct SoftmaxParams {
+  T* logits;              // [rows, classes]: products x . memory in; with_gradient: gradient of the loss by them out
+  const int64_t* labels;  // [rows] in [0, classes) or ignore_index
+  const double* weights;  // [rows] factor of the gradient of each row's loss
+  int64_t rows, classes;
+  double temperature, label_smoothing;
+  int64_t ignore_index;
+  bool with_gradient;
+  T* losses;  // [rows] out; 0 where ignored
+};
+
+template <class T>
+void softmax_cross_entropy(const SoftmaxParams<T>& params);
+
+}  // namespace ccfast::contrastive

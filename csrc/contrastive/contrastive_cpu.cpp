@@ -1,0 +1,151 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "../common/parallel.h"
+#include "../common/simd.h"
+#include "contrastive.h"
+
+namespace ccfast::contrastive {
+namespace {
+
+constexpr int64_t kLanes = 16;
+constexpr int64_t kSerialWork = 1 << 15;
+
+int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, kSerialWork / std::max<int64_t>(columns, 1)); }
+
+// exp of x <= 0 within 1e-7, in operations that compilers turn into vector code: 2^n times the Taylor series of the
+// remainder, |r| <= ln(2) / 2.
+inline float exp_of_negative(float x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
+  x = x < -87.0f ? -87.0f : x;
+  const float n = (x * 1.44269504f + kRound) - kRound;
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
+  float series = 1.0f / 5040;
+  series = series * r + 1.0f / 720;
+  series = series * r + 1.0f / 120;
+  series = series * r + 1.0f / 24;
+  series = series * r + 1.0f / 6;
+  series = series * r + 0.5f;
+  series = series * r + 1.0f;
+  series = series * r + 1.0f;
+  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return series * power;
+}
+inline double exp_of_negative(double x) { return std::exp(x); }
+
+template <class T>
+inline __attribute__((always_inline)) T highest_in_lanes(const T* row, int64_t count) {
+  T lanes[kLanes];
+  for (T& lane : lanes) lane = row[0];
+  int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] = lanes[lane] < row[j + lane] ? row[j + lane] : lanes[lane];
+  for (; j < count; ++j) lanes[0] = lanes[0] < row[j] ? row[j] : lanes[0];
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+// row[j] = exp((row[j] - highest) * sharpness); returns the sum.
+template <class T>
+inline __attribute__((always_inline)) double exponentiate_in_lanes(T* row, int64_t count, T highest, T sharpness) {
+  T lanes[kLanes] = {};
+  int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      row[j + lane] = exp_of_negative((row[j + lane] - highest) * sharpness);
+      lanes[lane] += row[j + lane];
+    }
+  for (; j < count; ++j) {
+    row[j] = exp_of_negative((row[j] - highest) * sharpness);
+    lanes[0] += row[j];
+  }
+  double sum = 0;
+  for (const T lane : lanes) sum += lane;
+  return sum;
+}
+
+CCFAST_CLONES float highest_of(const float* row, int64_t count) { return highest_in_lanes(row, count); }
+CCFAST_CLONES double highest_of(const double* row, int64_t count) { return highest_in_lanes(row, count); }
+CCFAST_CLONES double exponentiate(float* row, int64_t count, float highest, float sharpness) {
+  return exponentiate_in_lanes(row, count, highest, sharpness);
+}
+CCFAST_CLONES double exponentiate(double* row, int64_t count, double highest, double sharpness) {
+  return exponentiate_in_lanes(row, count, highest, sharpness);
+}
+
+template <class T>
+double mean_of(const T* row, int64_t count) {
+  double sum = 0;
+  for (int64_t j = 0; j < count; ++j) sum += row[j];
+  return sum / static_cast<double>(count);
+}
+
+template <class T>
+void row_loss(const SoftmaxParams<T>& params, int64_t i) {
+  T* row = params.logits + i * params.classes;
+  const int64_t label = params.labels[i];
+  if (label == params.ignore_index) {
+    params.losses[i] = 0;
+    if (params.with_gradient) std::fill(row, row + params.classes, T{0});
+    return;
+  }
+  const double sharpness = 1 / params.temperature, smoothing = params.label_smoothing;
+  const T highest = highest_of(row, params.classes);
+  double target = (1 - smoothing) * (row[label] - highest);
+  if (smoothing > 0) target += smoothing * (mean_of(row, params.classes) - highest);
+  const double sum = exponentiate(row, params.classes, highest, static_cast<T>(sharpness));
+  params.losses[i] = static_cast<T>(std::log(sum) - target * sharpness);
+  if (!params.with_gradient) return;
+  const double factor = params.weights[i] * sharpness;
+  const T scale = static_cast<T>(factor / sum), uniform = static_cast<T>(factor * smoothing / params.classes);
+  for (int64_t j = 0; j < params.classes; ++j) row[j] = row[j] * scale - uniform;
+  row[label] -= static_cast<T>(factor * (1 - smoothing));
+}
+
+}  // namespace
+
+template <class T>
+int64_t normalize_rows(const T* x, int64_t rows, int64_t dim, T* out, double* norms) {
+  parallel_for(rows, row_grain(dim), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      norms[i] = std::sqrt(dot(x + i * dim, x + i * dim, dim));
+      const T factor = static_cast<T>(1 / std::max(norms[i], kSmallestNorm));
+      for (int64_t d = 0; d < dim; ++d) out[i * dim + d] = x[i * dim + d] * factor;
+    }
+  });
+  const double* bad = std::find_if(norms, norms + rows, [](double norm) { return !std::isfinite(norm); });
+  return bad == norms + rows ? -1 : bad - norms;
+}
+
+// With n = x / |x|: dL/dx = (g - <g, n> n) / |x|. Below the smallest norm the divisor is a constant.
+template <class T>
+void normalize_rows_backward(T* gradient, const T* normalized, const double* norms, int64_t rows, int64_t dim) {
+  parallel_for(rows, row_grain(dim), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      T* g = gradient + i * dim;
+      const T* n = normalized + i * dim;
+      const T along = norms[i] < kSmallestNorm ? T{0} : static_cast<T>(dot(g, n, dim));
+      const T factor = static_cast<T>(1 / std::max(norms[i], kSmallestNorm));
+      for (int64_t d = 0; d < dim; ++d) g[d] = (g[d] - along * n[d]) * factor;
+    }
+  });
+}
+
+template <class T>
+void softmax_cross_entropy(const SoftmaxParams<T>& params) {
+  parallel_for(params.rows, row_grain(params.classes), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) row_loss(params, i);
+  });
+}
+
+template int64_t normalize_rows(const float*, int64_t, int64_t, float*, double*);
+template int64_t normalize_rows(const double*, int64_t, int64_t, double*, double*);
+template void normalize_rows_backward(float*, const float*, const double*, int64_t, int64_t);
+template void normalize_rows_backward(double*, const double*, const double*, int64_t, int64_t);
+template void softmax_cross_entropy(const SoftmaxParams<float>&);
+template void softmax_cross_entropy(const SoftmaxParams<double>&);
+
+}  // namespace ccfast::contrastive

@@ -1,0 +1,159 @@
+// Glue of ccfast::centroid_contrastive_loss: products with the memory by ATen, in blocks of rows that bound what of the
+// B x C logits exists at a time.
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <torch/library.h>
+
+#include <vector>
+
+#include "../common/checks.h"
+#include "contrastive.h"
+
+namespace ccfast {
+namespace {
+
+constexpr int64_t kLogitsAtATime = 1 << 22;
+
+struct Options {
+  double temperature;
+  bool normalize, mean;
+  double label_smoothing;
+  int64_t ignore_index;
+};
+
+Options checked_options(double temperature, bool normalize, const std::string& reduction, double label_smoothing,
+                        int64_t ignore_index) {
+  TORCH_CHECK_VALUE(temperature > 0, "temperature: expected a number above 0, got ", temperature);
+  TORCH_CHECK_VALUE(label_smoothing >= 0 && label_smoothing <= 1, "label_smoothing: expected a number in [0, 1], got ",
+                    label_smoothing);
+  TORCH_CHECK_VALUE(reduction == "mean" || reduction == "sum" || reduction == "none",
+                    "reduction: expected one of 'mean', 'sum', 'none', got '", reduction, "'");
+  return {temperature, normalize, reduction == "mean", label_smoothing, ignore_index};
+}
+
+// The batch in the type it is computed in: float64 for float64 features, else float32.
+struct Batch {
+  at::Tensor rows;            // [B, D], normalised if asked for
+  at::Tensor memory;          // [C, D]
+  at::Tensor labels;          // [B]
+  std::vector<double> norms;  // [B] of the features
+  int64_t counted;            // rows that are not ignored
+
+  Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& targets, const Options& options)
+      : rows(features.to(features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous()),
+        memory(centroids.to(rows.scalar_type()).contiguous()),
+        labels(targets.contiguous()),
+        norms(rows.size(0)),
+        counted(rows.size(0) - (labels == options.ignore_index).sum().item<int64_t>()) {
+    check_labels("labels", labels, memory.size(0), options.ignore_index);
+    const at::Tensor normalized = at::empty_like(rows);
+    AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "centroid_contrastive_loss", [&] {
+      contrastive::normalize_rows(rows.const_data_ptr<scalar_t>(), rows.size(0), rows.size(1),
+                                  normalized.mutable_data_ptr<scalar_t>(), norms.data());
+    });
+    for (const double norm : norms)
+      if (!std::isfinite(norm)) check_finite_rows("features", rows);
+    if (options.normalize) rows = normalized;
+  }
+};
+
+void check_arguments(const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels) {
+  CCFAST_CHECK_DIM(features, 2);
+  CCFAST_CHECK_DIM(memory, 2);
+  CCFAST_CHECK_DTYPE(labels, at::kLong);
+  TORCH_CHECK_VALUE(features.size(1) == memory.size(1), "memory: expected ", features.size(1),
+                    " columns as in features, got ", memory.size(1));
+  TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == features.size(0), "labels: expected shape [",
+                    features.size(0), "], got ", labels.sizes());
+}
+
+// Runs the softmax over blocks of rows; consume(first, rows, block) gets each block's gradient by the products.
+template <class Consume>
+at::Tensor for_each_block(const Batch& batch, const Options& options, const std::vector<double>& weights,
+                          bool with_gradient, const Consume& consume) {
+  const int64_t rows = batch.rows.size(0), classes = batch.memory.size(0);
+  const int64_t step = std::max<int64_t>(1, kLogitsAtATime / std::max<int64_t>(classes, 1));
+  const at::Tensor losses = at::empty({rows}, batch.rows.options());
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t count = std::min(step, rows - first);
+    const at::Tensor logits = at::mm(batch.rows.narrow(0, first, count), batch.memory.t());
+    AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "centroid_contrastive_loss", [&] {
+      contrastive::softmax_cross_entropy<scalar_t>(
+          {logits.mutable_data_ptr<scalar_t>(), batch.labels.const_data_ptr<int64_t>() + first, weights.data() + first,
+           count, classes, options.temperature, options.label_smoothing, options.ignore_index, with_gradient,
+           losses.mutable_data_ptr<scalar_t>() + first});
+    });
+    consume(first, count, logits);
+  }
+  return losses;
+}
+
+void check_losses(const at::Tensor& losses, const at::Tensor& memory) {
+  if (at::isfinite(losses).all().item<bool>()) return;
+  check_finite_rows("memory", memory);
+  TORCH_CHECK_VALUE(false,
+                    "features, memory: expected finite logits, got an overflow of <features, memory> / temperature");
+}
+
+// losses reduced: the mean is over the rows that are not ignored, and 0 where there is none.
+at::Tensor reduce(const at::Tensor& losses, const std::string& reduction, int64_t counted) {
+  if (reduction == "none") return losses;
+  const at::Tensor sum = losses.sum(at::kDouble);
+  return (reduction == "sum" ? sum : sum / std::max<int64_t>(counted, 1)).to(losses.scalar_type());
+}
+
+std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(const at::Tensor& features, const at::Tensor& memory,
+                                                                 const at::Tensor& labels, double temperature,
+                                                                 bool normalize, const std::string& reduction,
+                                                                 double label_smoothing, int64_t ignore_index,
+                                                                 bool with_gradient) {
+  check_arguments(features, memory, labels);
+  const Options options = checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
+  const Batch batch(features, memory, labels, options);
+  const double weight = options.mean ? 1.0 / std::max<int64_t>(batch.counted, 1) : 1.0;
+  const std::vector<double> weights(batch.rows.size(0), weight);
+  at::Tensor gradient =
+      at::empty(with_gradient ? batch.rows.sizes() : at::IntArrayRef{0, batch.rows.size(1)}, batch.rows.options());
+  const at::Tensor losses = for_each_block(batch, options, weights, with_gradient,
+                                           [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
+                                             if (!with_gradient) return;
+                                             at::Tensor block = gradient.narrow(0, first, count);
+                                             at::mm_out(block, by_logits, batch.memory);
+                                           });
+  check_losses(losses, batch.memory);
+  if (with_gradient && normalize) {
+    AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "centroid_contrastive_loss", [&] {
+      contrastive::normalize_rows_backward(gradient.mutable_data_ptr<scalar_t>(), batch.rows.const_data_ptr<scalar_t>(),
+                                           batch.norms.data(), gradient.size(0), gradient.size(1));
+    });
+  }
+  return {reduce(losses, reduction, batch.counted), gradient};
+}
+
+// Gradient by the memory, for the rare caller who learns it: the softmax is computed again. upstream: [] or [B].
+at::Tensor centroid_contrastive_loss_memory_grad_cpu(const at::Tensor& upstream, const at::Tensor& features,
+                                                     const at::Tensor& memory, const at::Tensor& labels,
+                                                     double temperature, bool normalize, const std::string& reduction,
+                                                     double label_smoothing, int64_t ignore_index) {
+  check_arguments(features, memory, labels);
+  const Options options = checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
+  const Batch batch(features, memory, labels, options);
+  const at::Tensor factors = upstream.to(at::kDouble).expand({batch.rows.size(0)}).contiguous();
+  std::vector<double> weights(factors.const_data_ptr<double>(), factors.const_data_ptr<double>() + factors.numel());
+  if (options.mean)
+    for (double& weight : weights) weight /= static_cast<double>(std::max<int64_t>(batch.counted, 1));
+  at::Tensor gradient = at::zeros_like(batch.memory);
+  for_each_block(batch, options, weights, true, [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
+    gradient.addmm_(by_logits.t(), batch.rows.narrow(0, first, count));
+  });
+  return gradient.to(memory.scalar_type());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(ccfast, CPU, m) {
+  m.impl("centroid_contrastive_loss", centroid_contrastive_loss_cpu);
+  m.impl("centroid_contrastive_loss_memory_grad", centroid_contrastive_loss_memory_grad_cpu);
+}
+
+}  // namespace ccfast

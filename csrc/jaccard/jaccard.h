@@ -1,0 +1,52 @@
+// k-reciprocal encoding and Jaccard distance (Zhong et al. 2017, section 3; Cluster Contrast's use of them).
+//
+// Everything is sparse: V holds 17-26 entries a row in practice, 42-95 after query expansion. Rows are independent and
+// every sum has a fixed order, so results do not depend on the number of threads, and J is bitwise symmetric.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "../common/csr.h"
+
+namespace ccfast::jaccard {
+
+// Columns of the half lists: round_half_even(k1 / 2) + 1, as the authors' np.around.
+inline int64_t half_width(int64_t k1) {
+  const int64_t floor = k1 / 2;
+  return 1 + (k1 % 2 == 0 || floor % 2 == 0 ? floor : floor + 1);
+}
+
+struct EncodingParams {
+  const float* features;      // [num_rows, dim]
+  const int64_t* rank;        // [num_rows, k1] nearest rows, nearest first
+  const float* distances;     // [num_rows, k1] squared Euclidean distance of each
+  const float* row_scale;     // [num_rows] or null (1): weight = exp(-row_scale[i] * (distance + column_shift[j]))
+  const float* column_shift;  // [num_rows] or null (0)
+  int64_t num_rows, dim, k1;
+  int64_t half;  // columns of the half lists H, at most k1
+};
+
+// V: for every row i the expanded set E(i), each with its weight; weights of a row sum to 1.
+std::vector<CsrChunk> encode(const EncodingParams& params);
+
+// V'[i] = mean of V[rank[i][m]] for m < k2. rank has rows of rank_stride entries.
+std::vector<CsrChunk> expand_queries(const Csr& v, const int64_t* rank, int64_t rank_stride, int64_t k2);
+
+// V by columns: the rows of a column stand together, ascending.
+struct PostingLists {
+  explicit PostingLists(const Csr& v);
+
+  std::vector<int64_t> start;  // [columns + 1]
+  std::vector<int32_t> row;    // [nnz]
+  std::vector<float> val;      // [nnz]
+};
+
+// Every pair with J(i, j) <= max_distance and the whole diagonal, both triangles.
+std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance);
+
+// The block rows [row_begin, row_end) x columns [col_begin, col_end) of J, dense and row-major.
+void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
+                    int64_t col_end, float* out);
+
+}  // namespace ccfast::jaccard

@@ -1,0 +1,161 @@
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "../common/parallel.h"
+#include "../common/simd.h"
+#include "knn.h"
+
+namespace ccfast::knn {
+namespace {
+
+constexpr int64_t kStep = 64;  // scores compared at a time before any of them is looked at
+constexpr int64_t kColumnGrain = 256;
+
+// How many of the kStep scores tile[j] - half_norm[j] exceed threshold.
+CCFAST_CLONES int count_above(const float* tile, const float* half_norm, float threshold) {
+  int above = 0;
+  for (int64_t j = 0; j < kStep; ++j) above += tile[j] - half_norm[j] > threshold;
+  return above;
+}
+
+// How many of the kStep scores tile[j] - half_norm exceed threshold[j].
+CCFAST_CLONES int count_above_each(const float* tile, float half_norm, const float* threshold) {
+  int above = 0;
+  for (int64_t j = 0; j < kStep; ++j) above += tile[j] - half_norm > threshold[j];
+  return above;
+}
+
+// Keeps the best `keep` candidates of a row; raises its threshold to the lowest score kept.
+void compact(Candidates& candidates, int64_t row, std::vector<int32_t>& order, std::vector<float>& scores,
+             std::vector<int32_t>& indices) {
+  const int32_t count = candidates.count[row];
+  if (count <= candidates.keep) return;
+  float* score = candidates.score.data() + row * candidates.capacity;
+  int32_t* index = candidates.index.data() + row * candidates.capacity;
+  order.resize(count);
+  std::iota(order.begin(), order.end(), 0);
+  std::nth_element(order.begin(), order.begin() + candidates.keep - 1, order.end(),
+                   [score](int32_t a, int32_t b) { return score[a] > score[b]; });
+  scores.assign(score, score + count);
+  indices.assign(index, index + count);
+  float lowest = std::numeric_limits<float>::infinity();
+  for (int64_t slot = 0; slot < candidates.keep; ++slot) {
+    score[slot] = scores[order[slot]];
+    index[slot] = indices[order[slot]];
+    lowest = std::min(lowest, score[slot]);
+  }
+  candidates.count[row] = static_cast<int32_t>(candidates.keep);
+  candidates.threshold[row] = lowest;
+}
+
+struct Scratch {
+  std::vector<int32_t> order, indices;
+  std::vector<float> scores;
+};
+
+void offer(Candidates& candidates, int64_t row, int64_t target, float score, Scratch& scratch) {
+  if (!(score > candidates.threshold[row])) return;
+  const int64_t slot = row * candidates.capacity + candidates.count[row]++;
+  candidates.score[slot] = score;
+  candidates.index[slot] = static_cast<int32_t>(target);
+  if (candidates.count[row] == candidates.capacity)
+    compact(candidates, row, scratch.order, scratch.scores, scratch.indices);
+}
+
+void write_nearest(const Params& params, int64_t row, std::vector<Neighbour>& found) {
+  std::partial_sort(found.begin(), found.begin() + params.k, found.end());
+  for (int64_t m = 0; m < params.k; ++m) {
+    params.indices[row * params.k + m] = found[m].index;
+    params.distances[row * params.k + m] = static_cast<float>(found[m].distance);
+  }
+}
+
+double exact_distance(const Params& params, int64_t row, int64_t target) {
+  return squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
+}
+
+}  // namespace
+
+Candidates::Candidates(int64_t rows, int64_t keep)
+    : rows(rows),
+      keep(keep),
+      capacity(2 * keep),
+      score(rows * capacity),
+      index(rows * capacity),
+      count(rows, 0),
+      threshold(rows, -std::numeric_limits<float>::infinity()) {}
+
+void offer_rows(Candidates& candidates, const float* tile, int64_t ld, int64_t tile_rows, int64_t tile_cols,
+                int64_t row0, int64_t col0, const float* half_norms) {
+  parallel_for(tile_rows, 16, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    const float* half_norm = half_norms + col0;
+    for (int64_t r = begin; r < end; ++r) {
+      const float* scores = tile + r * ld;
+      int64_t j = 0;
+      for (; j + kStep <= tile_cols; j += kStep) {
+        if (!count_above(scores + j, half_norm + j, candidates.threshold[row0 + r])) continue;
+        for (int64_t s = j; s < j + kStep; ++s)
+          offer(candidates, row0 + r, col0 + s, scores[s] - half_norm[s], scratch);
+      }
+      for (; j < tile_cols; ++j) offer(candidates, row0 + r, col0 + j, scores[j] - half_norm[j], scratch);
+    }
+  });
+}
+
+void offer_columns(Candidates& candidates, const float* tile, int64_t ld, int64_t tile_rows, int64_t tile_cols,
+                   int64_t row0, int64_t col0, const float* half_norms) {
+  parallel_for(tile_cols, kColumnGrain, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    for (int64_t r = 0; r < tile_rows; ++r) {
+      const float* scores = tile + r * ld;
+      const float half_norm = half_norms[row0 + r];
+      const float* threshold = candidates.threshold.data() + col0;
+      int64_t j = begin;
+      for (; j + kStep <= end; j += kStep) {
+        if (!count_above_each(scores + j, half_norm, threshold + j)) continue;
+        for (int64_t s = j; s < j + kStep; ++s) offer(candidates, col0 + s, row0 + r, scores[s] - half_norm, scratch);
+      }
+      for (; j < end; ++j) offer(candidates, col0 + j, row0 + r, scores[j] - half_norm, scratch);
+    }
+  });
+}
+
+std::vector<int64_t> finish(const Params& params, Candidates& candidates, const double* query_norms,
+                            const double* error, double unit) {
+  std::vector<char> proven(params.num_queries);
+  parallel_for(params.num_queries, 16, [&](int64_t begin, int64_t end) {
+    Scratch scratch;
+    std::vector<Neighbour> found;
+    for (int64_t row = begin; row < end; ++row) {
+      compact(candidates, row, scratch.order, scratch.scores, scratch.indices);
+      found.clear();
+      for (int64_t slot = 0; slot < candidates.count[row]; ++slot) {
+        const int64_t target = candidates.index[row * candidates.capacity + slot];
+        found.push_back({exact_distance(params, row, target), target});
+      }
+      write_nearest(params, row, found);
+      const double discarded = query_norms[row] - 2 * (candidates.threshold[row] + error[row]);
+      proven[row] = found[params.k - 1].distance * unit < discarded;
+    }
+  });
+  std::vector<int64_t> open;
+  for (int64_t row = 0; row < params.num_queries; ++row)
+    if (!proven[row]) open.push_back(row);
+  return open;
+}
+
+void search_again(const Params& params, int64_t row, const float* scores, const float* half_norms, double query_norm,
+                  double error, double unit) {
+  std::vector<Neighbour> found;
+  double kth = 0;
+  for (int64_t m = 0; m < params.k; ++m)
+    kth = std::max(kth, exact_distance(params, row, params.indices[row * params.k + m]));
+  const double lowest = (query_norm - kth * unit) / 2 - error;
+  for (int64_t j = 0; j < params.num_features; ++j)
+    if (static_cast<double>(scores[j]) - half_norms[j] >= lowest) found.push_back({exact_distance(params, row, j), j});
+  write_nearest(params, row, found);
+}
+
+}  // namespace ccfast::knn

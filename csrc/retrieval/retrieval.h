@@ -1,0 +1,27 @@
+// Ranking evaluation by the Market-1501 protocol.
+#pragma once
+
+#include <cstdint>
+
+namespace ccfast::retrieval {
+
+template <class T>
+struct RankingParams {
+  const T* distances;           // [queries, gallery]
+  const int64_t* query_ids;     // [queries]
+  const int64_t* gallery_ids;   // [gallery]
+  const int64_t* query_cams;    // [queries] or null: no camera filter
+  const int64_t* gallery_cams;  // [gallery] or null
+  int64_t queries, gallery;
+  double* average_precision;  // [queries] out; 0 for a query without a match
+  int64_t* first_match;       // [queries] out: 0-based rank of the first match, -1 without one
+  double* inverse_penalty;    // [queries] out: matches / 1-based rank of the last match (mINP's summand)
+};
+
+// Gallery entries with the query's identity and camera are left out. Average precision is scikit-learn's, entries at
+// one distance counting as one threshold; ranks order ties by gallery index. Returns the first query row with a NaN
+// distance, or -1.
+template <class T>
+int64_t evaluate_ranking(const RankingParams<T>& params);
+
+}  // namespace ccfast::retrieval

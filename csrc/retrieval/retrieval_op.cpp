@@ -1,0 +1,151 @@
+// Glue of ccfast::evaluate_ranking, and ccfast::k_reciprocal_rerank as a composition of the encoding's stages.
+#include <ATen/ATen.h>
+#include <ATen/Dispatch.h>
+#include <torch/library.h>
+
+#include <cmath>
+
+#include "../common/checks.h"
+#include "../common/dispatch.h"
+#include "../jaccard/jaccard.h"
+#include "retrieval.h"
+
+namespace ccfast {
+namespace {
+
+constexpr int64_t kTile = 2048;
+
+void check_integers(const char* name, const at::Tensor& value, int64_t length) {
+  TORCH_CHECK_VALUE(value.dim() == 1 && value.size(0) == length, name, ": expected shape [", length, "], got ",
+                    value.sizes());
+  TORCH_CHECK_TYPE(value.scalar_type() == at::kLong, name, ": expected dtype int64, got ", value.scalar_type());
+}
+
+const int64_t* data_or_null(const std::optional<at::Tensor>& value) {
+  return value ? value->const_data_ptr<int64_t>() : nullptr;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> evaluate_ranking_cpu(const at::Tensor& distances,
+                                                                    const at::Tensor& query_ids,
+                                                                    const at::Tensor& gallery_ids,
+                                                                    const std::optional<at::Tensor>& query_cams,
+                                                                    const std::optional<at::Tensor>& gallery_cams) {
+  CCFAST_CHECK_DIM(distances, 2);
+  const int64_t queries = distances.size(0), gallery = distances.size(1);
+  check_integers("query_ids", query_ids, queries);
+  check_integers("gallery_ids", gallery_ids, gallery);
+  TORCH_CHECK_VALUE(query_cams.has_value() == gallery_cams.has_value(),
+                    "query_cams, gallery_cams: expected both or none");
+  if (query_cams) {
+    check_integers("query_cams", *query_cams, queries);
+    check_integers("gallery_cams", *gallery_cams, gallery);
+  }
+  const at::Tensor d = distances.contiguous(), query_id = query_ids.contiguous(), gallery_id = gallery_ids.contiguous();
+  const auto query_cam = query_cams ? std::optional(query_cams->contiguous()) : std::nullopt;
+  const auto gallery_cam = gallery_cams ? std::optional(gallery_cams->contiguous()) : std::nullopt;
+  const at::Tensor precision = at::empty({queries}, at::kDouble), penalty = at::empty({queries}, at::kDouble);
+  const at::Tensor first = at::empty({queries}, at::kLong);
+  AT_DISPATCH_FLOATING_TYPES(d.scalar_type(), "evaluate_ranking", [&] {
+    const int64_t bad = retrieval::evaluate_ranking<scalar_t>(
+        {d.const_data_ptr<scalar_t>(), query_id.const_data_ptr<int64_t>(), gallery_id.const_data_ptr<int64_t>(),
+         data_or_null(query_cam), data_or_null(gallery_cam), queries, gallery, precision.mutable_data_ptr<double>(),
+         first.mutable_data_ptr<int64_t>(), penalty.mutable_data_ptr<double>()});
+    TORCH_CHECK_VALUE(bad < 0, "distances: expected numbers, got NaN in row ", bad);
+  });
+  return {precision, first, penalty};
+}
+
+// The rows around their mean, scaled by a power of two to at most 1: distances keep their order and their ratios, and
+// |x|^2 + |y|^2 - 2 <x, y> cancels as little as it can.
+at::Tensor centred(const at::Tensor& rows) {
+  const at::Tensor shifted = rows - rows.mean(0, /*keepdim=*/true);
+  const double largest = shifted.abs().max().item<double>();
+  if (largest == 0) return shifted;
+  return shifted * std::ldexp(1.0, -static_cast<int>(std::ceil(std::log2(largest))));
+}
+
+// Squared distances [rows of a, rows of b] from products; norms are |.|^2 of all rows.
+at::Tensor squared_distances(const at::Tensor& a, const at::Tensor& b, const at::Tensor& norms_a,
+                             const at::Tensor& norms_b) {
+  return at::mm(a, b.t()).mul_(-2).add_(norms_a.unsqueeze(1)).add_(norms_b).clamp_min_(0);
+}
+
+// Largest squared distance of every row to any row, from the upper triangle of tiles.
+at::Tensor farthest(const at::Tensor& rows, const at::Tensor& norms) {
+  const int64_t count = rows.size(0);
+  at::Tensor highest = at::zeros({count}, rows.options());
+  for (int64_t i = 0; i < count; i += kTile) {
+    const int64_t height = std::min(kTile, count - i);
+    for (int64_t j = i; j < count; j += kTile) {
+      const int64_t width = std::min(kTile, count - j);
+      const at::Tensor tile = squared_distances(rows.narrow(0, i, height), rows.narrow(0, j, width),
+                                                norms.narrow(0, i, height), norms.narrow(0, j, width));
+      at::Tensor by_row = highest.narrow(0, i, height), by_col = highest.narrow(0, j, width);
+      by_row.copy_(at::maximum(by_row, tile.amax(1)));
+      by_col.copy_(at::maximum(by_col, tile.amax(0)));
+    }
+  }
+  return highest;
+}
+
+using KnnSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const std::optional<at::Tensor>&, int64_t,
+                                                        std::string_view);
+using EncodeSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                                   const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+using ExpandSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t);
+using DenseSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t, int64_t,
+                                  int64_t);
+
+// V' of query and gallery rows together. Ranks hold k1 + 1 columns; weights are exp(-d / farthest) (Zhong et al. 2017).
+CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_farthest, int64_t k1, int64_t k2) {
+  static const auto knn = find_op<KnnSignature>("ccfast::knn");
+  static const auto encode = find_op<EncodeSignature>("ccfast::encode_neighbours");
+  static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
+  const auto [rank, distances] = knn.call(rows, std::nullopt, k1 + 1, "fp32");
+  const auto [crow, col, values] =
+      encode.call(rows, rank, distances, jaccard::half_width(k1), inverse_farthest, std::nullopt);
+  if (k2 == 1) return {crow, col, values};
+  return expand.call(crow, col, values, rank, k2);
+}
+
+at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& gallery, int64_t k1, int64_t k2,
+                               double lambda_value) {
+  CCFAST_CHECK_DIM(query, 2);
+  CCFAST_CHECK_DIM(gallery, 2);
+  CCFAST_CHECK_DTYPE(query, at::kFloat);
+  CCFAST_CHECK_DTYPE(gallery, at::kFloat);
+  const int64_t queries = query.size(0), total = queries + gallery.size(0);
+  TORCH_CHECK_VALUE(query.size(1) == gallery.size(1), "gallery: expected ", query.size(1), " columns as in query, got ",
+                    gallery.size(1));
+  TORCH_CHECK_VALUE(k1 >= 1 && k1 < total, "k1: expected 1 to ", total - 1,
+                    " (one less than query and gallery rows), got ", k1);
+  TORCH_CHECK_VALUE(k2 >= 1 && k2 <= k1, "k2: expected 1 to ", k1, " (k1), got ", k2);
+  TORCH_CHECK_VALUE(lambda_value >= 0 && lambda_value <= 1, "lambda_value: expected a number in [0, 1], got ",
+                    lambda_value);
+  check_finite_rows("query", query);
+  check_finite_rows("gallery", gallery);
+  static const auto dense = find_op<DenseSignature>("ccfast::dense_jaccard");
+  const at::Tensor rows = centred(at::cat({query, gallery}));
+  const at::Tensor norms = rows.square().sum(1);
+  const at::Tensor highest = farthest(rows, norms);
+  const at::Tensor inverse = at::where(highest > 0, highest.reciprocal(), at::zeros_like(highest));
+  const auto [crow, col, values] = rerank_encoding(rows, inverse, k1, k2);
+  const at::Tensor result = dense.call(crow, col, values, 0, queries, queries, total).mul_(1 - lambda_value);
+  for (int64_t first = 0; first < queries; first += kTile) {
+    const int64_t count = std::min(kTile, queries - first);
+    const at::Tensor scaled =
+        squared_distances(rows.narrow(0, first, count), rows.narrow(0, queries, total - queries),
+                          norms.narrow(0, first, count), norms.narrow(0, queries, total - queries))
+            .mul_(inverse.narrow(0, first, count).unsqueeze(1));
+    result.narrow(0, first, count).add_(scaled, lambda_value);
+  }
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(ccfast, CPU, m) { m.impl("evaluate_ranking", evaluate_ranking_cpu); }
+
+TORCH_LIBRARY_IMPL(ccfast, CompositeExplicitAutograd, m) { m.impl("k_reciprocal_rerank", k_reciprocal_rerank); }
+
+}  // namespace ccfast
