@@ -5,6 +5,8 @@ Environment variables:
                             loudly when they cannot be built; 0: CPU only.
     CUDA_HOME               the toolkit to use; found through nvcc on PATH otherwise.
     TORCH_CUDA_ARCH_LIST    the architectures to build for; the visible GPU's, or a list of common ones, otherwise.
+    CCFAST_EMULATE=1        also build ccfast._C_emulated: the CUDA kernels compiled for the CPU over tests/emulation.
+                            Set when ccfast is imported, it runs those in place of the CPU kernels.
     MAX_JOBS                compile jobs at a time.
 """
 
@@ -21,6 +23,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent.resolve()
+EMULATION = ROOT / "tests" / "emulation"
 DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 FIND_TORCH = """
 import importlib.util, pathlib
@@ -112,8 +115,18 @@ def choose_architectures(torch) -> str:
     return os.environ["TORCH_CUDA_ARCH_LIST"]
 
 
-def sources(pattern: str) -> list[str]:
-    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob(pattern))
+def sources(*patterns: str) -> list[str]:
+    """Files below csrc/ that match, relative to this one."""
+    found = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "csrc").rglob(pattern)}
+    return sorted(map(str, found))
+
+
+def cpu_sources() -> list[str]:
+    return sorted(set(sources("*.cpp")) - set(cuda_glue()))
+
+
+def cuda_glue() -> list[str]:
+    return sources("*_op_cuda.cpp")
 
 
 def openmp_flags() -> list[str]:
@@ -126,12 +139,33 @@ def extension(plan: CudaPlan):
 
     cpp_flags = ["-O3", *openmp_flags()]
     if plan.toolkit is None:
-        return CppExtension("ccfast._C", sources("*.cpp"), extra_compile_args={"cxx": cpp_flags})
+        return CppExtension("ccfast._C", cpu_sources(), extra_compile_args={"cxx": cpp_flags})
     return CUDAExtension(
         "ccfast._C",
-        sources("*.cpp") + sources("*.cu"),
-        define_macros=[("CCFAST_CUDA", "1")],
-        extra_compile_args={"cxx": cpp_flags, "nvcc": ["-O3", "--expt-relaxed-constexpr"]},
+        cpu_sources() + cuda_glue() + sources("*.cu"),
+        extra_compile_args={"cxx": cpp_flags, "nvcc": ["-O3"]},
+    )
+
+
+def emulated_extension():
+    """The glue of the CUDA kernels, registered for CPU tensors, over the kernels compiled by the host compiler."""
+    from torch.utils.cpp_extension import CppExtension
+
+    folder = ROOT / "build" / "emulated"
+    folder.mkdir(parents=True, exist_ok=True)
+    kernels = []
+    for kernel in sources("*.cu"):  # torch's build would hand a .cu file to nvcc
+        wrapper = folder / f"{Path(kernel).stem}.cpp"
+        wrapper.write_text(f'#include "{ROOT / kernel}"\n')
+        kernels.append(str(wrapper.relative_to(ROOT)))
+    cpu_only = sources("*_cpu.cpp", "*_op_cpu.cpp")
+    shim = [str(path.relative_to(ROOT)) for path in EMULATION.glob("*.cpp") if not path.name.startswith("test_")]
+    return CppExtension(
+        "ccfast._C_emulated",
+        sorted(set(sources("*.cpp")) - set(cpu_only)) + kernels + shim,
+        include_dirs=[str(EMULATION)],
+        define_macros=[("CCFAST_EMULATE", "1")],
+        extra_compile_args={"cxx": ["-O2", *openmp_flags()]},
     )
 
 
@@ -181,12 +215,20 @@ def build(torch) -> dict:
     class Build(BuildExtension):
         def build_extensions(self) -> None:
             print(f"ccfast: torch {torch.__version__}, Python {sys.version.split()[0]}")
-            print(f"ccfast: CPU kernels: {len(sources('*_cpu.cpp'))} sources")
-            print(f"ccfast: CUDA kernels: {plan.reason}" + (f", for {architectures}" if plan.toolkit else ""), flush=True)
+            target = f", for {architectures}" if plan.toolkit else ""
+            print("ccfast: CPU kernels: on")
+            print(f"ccfast: CUDA kernels: {plan.reason}{target}", flush=True)
             super().build_extensions()
             write_build_config(torch, plan)
 
-    return {"ext_modules": [extension(plan)], "cmdclass": {"build_ext": Build}}
+        def build_extension(self, ext) -> None:
+            # One folder of objects an extension: the two compile the same files with different macros.
+            shared, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
+            super().build_extension(ext)
+            self.build_temp = shared
+
+    emulated = [emulated_extension()] if os.environ.get("CCFAST_EMULATE") == "1" else []
+    return {"ext_modules": [extension(plan), *emulated], "cmdclass": {"build_ext": Build}}
 
 
 torch = import_torch()

@@ -1,8 +1,9 @@
 """ccfast: Cluster Contrast at the speed of the hardware."""
 
-from ccfast._load import build_info
 from ccfast import compat, nn, reference
+from ccfast._load import build_info
 from ccfast._types import RankingMetrics
+from ccfast.interop import to_cupy, to_scipy
 from ccfast.ops.contrastive import centroid_contrastive_loss
 from ccfast.ops.dbscan import dbscan
 from ccfast.ops.infomap import infomap
@@ -28,5 +29,7 @@ __all__ = [
     "knn",
     "nn",
     "reference",
+    "to_cupy",
+    "to_scipy",
     "update_memory_",
 ]

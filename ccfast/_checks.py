@@ -110,7 +110,7 @@ def real(name: str, value: Any, *, low: float = -math.inf, high: float = math.in
         raise TypeError(f"{name}: expected a number, got {value!r}") from error
     above = result >= low if ends[0] == "[" else result > low
     below = result <= high if ends[1] == "]" else result < high
-    if not (above and below and math.isfinite(result)):
+    if not (above and below and abs(result) < math.inf):
         left = "(" if math.isinf(low) else ends[0]
         right = ")" if math.isinf(high) else ends[1]
         raise ValueError(f"{name}: expected a number in {left}{low:g}, {high:g}{right}, got {result!r}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any
 
 import torch
@@ -14,22 +16,24 @@ def _load() -> dict[str, Any]:
     try:
         from ccfast import _build_config as config
     except ImportError as error:
-        raise ImportError(f"ccfast's compiled extension has not been built; in ccfast's folder run: {REBUILD}") from error
-    if config.TORCH != torch.__version__:
+        raise ImportError(f"ccfast's extension has not been built; in ccfast's folder run: {REBUILD}") from error
+    if torch.__version__ != config.TORCH:
         raise ImportError(
             f"ccfast was built for torch {config.TORCH}, but torch {torch.__version__} is installed; "
             f"in ccfast's folder run: {REBUILD}"
         )
+    emulate = os.environ.get("CCFAST_EMULATE") == "1"
     try:
-        from ccfast import _C
+        extension = importlib.import_module("ccfast._C_emulated" if emulate else "ccfast._C")
     except ImportError as error:
-        raise ImportError(f"ccfast's compiled extension does not load ({error}); in ccfast's folder run: {REBUILD}") from error
+        command = f"CCFAST_EMULATE=1 {REBUILD}" if emulate else REBUILD
+        raise ImportError(f"ccfast's extension does not load ({error}); in ccfast's folder run: {command}") from error
     return {
         "version": config.VERSION,
         "torch": config.TORCH,
         "cuda": config.CUDA,
         "arch_list": list(config.ARCH_LIST),
-        **_C.build_info(),
+        **extension.build_info(),
     }
 
 

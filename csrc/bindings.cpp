@@ -31,7 +31,7 @@ TORCH_LIBRARY(ccfast, m) {
 
   m.def("cluster_centroids(Tensor features, Tensor labels) -> Tensor");
   m.def(
-      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str mode, bool normalize) -> "
+      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str rule, bool normalize) -> "
       "()");
 
   m.def(
@@ -74,4 +74,4 @@ pybind11::dict build_info() {
 
 }  // namespace
 
-PYBIND11_MODULE(_C, m) { m.def("build_info", &build_info, "What the extension was compiled with."); }
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("build_info", &build_info, "What the extension was compiled with."); }

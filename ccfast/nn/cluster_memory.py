@@ -11,7 +11,7 @@ from ccfast.ops.memory import MODES, update_memory_from
 
 
 class ClusterMemory(nn.Module):
-    """One normalised feature per cluster: contrastive loss against all of them, momentum update after (Cluster Contrast).
+    """One normalised feature per cluster: the loss against all of them, then a momentum update (Cluster Contrast).
 
     Args:
         num_features: D.

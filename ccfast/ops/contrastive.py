@@ -43,7 +43,8 @@ def centroid_contrastive_loss(
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, an argument out of range, labels out of range, non-finite values.
+        ValueError: an empty input, other shapes, an argument out of range, labels out of range, non-finite values. On
+            CUDA nothing waits for the device: labels out of range are ignored there, and values are not looked at.
     """
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
@@ -53,6 +54,7 @@ def centroid_contrastive_loss(
     temperature = checks.real("temperature", temperature, low=0, ends="(]")
     checks.choice("reduction", reduction, REDUCTIONS)
     label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
+    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63))
     options = (temperature, bool(normalize), reduction, label_smoothing, ignore_index)
     with_gradient = torch.is_grad_enabled() and features.requires_grad
     return torch.ops.ccfast.centroid_contrastive_loss(features, memory, labels, *options, with_gradient)[0]

@@ -26,7 +26,8 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the first is named).
+        ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the first is
+            named).
     """
     features, k1, k2 = _checked(features, k1, k2)
     return _csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
@@ -42,9 +43,9 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
         max_distance: None for the dense matrix, or a number in ``[0, 1)`` for a sparse one.
 
     Returns:
-        Dense ``[N, N]`` float32, bitwise symmetric; or, with ``max_distance``, a sparse CSR tensor ``[N, N]`` that holds
-        every pair at distance at most ``max_distance`` (as float32) and the whole diagonal, columns ascending. It
-        takes memory O(N * neighbours), never N x N.
+        Dense ``[N, N]`` float32, bitwise symmetric; or, with ``max_distance``, a sparse CSR tensor ``[N, N]`` that
+        holds every pair at distance at most ``max_distance`` (as float32) and the whole diagonal, columns ascending.
+        It takes memory O(N * neighbours), never N x N.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
@@ -66,7 +67,7 @@ def _checked(features: Any, k1: int, k2: int) -> tuple[Tensor, int, int]:
 
 def _csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
     crow, col, values = parts
-    with warnings.catch_warnings():  # that CSR is in beta, and that invariants, which hold by construction, go unchecked
+    with warnings.catch_warnings():  # CSR is in beta; invariants hold by construction and are not checked
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(crow, col, values, (rows, rows), check_invariants=False)
 
@@ -119,7 +120,5 @@ def _(crow: Tensor, col: Tensor, values: Tensor, max_distance: float) -> CsrTens
 
 
 @torch.library.register_fake("ccfast::dense_jaccard")
-def _(
-    crow: Tensor, col: Tensor, values: Tensor, row_begin: int, row_end: int, col_begin: int, col_end: int
-) -> Tensor:
+def _(crow: Tensor, col: Tensor, values: Tensor, row_begin: int, row_end: int, col_begin: int, col_end: int) -> Tensor:
     return values.new_empty((row_end - row_begin, col_end - col_begin))

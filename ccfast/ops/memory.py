@@ -32,9 +32,7 @@ def cluster_centroids(features: Any, labels: Any) -> Tensor:
     return torch.ops.ccfast.cluster_centroids(features.detach(), labels)
 
 
-def update_memory_(
-    memory: Tensor, features: Any, labels: Any, momentum: float = 0.1, mode: str = "sequential"
-) -> None:
+def update_memory_(memory: Tensor, features: Any, labels: Any, momentum: float = 0.1, mode: str = "sequential") -> None:
     """Momentum update of the cluster memory, in place (Cluster Contrast, equation 3 and the authors' two variants).
 
     With momentum m, a normalised feature x and its pseudo-label y:
@@ -46,7 +44,8 @@ def update_memory_(
 
     Args:
         memory: ``[C, D]`` float32 or float64, changed in place.
-        features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3.
+        features: ``[B, D]`` in the dtype of ``memory`` (any floating-point dtype under autocast), rows of unit norm
+            within 1e-3.
         labels: ``[B]`` integers in ``[0, C)``; -1 (noise) is skipped.
         momentum: m in ``[0, 1]``, the share of the old row that stays.
         mode: one of the above.
@@ -54,7 +53,8 @@ def update_memory_(
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, other shapes, labels or momentum out of range, an unknown mode, non-finite or
-            un-normalised rows; ``memory`` is then unchanged.
+            un-normalised rows; ``memory`` is then unchanged. On CUDA nothing waits for the device: labels out of range
+            are skipped there, and what the rows hold is not looked at.
     """
     if not isinstance(memory, Tensor):
         raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")
@@ -64,6 +64,8 @@ def update_memory_(
 def update_memory_from(memory: Tensor, features: Any, labels: Any, momentum: float, mode: str, normalize: bool) -> None:
     """:func:`update_memory_` that can normalise the features on the way."""
     memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
+    if torch.is_autocast_enabled(memory.device.type):  # its features may be half; the memory never is
+        features = checks.matrix("features", features, checks.ANY_FLOAT).to(memory.dtype)
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
     labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
     checks.same_dtype(memory=memory, features=features)

@@ -41,12 +41,17 @@ def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lam
 
 
 def evaluate_ranking(
-    distances: Any, query_ids: Any, gallery_ids: Any, query_cams: Any = None, gallery_cams: Any = None, max_rank: int = 50
+    distances: Any,
+    query_ids: Any,
+    gallery_ids: Any,
+    query_cams: Any = None,
+    gallery_cams: Any = None,
+    max_rank: int = 50,
 ) -> RankingMetrics:
     """mAP, CMC and mINP by the Market-1501 protocol (Zheng et al., ICCV 2015).
 
-    Gallery entries with the query's identity and camera are left out; queries without a match left do not count. Average
-    precision is scikit-learn's ``average_precision_score``; ranks order equal distances by gallery index.
+    Gallery entries with the query's identity and camera are left out; queries without a match left do not count.
+    Average precision is scikit-learn's ``average_precision_score``; ranks order equal distances by gallery index.
 
     Args:
         distances: ``[Q, G]`` of any floating-point dtype; smaller is nearer, infinity is allowed.
@@ -57,12 +62,12 @@ def evaluate_ranking(
         max_rank: length of the CMC curve.
 
     Returns:
-        :class:`RankingMetrics`: ``mAP``, ``cmc [max_rank]`` float64 and ``mINP`` (Ye et al., TPAMI 2021), all in [0, 1].
+        :class:`RankingMetrics`: ``mAP``, ``cmc [max_rank]`` float64, ``mINP`` (Ye et al., TPAMI 2021), all in [0, 1].
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other lengths, NaN distances, one camera argument without the other, no query with a
-            match.
+        ValueError: an empty input, other lengths, NaN distances, one camera argument without the other, no query with
+            a match.
     """
     distances = checks.matrix("distances", distances, checks.ANY_FLOAT)
     query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances")
@@ -77,7 +82,9 @@ def evaluate_ranking(
     return _mean_over_queries(*per_query, max_rank)
 
 
-def _mean_over_queries(precision: Tensor, first_match: Tensor, inverse_penalty: Tensor, max_rank: int) -> RankingMetrics:
+def _mean_over_queries(
+    precision: Tensor, first_match: Tensor, inverse_penalty: Tensor, max_rank: int
+) -> RankingMetrics:
     counted = first_match >= 0
     count = int(counted.sum())
     if count == 0:

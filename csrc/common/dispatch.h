@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <optional>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -13,6 +15,16 @@ namespace ccfast {
 
 // crow, col, values.
 using CsrTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+
+// Signatures of the ops that others are composed of; the schemas are in bindings.cpp.
+using KnnSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const std::optional<at::Tensor>&, int64_t,
+                                                        std::string_view);
+using EncodeSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
+                                   const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+using ExpandSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t);
+using SparseSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double);
+using DenseSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t, int64_t,
+                                  int64_t);
 
 template <class Signature>
 auto find_op(const char* name) {

@@ -35,4 +35,23 @@ struct SoftmaxParams {
 template <class T>
 void softmax_cross_entropy(const SoftmaxParams<T>& params);
 
+// ---- CUDA: the same three steps on a stream. Nothing is checked that would need the device to be waited for: a label
+// outside [0, classes) counts as ignored. ----
+
+// x is read in its own precision and normalised into T on the way.
+enum HalfBits : uint16_t {};
+enum BFloat16Bits : uint16_t {};
+template <class In, class T>
+void normalize_rows_cuda(const In* x, int64_t rows, int64_t dim, T* out, double* norms, void* stream);
+void normalize_rows_cuda(const HalfBits* x, int64_t rows, int64_t dim, float* out, double* norms, void* stream);
+void normalize_rows_cuda(const BFloat16Bits* x, int64_t rows, int64_t dim, float* out, double* norms, void* stream);
+
+template <class T>
+void normalize_rows_backward_cuda(T* gradient, const T* normalized, const double* norms, int64_t rows, int64_t dim,
+                                  void* stream);
+
+// params.weights is in device memory.
+template <class T>
+void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, void* stream);
+
 }  // namespace ccfast::contrastive

@@ -16,4 +16,24 @@ void sparse(const Csr& distances, float eps, int64_t min_samples, int64_t* label
 // distances: [rows, rows], row-major. Returns the first row that holds a NaN, or -1.
 int64_t dense(const float* distances, int64_t rows, float eps, int64_t min_samples, int64_t* labels);
 
+// ---- CUDA: the same labels in parallel. Cores are joined to trees that hook to the lower index, so that the root of a
+// cluster is its lowest core, whatever the order of the threads. Distances are taken to be symmetric. ----
+
+// A dense matrix (crow is null), or sparse rows.
+struct DeviceDistances {
+  int64_t rows;
+  const int64_t* crow;
+  const int64_t* col;
+  const float* val;
+  float eps;
+};
+
+// core[i] = row i has at least min_samples entries within eps.
+void find_cores_cuda(const DeviceDistances& distances, int64_t min_samples, bool* core, void* stream);
+// root[i] = lowest core of the cluster of core i; i itself for other points.
+void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, void* stream);
+// labels of cores from cluster_of_root, of border points the lowest among the cores within eps, -1 for noise.
+void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* cluster_of_root,
+                int64_t* labels, void* stream);
+
 }  // namespace ccfast::dbscan

@@ -49,4 +49,79 @@ std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings
 void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
                     int64_t col_end, float* out);
 
+// ---- CUDA: the same stages on a stream. Stages that answer in CSR run twice: first they count the entries of every
+// row (col is null), then, with crow from the counts, they fill. ----
+
+// Sparse rows in device memory.
+struct DeviceCsr {
+  int64_t rows;
+  const int64_t* crow;
+  const int64_t* col;
+  const float* val;
+};
+
+// Where a stage puts its rows.
+struct CsrOutput {
+  int64_t* counts;      // [rows] out of the counting pass
+  const int64_t* crow;  // [rows + 1] for the filling pass
+  int64_t* col;         // [nnz] or null: count only
+  float* val;           // [nnz]
+};
+
+// Memory of the blocks that do not fit their working set into shared memory: `blocks` slices of `bytes` each, or none.
+struct Workspace {
+  void* data;
+  int64_t blocks, bytes;
+};
+
+// back[i][m] = position of i among the neighbours of rank[i][m], or k1 where it is not among them.
+struct ReciprocalParams {
+  const int64_t* rank;  // [num_rows, k1]
+  int64_t num_rows, k1;
+  int32_t* back;  // [num_rows, k1] out
+};
+void reciprocal_cuda(const ReciprocalParams& params, void* stream);
+
+// Bytes of working set a row of the encoding, and of the query expansion for rows of at most max_entries entries.
+bool fits_shared_memory_cuda(int64_t bytes);
+int64_t encode_bytes_cuda(int64_t k1, int64_t half);
+int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries);
+
+void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace, const CsrOutput& out,
+                 void* stream);
+
+struct ExpandParams {
+  DeviceCsr v;
+  const int64_t* rank;
+  int64_t rank_stride, k2, max_entries;
+};
+void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const CsrOutput& out, void* stream);
+
+// V by columns in device memory.
+struct DevicePostings {
+  const int64_t* start;  // [columns + 1]
+  const int64_t* row;    // [nnz]
+  const float* val;      // [nnz]
+};
+
+// Targets that a block accumulates at a time in shared memory: 32 KiB.
+constexpr int64_t kDefaultTile = 8192;
+
+struct SparseDistanceParams {
+  DeviceCsr v;
+  DevicePostings postings;
+  float max_distance;
+  int64_t tile = kDefaultTile;
+};
+void sparse_distance_cuda(const SparseDistanceParams& params, const CsrOutput& out, void* stream);
+
+struct DenseDistanceParams {
+  DeviceCsr v;
+  DevicePostings postings;
+  int64_t row_begin, row_end, col_begin, col_end;
+  float* out;  // [row_end - row_begin, col_end - col_begin]
+  int64_t tile = kDefaultTile;
+};
+void dense_distance_cuda(const DenseDistanceParams& params, void* stream);
+
 }  // namespace ccfast::jaccard

@@ -61,4 +61,53 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
 void search_again(const Params& params, int64_t row, const float* scores, const float* half_norms, double query_norm,
                   double error, double unit);
 
+// ---- CUDA: the same search, launched on a stream ----
+
+struct SquaredNormsParams {
+  const float* matrix;  // [rows, dim]
+  int64_t rows, dim;
+  double* norms;  // [rows] out
+};
+void squared_norms_cuda(const SquaredNormsParams& params, void* stream);
+
+// Offers a tile of products to the running lists of its rows. Lists start as (-inf, -1) and hold the best `keep`.
+struct SelectParams {
+  const float* tile;  // [rows, cols] products of the queries of the lists with targets col0..
+  int64_t rows, cols, col0;
+  const float* half_norms;  // of all targets
+  int64_t keep;
+  float* scores;      // [rows, keep]
+  int32_t* indices;   // [rows, keep]
+  float* thresholds;  // [rows], -inf at the start
+};
+// The most candidates a row that the selection can hold in shared memory.
+int64_t max_keep_cuda();
+void select_cuda(const SelectParams& params, void* stream);
+
+// Exact distances of the candidates, sorted; proven[row] tells whether the certificate holds (see above).
+struct RescoreParams {
+  const float* queries;   // [num_queries, dim]
+  const float* features;  // [num_features, dim]
+  int64_t num_queries, num_features, dim, k, keep;
+  const int32_t* candidates;  // [num_queries, keep]
+  const float* thresholds;    // [num_queries]
+  const double* norms;        // [num_queries] squared, scaled
+  const double* errors;       // [num_queries]
+  double unit;
+  int64_t* indices;  // [num_queries, k] out
+  float* distances;  // [num_queries, k] out
+  bool* proven;      // [num_queries] out
+};
+void rescore_cuda(const RescoreParams& params, void* stream);
+
+// Exact distances of chosen queries to every target.
+struct DistancesParams {
+  const float* queries;   // [*, dim]
+  const float* features;  // [num_features, dim]
+  const int64_t* chosen;  // [count] rows of queries
+  int64_t count, num_features, dim;
+  double* distances;  // [count, num_features] out
+};
+void distances_cuda(const DistancesParams& params, void* stream);
+
 }  // namespace ccfast::knn

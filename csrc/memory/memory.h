@@ -44,4 +44,23 @@ void update(const UpdateParams<T>& params);
 template <class T>
 void row_norms(const T* matrix, int64_t rows, int64_t dim, double* norms);
 
+// ---- CUDA ----
+
+// order: positions of the rows, stably sorted by label; first[c], first[c + 1]: the range of cluster c in it.
+template <class T>
+struct CentroidsCudaParams {
+  const T* features;
+  const int64_t* order;
+  const int64_t* first;
+  int64_t dim, clusters;
+  T* centroids;
+};
+template <class T>
+void centroids_cuda(const CentroidsCudaParams<T>& params, void* stream);
+
+// As update(); labels outside [0, clusters) are skipped, since nobody could be told without waiting for the device.
+// normalize: divide every sample by its norm on the way (params.scale is not read).
+template <class T>
+void update_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream);
+
 }  // namespace ccfast::memory

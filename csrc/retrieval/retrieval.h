@@ -24,4 +24,14 @@ struct RankingParams {
 template <class T>
 int64_t evaluate_ranking(const RankingParams<T>& params);
 
+// ---- CUDA: a warp walks the sorted gallery of one query. ----
+
+template <class T>
+struct SortedRankingParams {
+  RankingParams<T> ranking;  // distances: each row sorted, ascending
+  const int64_t* order;      // [queries, gallery] gallery index of each sorted entry; ties ascending
+};
+template <class T>
+void evaluate_ranking_cuda(const SortedRankingParams<T>& params, void* stream);
+
 }  // namespace ccfast::retrieval

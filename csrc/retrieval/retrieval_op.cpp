@@ -1,67 +1,27 @@
-// Glue of ccfast::evaluate_ranking, and ccfast::k_reciprocal_rerank as a composition of the encoding's stages.
+// ccfast::k_reciprocal_rerank: the stages of the k-reciprocal encoding, called through the dispatcher, so that one
+// composition serves every device.
 #include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "../common/autocast.h"
 #include "../common/checks.h"
 #include "../common/dispatch.h"
 #include "../jaccard/jaccard.h"
-#include "retrieval.h"
 
 namespace ccfast {
 namespace {
 
 constexpr int64_t kTile = 2048;
 
-void check_integers(const char* name, const at::Tensor& value, int64_t length) {
-  TORCH_CHECK_VALUE(value.dim() == 1 && value.size(0) == length, name, ": expected shape [", length, "], got ",
-                    value.sizes());
-  TORCH_CHECK_TYPE(value.scalar_type() == at::kLong, name, ": expected dtype int64, got ", value.scalar_type());
-}
-
-const int64_t* data_or_null(const std::optional<at::Tensor>& value) {
-  return value ? value->const_data_ptr<int64_t>() : nullptr;
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> evaluate_ranking_cpu(const at::Tensor& distances,
-                                                                    const at::Tensor& query_ids,
-                                                                    const at::Tensor& gallery_ids,
-                                                                    const std::optional<at::Tensor>& query_cams,
-                                                                    const std::optional<at::Tensor>& gallery_cams) {
-  CCFAST_CHECK_DIM(distances, 2);
-  const int64_t queries = distances.size(0), gallery = distances.size(1);
-  check_integers("query_ids", query_ids, queries);
-  check_integers("gallery_ids", gallery_ids, gallery);
-  TORCH_CHECK_VALUE(query_cams.has_value() == gallery_cams.has_value(),
-                    "query_cams, gallery_cams: expected both or none");
-  if (query_cams) {
-    check_integers("query_cams", *query_cams, queries);
-    check_integers("gallery_cams", *gallery_cams, gallery);
-  }
-  const at::Tensor d = distances.contiguous(), query_id = query_ids.contiguous(), gallery_id = gallery_ids.contiguous();
-  const auto query_cam = query_cams ? std::optional(query_cams->contiguous()) : std::nullopt;
-  const auto gallery_cam = gallery_cams ? std::optional(gallery_cams->contiguous()) : std::nullopt;
-  const at::Tensor precision = at::empty({queries}, at::kDouble), penalty = at::empty({queries}, at::kDouble);
-  const at::Tensor first = at::empty({queries}, at::kLong);
-  AT_DISPATCH_FLOATING_TYPES(d.scalar_type(), "evaluate_ranking", [&] {
-    const int64_t bad = retrieval::evaluate_ranking<scalar_t>(
-        {d.const_data_ptr<scalar_t>(), query_id.const_data_ptr<int64_t>(), gallery_id.const_data_ptr<int64_t>(),
-         data_or_null(query_cam), data_or_null(gallery_cam), queries, gallery, precision.mutable_data_ptr<double>(),
-         first.mutable_data_ptr<int64_t>(), penalty.mutable_data_ptr<double>()});
-    TORCH_CHECK_VALUE(bad < 0, "distances: expected numbers, got NaN in row ", bad);
-  });
-  return {precision, first, penalty};
-}
-
-// The rows around their mean, scaled by a power of two to at most 1: distances keep their order and their ratios, and
-// |x|^2 + |y|^2 - 2 <x, y> cancels as little as it can.
-at::Tensor centred(const at::Tensor& rows) {
-  const at::Tensor shifted = rows - rows.mean(0, /*keepdim=*/true);
-  const double largest = shifted.abs().max().item<double>();
-  if (largest == 0) return shifted;
-  return shifted * std::ldexp(1.0, -static_cast<int>(std::ceil(std::log2(largest))));
+// The rows scaled by a power of two to at most 1: distances keep their order, ties included, and their ratios.
+at::Tensor scaled(const at::Tensor& rows) {
+  const double largest = rows.abs().max().item<double>();
+  if (largest == 0) return rows;
+  const int exponent = -static_cast<int>(std::ceil(std::log2(largest)));
+  return rows * std::ldexp(1.0, std::min(exponent, 120));  // the factor itself has to be a float32
 }
 
 // Squared distances [rows of a, rows of b] from products; norms are |.|^2 of all rows.
@@ -88,14 +48,6 @@ at::Tensor farthest(const at::Tensor& rows, const at::Tensor& norms) {
   return highest;
 }
 
-using KnnSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const std::optional<at::Tensor>&, int64_t,
-                                                        std::string_view);
-using EncodeSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
-                                   const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
-using ExpandSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t);
-using DenseSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t, int64_t,
-                                  int64_t);
-
 // V' of query and gallery rows together. Ranks hold k1 + 1 columns; weights are exp(-d / farthest) (Zhong et al. 2017).
 CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_farthest, int64_t k1, int64_t k2) {
   static const auto knn = find_op<KnnSignature>("ccfast::knn");
@@ -110,6 +62,7 @@ CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_far
 
 at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& gallery, int64_t k1, int64_t k2,
                                double lambda_value) {
+  const NoAutocast no_autocast;
   CCFAST_CHECK_DIM(query, 2);
   CCFAST_CHECK_DIM(gallery, 2);
   CCFAST_CHECK_DTYPE(query, at::kFloat);
@@ -125,11 +78,13 @@ at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& galler
   check_finite_rows("query", query);
   check_finite_rows("gallery", gallery);
   static const auto dense = find_op<DenseSignature>("ccfast::dense_jaccard");
-  const at::Tensor rows = centred(at::cat({query, gallery}));
+  const at::Tensor all = scaled(at::cat({query, gallery}));
+  // |x|^2 + |y|^2 - 2 <x, y> cancels least around the mean; the ranks come from the rows as they are.
+  const at::Tensor rows = all - all.mean(0, /*keepdim=*/true);
   const at::Tensor norms = rows.square().sum(1);
   const at::Tensor highest = farthest(rows, norms);
   const at::Tensor inverse = at::where(highest > 0, highest.reciprocal(), at::zeros_like(highest));
-  const auto [crow, col, values] = rerank_encoding(rows, inverse, k1, k2);
+  const auto [crow, col, values] = rerank_encoding(all, inverse, k1, k2);
   const at::Tensor result = dense.call(crow, col, values, 0, queries, queries, total).mul_(1 - lambda_value);
   for (int64_t first = 0; first < queries; first += kTile) {
     const int64_t count = std::min(kTile, queries - first);
@@ -143,8 +98,6 @@ at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& galler
 }
 
 }  // namespace
-
-TORCH_LIBRARY_IMPL(ccfast, CPU, m) { m.impl("evaluate_ranking", evaluate_ranking_cpu); }
 
 TORCH_LIBRARY_IMPL(ccfast, CompositeExplicitAutograd, m) { m.impl("k_reciprocal_rerank", k_reciprocal_rerank); }
 

@@ -1,35 +1,19 @@
-// Glue of ccfast::centroid_contrastive_loss: products with the memory by ATen, in blocks of rows that bound what of the
-// B x C logits exists at a time.
+// Glue of ccfast::centroid_contrastive_loss for CPU tensors: products with the memory by ATen, in blocks of rows.
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <torch/library.h>
 
 #include <vector>
 
+#include "../common/autocast.h"
 #include "../common/checks.h"
+#include "arguments.h"
 #include "contrastive.h"
 
 namespace ccfast {
 namespace {
 
-constexpr int64_t kLogitsAtATime = 1 << 22;
-
-struct Options {
-  double temperature;
-  bool normalize, mean;
-  double label_smoothing;
-  int64_t ignore_index;
-};
-
-Options checked_options(double temperature, bool normalize, const std::string& reduction, double label_smoothing,
-                        int64_t ignore_index) {
-  TORCH_CHECK_VALUE(temperature > 0, "temperature: expected a number above 0, got ", temperature);
-  TORCH_CHECK_VALUE(label_smoothing >= 0 && label_smoothing <= 1, "label_smoothing: expected a number in [0, 1], got ",
-                    label_smoothing);
-  TORCH_CHECK_VALUE(reduction == "mean" || reduction == "sum" || reduction == "none",
-                    "reduction: expected one of 'mean', 'sum', 'none', got '", reduction, "'");
-  return {temperature, normalize, reduction == "mean", label_smoothing, ignore_index};
-}
+using contrastive::Options;
 
 // The batch in the type it is computed in: float64 for float64 features, else float32.
 struct Batch {
@@ -40,7 +24,7 @@ struct Batch {
   int64_t counted;            // rows that are not ignored
 
   Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& targets, const Options& options)
-      : rows(features.to(features.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).contiguous()),
+      : rows(features.to(contrastive::compute_type(features)).contiguous()),
         memory(centroids.to(rows.scalar_type()).contiguous()),
         labels(targets.contiguous()),
         norms(rows.size(0)),
@@ -57,22 +41,12 @@ struct Batch {
   }
 };
 
-void check_arguments(const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels) {
-  CCFAST_CHECK_DIM(features, 2);
-  CCFAST_CHECK_DIM(memory, 2);
-  CCFAST_CHECK_DTYPE(labels, at::kLong);
-  TORCH_CHECK_VALUE(features.size(1) == memory.size(1), "memory: expected ", features.size(1),
-                    " columns as in features, got ", memory.size(1));
-  TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == features.size(0), "labels: expected shape [",
-                    features.size(0), "], got ", labels.sizes());
-}
-
 // Runs the softmax over blocks of rows; consume(first, rows, block) gets each block's gradient by the products.
 template <class Consume>
 at::Tensor for_each_block(const Batch& batch, const Options& options, const std::vector<double>& weights,
                           bool with_gradient, const Consume& consume) {
   const int64_t rows = batch.rows.size(0), classes = batch.memory.size(0);
-  const int64_t step = std::max<int64_t>(1, kLogitsAtATime / std::max<int64_t>(classes, 1));
+  const int64_t step = contrastive::rows_at_a_time(classes);
   const at::Tensor losses = at::empty({rows}, batch.rows.options());
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min(step, rows - first);
@@ -107,8 +81,10 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(const at::Tenso
                                                                  bool normalize, const std::string& reduction,
                                                                  double label_smoothing, int64_t ignore_index,
                                                                  bool with_gradient) {
-  check_arguments(features, memory, labels);
-  const Options options = checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
+  const NoAutocast no_autocast;
+  contrastive::check_arguments(features, memory, labels);
+  const Options options =
+      contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
   const Batch batch(features, memory, labels, options);
   const double weight = options.mean ? 1.0 / std::max<int64_t>(batch.counted, 1) : 1.0;
   const std::vector<double> weights(batch.rows.size(0), weight);
@@ -135,8 +111,10 @@ at::Tensor centroid_contrastive_loss_memory_grad_cpu(const at::Tensor& upstream,
                                                      const at::Tensor& memory, const at::Tensor& labels,
                                                      double temperature, bool normalize, const std::string& reduction,
                                                      double label_smoothing, int64_t ignore_index) {
-  check_arguments(features, memory, labels);
-  const Options options = checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
+  const NoAutocast no_autocast;
+  contrastive::check_arguments(features, memory, labels);
+  const Options options =
+      contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
   const Batch batch(features, memory, labels, options);
   const at::Tensor factors = upstream.to(at::kDouble).expand({batch.rows.size(0)}).contiguous();
   std::vector<double> weights(factors.const_data_ptr<double>(), factors.const_data_ptr<double>() + factors.numel());

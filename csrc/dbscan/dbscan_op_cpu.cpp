@@ -1,4 +1,4 @@
-// Glue of ccfast::dbscan.
+// Glue of ccfast::dbscan for CPU tensors.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 

@@ -1,4 +1,4 @@
-// Glue of ccfast::cluster_centroids and ccfast::update_memory_.
+// Glue of ccfast::cluster_centroids and ccfast::update_memory_ for CPU tensors.
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <torch/library.h>
@@ -6,30 +6,17 @@
 #include <cmath>
 
 #include "../common/checks.h"
+#include "arguments.h"
 #include "memory.h"
 
 namespace ccfast {
 namespace {
 
-memory::Mode mode_of(const std::string& mode) {
-  if (mode == "sequential") return memory::Mode::kSequential;
-  if (mode == "hardest") return memory::Mode::kHardest;
-  TORCH_CHECK_VALUE(mode == "mean", "mode: expected one of 'sequential', 'hardest', 'mean', got '", mode, "'");
-  return memory::Mode::kMean;
-}
-
-void check_rows_and_labels(const at::Tensor& features, const at::Tensor& labels) {
-  CCFAST_CHECK_DIM(features, 2);
-  CCFAST_CHECK_DTYPE(labels, at::kLong);
-  TORCH_CHECK_VALUE(labels.dim() == 1 && labels.size(0) == features.size(0), "labels: expected shape [",
-                    features.size(0), "], got ", labels.sizes());
-}
-
 at::Tensor cluster_centroids_cpu(const at::Tensor& features, const at::Tensor& labels) {
-  check_rows_and_labels(features, labels);
+  memory::check_rows_and_labels(features, labels);
   check_finite_rows("features", features);
   const at::Tensor x = features.contiguous(), y = labels.contiguous();
-  const int64_t clusters = y.numel() == 0 ? 0 : y.max().item<int64_t>() + 1;
+  const int64_t clusters = y.max().item<int64_t>() + 1;
   check_labels("labels", y, clusters, -1);
   const at::Tensor centroids = at::empty({clusters, x.size(1)}, x.options());
   AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "cluster_centroids", [&] {
@@ -59,14 +46,9 @@ std::vector<double> sample_scales(const at::Tensor& features, bool normalize) {
 }
 
 void update_memory_cpu_(at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels, double momentum,
-                        const std::string& mode, bool normalize) {
-  CCFAST_CHECK_DIM(memory, 2);
-  check_rows_and_labels(features, labels);
-  CCFAST_CHECK_DTYPE(features, memory.scalar_type());
-  TORCH_CHECK_VALUE(features.size(1) == memory.size(1), "features: expected ", memory.size(1),
-                    " columns as in memory, got ", features.size(1));
-  TORCH_CHECK_VALUE(momentum >= 0 && momentum <= 1, "momentum: expected a number in [0, 1], got ", momentum);
-  const memory::Mode update_mode = mode_of(mode);
+                        const std::string& rule, bool normalize) {
+  memory::check_update(memory, features, labels, momentum);
+  const memory::Mode update_mode = memory::mode_of(rule);
   const at::Tensor x = features.contiguous(), y = labels.contiguous();
   check_labels("labels", y, memory.size(0), -1);
   const std::vector<double> scale = sample_scales(x, normalize);
@@ -76,7 +58,7 @@ void update_memory_cpu_(at::Tensor& memory, const at::Tensor& features, const at
                               y.const_data_ptr<int64_t>(), x.size(0), x.size(1), static_cast<scalar_t>(momentum),
                               update_mode});
   });
-  if (!rows.is_same(memory)) memory.copy_(rows);
+  memory::finish_update(memory, rows);
 }
 
 }  // namespace

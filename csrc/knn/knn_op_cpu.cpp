@@ -1,42 +1,21 @@
-// Glue of ccfast::knn: scaling, tiles of ATen products, error bounds.
+// Glue of ccfast::knn for CPU tensors: scaling, tiles of ATen products, error bounds.
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <torch/library.h>
 
 #include <cmath>
-#include <limits>
+#include <vector>
 
+#include "../common/autocast.h"
 #include "../common/checks.h"
 #include "../common/parallel.h"
 #include "../common/simd.h"
 #include "knn.h"
+#include "precision.h"
 
 namespace ccfast {
 namespace {
 
-constexpr int64_t kTile = 2048;           // rows and columns of a tile of products
-constexpr int64_t kExtraCandidates = 16;  // kept beyond k, so that the error bound rarely reaches the k-th
-constexpr double kRoundoff = 0x1p-24;     // float32
-
-// Half the spacing of the numbers that the products are computed in. Above "highest" torch may round float32 operands
-// of a matrix product to bfloat16 (torch.set_float32_matmul_precision).
-double operand_roundoff(at::ScalarType type) {
-  if (type == at::kHalf) return 0x1p-11;
-  if (type == at::kBFloat16) return 0x1p-8;
-  try {
-    if (at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST) return 0;
-  } catch (const std::exception&) {  // the caller mixes torch's two precision settings: assume the coarser
-  }
-  return 0x1p-8;
-}
-
-at::ScalarType operand_type(const std::string_view precision) {
-  if (precision == "fp32") return at::kFloat;
-  if (precision == "fp16") return at::kHalf;
-  TORCH_CHECK_VALUE(precision == "bf16", "precision: expected one of 'fp32', 'fp16', 'bf16', got '", precision, "'");
-  return at::kBFloat16;
-}
-
+constexpr int64_t kTile = 2048;  // rows and columns of a tile of products
 // Squared norms in float64 of the rows of a contiguous float32 matrix.
 std::vector<double> squared_norms(const at::Tensor& matrix) {
   const int64_t rows = matrix.size(0), dim = matrix.size(1);
@@ -46,14 +25,6 @@ std::vector<double> squared_norms(const at::Tensor& matrix) {
     for (int64_t row = begin; row < end; ++row) norms[row] = dot(data + row * dim, data + row * dim, dim);
   });
   return norms;
-}
-
-// A power of two that brings rows of squared norm up to `largest` to a norm of at most 1, where products neither
-// overflow nor vanish; 1 where the rows are already of ordinary size for the type.
-double scale_for(double largest, at::ScalarType type) {
-  const bool ordinary = type == at::kHalf ? largest > 0.25 && largest <= 1 : largest > 0x1p-40 && largest < 0x1p40;
-  if (largest == 0 || ordinary) return 1;
-  return std::ldexp(1.0, -static_cast<int>(std::ceil(std::log2(largest) / 2)));
 }
 
 // The rows as the matrix product reads them.
@@ -73,21 +44,12 @@ struct Operand {
 
 double largest(const std::vector<double>& values) { return *std::max_element(values.begin(), values.end()); }
 
-// Bounds |computed score - score| of every query against any target: rounding of the operands (fp16 also loses what
-// lies below its smallest number), accumulation of dim products in float32 in any order, rounding of the result to the
-// type of the product, of |y|^2 / 2 and of the difference.
+// The bound on the error of a score of every query.
 std::vector<double> score_errors(const Operand& queries, double largest_target, int64_t dim, at::ScalarType type) {
-  const double operand = operand_roundoff(type);
-  const double steps = static_cast<double>(dim + 4) * kRoundoff;
-  const double result = type == at::kFloat ? 0 : operand;
-  const double relative =
-      (2 * operand + operand * operand + steps / (1 - std::min(steps, 0.5)) + result) * (1 + operand) * (1 + operand);
-  const double vanished = (type == at::kHalf ? 4 * 0x1p-25 : 0x1p-100) * std::sqrt(static_cast<double>(dim));
+  const knn::ErrorBound bound = knn::error_bound(largest_target, dim, type);
   std::vector<double> errors(queries.norms.size());
-  for (size_t i = 0; i < errors.size(); ++i) {
-    const double product = std::sqrt(queries.norms[i] * largest_target);
-    errors[i] = relative * product + 4 * kRoundoff * (product + largest_target) + vanished;
-  }
+  for (size_t i = 0; i < errors.size(); ++i)
+    errors[i] = bound.relative * std::sqrt(queries.norms[i] * largest_target) + bound.absolute;
   return errors;
 }
 
@@ -127,21 +89,19 @@ void search_open_rows(const knn::Params& params, const std::vector<int64_t>& ope
 
 std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std::optional<at::Tensor>& queries,
                                            int64_t k, const std::string_view precision) {
-  CCFAST_CHECK_DIM(features, 2);
+  const NoAutocast no_autocast;
   const bool symmetric = !queries.has_value();
-  const at::ScalarType type = operand_type(precision);
+  const at::ScalarType type = knn::operand_type(precision);
+  knn::check_arguments(features, symmetric ? features : *queries, k);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const at::Tensor rows = symmetric ? targets : queries->to(at::kFloat).contiguous();
-  TORCH_CHECK_VALUE(rows.dim() == 2 && rows.size(1) == targets.size(1), "queries: expected shape [Q, ", targets.size(1),
-                    "], got ", rows.sizes());
-  TORCH_CHECK_VALUE(k >= 1 && k <= targets.size(0), "k: expected 1 to ", targets.size(0), ", got ", k);
-  TORCH_CHECK_VALUE(targets.size(0) < std::numeric_limits<int32_t>::max(), "features: expected fewer than 2^31 rows");
   check_finite_rows("features", features);
   if (!symmetric) check_finite_rows("queries", *queries);
 
   std::vector<double> target_norms = squared_norms(targets);
   std::vector<double> row_norms = symmetric ? target_norms : squared_norms(rows);
-  const double scale = scale_for(std::max(largest(target_norms), row_norms.empty() ? 0 : largest(row_norms)), type);
+  const double scale =
+      knn::scale_for(std::max(largest(target_norms), row_norms.empty() ? 0 : largest(row_norms)), type);
   const Operand right(targets, std::move(target_norms), scale, type);
   const Operand left = symmetric ? right : Operand(rows, std::move(row_norms), scale, type);
   const std::vector<double> errors = score_errors(left, largest(right.norms), targets.size(1), type);
@@ -156,7 +116,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
                            k,
                            indices.mutable_data_ptr<int64_t>(),
                            distances.mutable_data_ptr<float>()};
-  knn::Candidates candidates(rows.size(0), std::min(targets.size(0), k + kExtraCandidates));
+  knn::Candidates candidates(rows.size(0), std::min(targets.size(0), k + knn::kExtraCandidates));
   search_tiles(candidates, left, right, symmetric);
   const std::vector<int64_t> open = knn::finish(params, candidates, left.norms.data(), errors.data(), scale * scale);
   search_open_rows(params, open, left, right, errors, scale);

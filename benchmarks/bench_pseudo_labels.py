@@ -1,0 +1,69 @@
+"""The whole chain of an epoch: features to DBSCAN labels."""
+
+from __future__ import annotations
+
+import ccfast
+from benchmarks import differences, peers, stages
+from benchmarks.bench_jaccard import SIZES
+from benchmarks.case import Case
+from benchmarks.inputs import NOISE, clustered_features, neighbour_statistics, neighbours
+from ccfast import reference
+
+#: 40 GB as N x N: only the sparse chain runs, and its memory is what there is to see. Less noise, because in 128
+#: dimensions strangers are closer.
+LARGE = {"N": 100_000, "D": 128, "k1": 30, "k2": 6, "eps": 0.6, "noise": 1.0}
+
+
+def _features(N: int, D: int, k1: int, k2: int, eps: float, noise: float = NOISE) -> tuple:
+    return clustered_features(N, D, noise), k1, k2, eps
+
+
+def _with_neighbours(N: int, D: int, k1: int, k2: int, eps: float) -> tuple:
+    return clustered_features(N, D), neighbours(N, D, k1), k1, k2, eps
+
+
+def _reference_labels_after_knn(x, given, k1, k2, eps):
+    distances = peers.reference_after_knn(reference.jaccard_distance, given, x, k1, k2, max_distance=eps)
+    return reference.dbscan(distances, eps)
+
+
+def _scikit_learn_on_ccfast_distances(x, k1, k2, eps):
+    return peers.scikit_learn_dbscan(ccfast.jaccard_distance(x, k1, k2, max_distance=eps), eps)
+
+
+def cases(preset: str) -> list[Case]:
+    common = {"op": "pseudo_labels", "difference": differences.labels, "facts": neighbour_statistics}
+    found = [
+        Case(
+            name="labels after kNN",
+            sizes=SIZES[preset],
+            inputs=_with_neighbours,
+            providers={
+                "ccfast": lambda x, given, k1, k2, eps: stages.labels_after_knn(x, *given, k2, eps),
+                "reference": _reference_labels_after_knn,
+            },
+            **common,
+        ),
+        Case(
+            name="features to labels",
+            sizes=SIZES[preset],
+            inputs=_features,
+            providers={"ccfast": stages.labels, "reference": peers.reference_labels},
+            **common,
+        ),
+    ]
+    if preset == "full":
+        large = Case(
+            name="features to labels",
+            sizes=LARGE,
+            inputs=_features,
+            providers={"ccfast": stages.labels},
+            truth=_scikit_learn_on_ccfast_distances,
+            **common,
+        )
+        found.append(large)
+    return found
+
+
+def test_pseudo_labels(bench) -> None:
+    bench()

@@ -1,0 +1,75 @@
+"""Re-ranking and ranking evaluation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import ccfast
+from benchmarks import differences
+from benchmarks.case import Case
+from benchmarks.inputs import clustered_features
+
+RERANK = {
+    "quick": {"Q": 100, "G": 900, "D": 256, "k1": 20, "k2": 6},
+    "full": {"Q": 1000, "G": 5000, "D": 2048, "k1": 20, "k2": 6},
+}
+EVALUATE = {"quick": {"Q": 300, "G": 2000}, "full": {"Q": 3368, "G": 15913}}
+IDENTITIES, CAMERAS = 750, 6  # Market-1501's test set
+
+
+def _query_and_gallery(Q: int, G: int, D: int, k1: int, k2: int) -> tuple:
+    features = clustered_features(Q + G, D)
+    return features[:Q], features[Q:], k1, k2
+
+
+def _ranking(Q: int, G: int) -> tuple:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(most: int, count: int) -> Tensor:
+        return torch.randint(most, (count,), generator=generator)
+
+    query_ids, gallery_ids = draw(IDENTITIES, Q), draw(IDENTITIES, G)
+    same = query_ids[:, None] == gallery_ids[None, :]
+    distances = torch.rand(Q, G, generator=generator) - 0.3 * same
+    return distances, query_ids, gallery_ids, draw(CAMERAS, Q), draw(CAMERAS, G)
+
+
+def _metrics(evaluate):
+    """mAP, CMC and mINP in one tensor."""
+
+    def run(*arguments) -> Tensor:
+        metrics = evaluate(*arguments)
+        return torch.cat([torch.tensor([metrics.mAP, metrics.mINP]), metrics.cmc])
+
+    return run
+
+
+def cases(preset: str) -> list[Case]:
+    return [
+        Case(
+            op="retrieval",
+            name="k_reciprocal_rerank",
+            sizes=RERANK[preset],
+            inputs=_query_and_gallery,
+            providers={"ccfast": ccfast.k_reciprocal_rerank, "reference": ccfast.reference.k_reciprocal_rerank},
+            difference=differences.values,
+            allowed=1e-5,
+        ),
+        Case(
+            op="retrieval",
+            name="evaluate_ranking",
+            sizes=EVALUATE[preset],
+            inputs=_ranking,
+            providers={
+                "ccfast": _metrics(ccfast.evaluate_ranking),
+                "reference": _metrics(ccfast.reference.evaluate_ranking),
+            },
+            difference=differences.values,
+            allowed=1e-9,
+        ),
+    ]
+
+
+def test_retrieval(bench) -> None:
+    bench()

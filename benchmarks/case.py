@@ -1,0 +1,104 @@
+"""What a benchmark is: one piece of work that several providers do, and a check that they do the same."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PRESETS = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an answer is from the truth."""
+
+    what: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.value:.2g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One piece of work.
+
+    Attributes:
+        op: family of the op, as the folders of csrc/ are called.
+        name: what is computed.
+        sizes: arguments of ``inputs``; also what the results are filed under.
+        inputs: builds what every provider is called with (as positional arguments).
+        providers: name -> function; ``ccfast`` first.
+        difference: (answer, true answer) -> :class:`Difference`.
+        allowed: how large it may be.
+        allowed_to: how large it may be for a provider that computes less exactly.
+        truth: the provider whose answer is true, or a function of the inputs.
+        facts: what should be known of the inputs to judge the times, a function of the sizes.
+        passes: forward, forward + backward, ...
+        in_place: providers change their inputs; the check then runs on a copy.
+    """
+
+    op: str
+    name: str
+    sizes: Mapping[str, float]
+    inputs: Callable[..., tuple]
+    providers: Mapping[str, Callable[..., Any]]
+    difference: Callable[[Any, Any], Difference]
+    allowed: float = 0
+    allowed_to: Mapping[str, float] = field(default_factory=dict)
+    truth: str | Callable[..., Any] = "reference"
+    facts: Callable[..., dict[str, float]] | None = None
+    passes: str = "forward"
+    dtype: str = "float32"
+    in_place: bool = False
+
+    def __str__(self) -> str:
+        sizes = ",".join(f"{name}={value}" for name, value in self.sizes.items())
+        return f"{self.name}[{sizes}]"
+
+    def truth_first(self) -> list[str]:
+        """The providers in the order that calls none of them just to know the truth."""
+        return sorted(self.providers, key=lambda provider: provider != self.truth)
+
+
+class WrongAnswer(AssertionError):
+    """A provider does not compute what the others do: its time would mean nothing."""
+
+
+class Bench:
+    """A case with its inputs built and its true answer known."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.inputs = case.inputs(**case.sizes)
+        self.facts = case.facts(**case.sizes) if case.facts else {}
+        self._timed_inputs = self._own_inputs()
+        self._truth: Any = None
+
+    def run(self, provider: str) -> Any:
+        """One call, as it is timed."""
+        return self.case.providers[provider](*self._timed_inputs)
+
+    def first_call(self, provider: str) -> Callable[[], Any]:
+        """One call to check the answer of, from inputs that no call has changed."""
+        inputs = self._own_inputs()
+        return lambda: self.case.providers[provider](*inputs)
+
+    def _own_inputs(self) -> tuple:
+        return copy.deepcopy(self.inputs) if self.case.in_place else self.inputs
+
+    def check(self, provider: str, answer: Any) -> Difference:
+        """Compare the answer of :meth:`first_call` with the true one; raise where they are too far apart."""
+        if self._truth is None:
+            truth = self.case.truth
+            if callable(truth):
+                self._truth = truth(*self.inputs)
+            else:
+                self._truth = answer if truth == provider else self.first_call(truth)()
+        difference = self.case.difference(answer, self._truth)
+        allowed = self.case.allowed_to.get(provider, self.case.allowed)
+        if not difference.value <= allowed:
+            raise WrongAnswer(f"{self.case} by {provider}: {difference}, at most {allowed:g} allowed")
+        return difference

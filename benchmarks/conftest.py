@@ -1,0 +1,65 @@
+"""``pytest benchmarks --benchmark-only [--sizes full]``: every case by every provider, checked before it is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.case import PRESETS, Bench, Case
+from benchmarks.measure import bench_plan, first_call
+
+BUDGET = 0.5  # seconds of timing for a provider
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--sizes", choices=PRESETS, default="quick", help="sizes of the benchmarks' inputs")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("python_files", "bench_*.py")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = metafunc.module.cases(metafunc.config.getoption("--sizes"))
+    chosen = [
+        pytest.param(case, provider, id=f"{case}-{provider}".replace(" ", "_"))
+        for case in cases
+        for provider in case.truth_first()
+    ]
+    metafunc.parametrize(("case", "provider"), chosen)
+
+
+@pytest.fixture(scope="session")
+def prepared() -> Callable[[Case], Bench]:
+    """The inputs of a case, kept for its next provider."""
+    last: list[Bench] = []
+
+    def prepare(case: Case) -> Bench:
+        if not last or last[0].case is not case:
+            last[:] = []
+            last.append(Bench(case))
+        return last[0]
+
+    return prepare
+
+
+@pytest.fixture
+def bench(benchmark, prepared: Callable[[Case], Bench], case: Case, provider: str) -> Callable[[], None]:
+    """Check one provider's answer, then time it; what else was measured goes to the report's extra_info."""
+
+    def run() -> None:
+        ready = prepared(case)
+        first = first_call(ready, provider)
+        benchmark.group = str(case)
+        benchmark.extra_info.update(
+            pass_=case.passes,
+            dtype=case.dtype,
+            exactness=str(first.difference),
+            peak_memory_mb=first.peak_memory and round(first.peak_memory / 1e6, 1),
+            **ready.facts,
+        )
+        planned = bench_plan(ready, provider, first, BUDGET)
+        benchmark.pedantic(ready.run, args=(provider,), rounds=planned.rounds, iterations=planned.iterations)
+
+    return run

@@ -1,0 +1,94 @@
+"""Batches of P clusters x K instances."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+#: Augmentation seeds are drawn below this.
+SEED_LIMIT = 2**31
+
+
+class ClusterSampler(Sampler[list[tuple[int, int]]]):
+    """``iters`` batches of ``(index, augmentation seed)``: ``num_clusters`` clusters x ``num_instances`` instances.
+
+    Clusters are dealt from a shuffled deck, so none is twice in a batch, and the instances of a cluster stand next to
+    each other. The first instance of a cluster is drawn at random; the others come from other cameras than the first
+    one's where the cluster has any, else from its other members; without replacement where there are enough.
+    With fewer clusters than ``num_clusters`` every batch holds all of them. Each pass over the sampler draws from
+    ``generator``; the seeds travel with the indices, so augmentation is the same with any number of workers.
+
+    Args:
+        labels: [N] pseudo-labels; -1 (noise) is never drawn.
+        cams: [N] cameras, or None where there are none.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        cams: Tensor | None,
+        *,
+        num_clusters: int,
+        num_instances: int,
+        iters: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.members = _members(labels.cpu())
+        if not self.members:
+            raise ValueError("labels: expected at least one cluster, got only noise (-1)")
+        self.cams = None if cams is None else cams.cpu()
+        self.num_clusters = min(num_clusters, len(self.members))
+        self.num_instances = num_instances
+        self.iters = iters
+        self.generator = generator
+
+    @property
+    def batch_size(self) -> int:
+        """Images in every batch."""
+        return self.num_clusters * self.num_instances
+
+    def __len__(self) -> int:
+        return self.iters
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        deck: list[int] = []
+        for _ in range(self.iters):
+            if len(deck) < self.num_clusters:
+                deck = self._shuffled(len(self.members)).tolist()
+            drawn = [deck.pop() for _ in range(self.num_clusters)]
+            indices = torch.cat([self._instances(self.members[cluster]) for cluster in drawn])
+            seeds = torch.randint(SEED_LIMIT, indices.shape, generator=self.generator)
+            yield list(zip(indices.tolist(), seeds.tolist(), strict=True))
+
+    def _shuffled(self, count: int) -> Tensor:
+        return torch.randperm(count, generator=self.generator)
+
+    def _instances(self, members: Tensor) -> Tensor:
+        """``num_instances`` of one cluster's ``members``."""
+        first = members[self._shuffled(len(members))[:1]]
+        pool = self._other_views(members, first)
+        wanted = self.num_instances - 1
+        if len(pool) >= wanted:
+            others = pool[self._shuffled(len(pool))[:wanted]]
+        else:
+            others = pool[torch.randint(len(pool), (wanted,), generator=self.generator)]
+        return torch.cat([first, others])
+
+    def _other_views(self, members: Tensor, first: Tensor) -> Tensor:
+        """Members from other cameras than ``first``'s; without those, the other members; without those, ``first``."""
+        if self.cams is not None:
+            elsewhere = members[self.cams[members] != self.cams[first]]
+            if len(elsewhere):
+                return elsewhere
+        others = members[members != first]
+        return others if len(others) else first
+
+
+def _members(labels: Tensor) -> list[Tensor]:
+    """The indices of each cluster's members; noise is left out."""
+    clustered = (labels >= 0).nonzero()[:, 0]
+    _, cluster, sizes = labels[clustered].unique(return_inverse=True, return_counts=True)
+    return list(clustered[cluster.argsort(stable=True)].split(sizes.tolist()))

@@ -1,0 +1,60 @@
+"""The published augmentation for photographs, by torchvision's transforms (imported only where needed)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast._errors import InputError
+from ccfast.data.reid_data import Views
+
+PADDING = 10
+FLIP = 0.5
+ERASING = {"p": 0.5, "scale": (0.02, 0.4), "ratio": (0.3, 1 / 0.3)}
+
+
+def image_views(encoder: Any) -> Views:
+    """Views of PIL images as uint8 tensors [3, H, W] of the encoder's size; the encoder normalises them itself.
+
+    Augmented: flip, pad 10 + crop, random erasing 0.5 (Dai et al. 2021, section 4.2).
+    """
+    v2 = _torchvision_transforms()
+    size = [encoder.height, encoder.width]
+    resize = v2.Resize(size, interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    plain = v2.Compose([resize, v2.PILToTensor()])
+    erasing = v2.RandomErasing(**ERASING, value=_erasing_value(encoder))
+    augmented = v2.Compose(
+        [resize, v2.RandomHorizontalFlip(FLIP), v2.Pad(PADDING), v2.RandomCrop(size), v2.PILToTensor(), erasing]
+    )
+    return Views(plain, _Seeded(augmented))
+
+
+class _Seeded:
+    """Run a transform that draws from torch's global generator with a seed of its own, and leave no trace there."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any, seed: int) -> Tensor:
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            return self.transform(image)
+        finally:
+            torch.set_rng_state(state)
+
+
+def _erasing_value(encoder: Any) -> list[int]:
+    """The authors erase after normalisation with the value ``mean``: that is ``mean + std * mean`` before it."""
+    mean, std = encoder.input_mean.flatten().cpu(), encoder.input_std.flatten().cpu()
+    return (255 * (mean + std * mean)).round().clamp(0, 255).int().tolist()
+
+
+def _torchvision_transforms() -> Any:
+    try:
+        from torchvision.transforms import v2
+    except ImportError as error:
+        raise InputError("image folders need torchvision, which is not installed: pip install torchvision") from error
+    return v2

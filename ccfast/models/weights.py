@@ -1,0 +1,45 @@
+"""Weights from a file into a backbone, whatever wraps them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccfast._errors import InputError
+
+StateDict = dict[str, Tensor]
+
+#: Names of the classifiers that pretrained networks come with and an encoder has no use for.
+CLASSIFIERS = ("fc.", "classifier.", "head.", "_fc.")
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """The state dict in ``path``; unwraps {"state_dict": ...}, {"model": ...} and DataParallel's ``module.``."""
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        raise InputError(f"--weights: {path}: not PyTorch weights, or truncated ({type(error).__name__})") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            content = content[wrapper]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"--weights: {path} holds no state dict (names to tensors)")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
+    """Load ``state`` into ``module``; only classifiers may be left over."""
+    state = {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
+    own = module.state_dict()
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unknown": sorted(state.keys() - own.keys()),
+        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
+    }
+    found = [f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in problems.items() if names]
+    if found:
+        raise InputError(f"--weights: the file does not fit --arch {arch}: {'; '.join(found)}")
+    module.load_state_dict(state)

@@ -1,0 +1,69 @@
+"""``ccfast cluster``: pseudo-labels of features in a .npy file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ccfast._errors import InputError
+from ccfast.training.config import ClusterOptions
+from ccfast.training.device import choose_device
+from ccfast.training.pseudo_labels import advice, pseudo_labels
+from ccfast.training.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+
+def cluster_file(
+    features: str, output: str, normalize: bool = False, device: str | None = None, **options: Any
+) -> Tensor:
+    """Cluster the rows of ``features``, a .npy file [N, D], as :class:`ClusterOptions` say; labels go to ``output``."""
+    clustering = ClusterOptions(**options)
+    where = choose_device(device)
+    rows = read_features(Path(features))
+    if normalize:
+        rows = F.normalize(rows, dim=1)
+    rows = rows.to(where)
+    watch = Stopwatch(where)
+    try:
+        found = pseudo_labels(rows, clustering, watch)
+    except ValueError as error:
+        hint = "" if normalize else " (--normalize scales rows to unit norm)"
+        raise InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}") from error
+    write_labels(found.labels, Path(output))
+    log.info(
+        "%d rows: %d clusters, %d noise; %.2f s; labels in %s",
+        len(rows), found.clusters, found.noise, sum(watch.seconds.values()), output,
+    )  # fmt: skip
+    if found.clusters < 2:
+        log.warning("%s", advice(found, rows, clustering))
+    return found.labels
+
+
+def read_features(path: Path) -> Tensor:
+    """A float matrix [N, D] as float32."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as a .npy file: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive (.npz)"
+        raise InputError(f"{path}: expected a matrix of floats [N, D], got {got}")
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def write_labels(labels: Tensor, path: Path) -> None:
+    """``labels`` [N] as an int64 .npy file with exactly this name."""
+    try:
+        with open(path, "wb") as file:
+            np.save(file, labels.cpu().numpy())
+    except OSError as error:
+        raise InputError(f"--output: {path} cannot be written: {error}") from error

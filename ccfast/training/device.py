@@ -1,0 +1,33 @@
+"""Which device a run uses."""
+
+from __future__ import annotations
+
+import torch
+
+import ccfast
+from ccfast._errors import InputError
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device ``name``; without a name, CUDA where torch, ccfast and the machine all have it, else the CPU."""
+    built = ccfast.build_info().get("cuda") is not None
+    if name is None:
+        name = "cuda" if built and torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device: expected cpu or cuda, got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: expected cpu or cuda, got {name!r}")
+    if device.type == "cuda":
+        _check_cuda(device, built)
+    return device
+
+
+def _check_cuda(device: torch.device, built: bool) -> None:
+    if not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch {torch.__version__} finds no CUDA device; use --device cpu")
+    if not built:
+        raise InputError(f"--device {device}: this ccfast was built without CUDA; build with CCFAST_CUDA=1")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise InputError(f"--device {device}: there are {torch.cuda.device_count()} CUDA device(s)")

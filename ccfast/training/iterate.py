@@ -1,0 +1,68 @@
+"""Steps 4 and 5 of an epoch: the memory from the clusters, and the iterations against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import ccfast
+from ccfast._errors import RunError
+from ccfast.models import Encoder, encode_in_groups
+from ccfast.training.config import TrainConfig
+from ccfast.training.group import ALONE, Group
+
+DIVERGED = "the run has diverged (try a smaller --lr or a larger --temperature)"
+
+
+def new_memory(features: Tensor, labels: Tensor, config: TrainConfig) -> nn.Module:
+    """A memory [C, D] whose rows are the clusters' normalised means."""
+    centroids = ccfast.cluster_centroids(features, labels)
+    memory = ccfast.nn.ClusterMemory(
+        centroids.shape[1], len(centroids), config.temperature, config.momentum, config.memory
+    ).to(features.device)
+    memory.features.copy_(centroids)
+    return memory
+
+
+@dataclass(frozen=True)
+class Batches:
+    """An epoch's batches of ``size`` images: this process's slices, (images [b, C, H, W], their indices [b])."""
+
+    loader: Iterable[tuple[Tensor, Tensor]]
+    size: int
+
+
+def iterate(
+    encoder: Encoder,
+    memory: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    labels: Tensor,
+    bn_group: int,
+    group: Group = ALONE,
+) -> float:
+    """One pass over ``batches``; ``labels`` [N] are the clusters of all images. Returns the mean loss."""
+    device = labels.device
+    encoder.train()
+    memory.train()
+    total, count = torch.zeros((), device=device), 0
+    for images, indices in batches.loader:
+        targets = group.gather(labels[indices.to(device, non_blocking=True)], batches.size)
+        features = encode_in_groups(encoder, images.to(device, non_blocking=True), bn_group)
+        features = group.gather(features, batches.size)
+        try:
+            loss = memory(features, targets)
+        except ValueError as error:  # on the CPU the ops refuse features that are not finite
+            raise RunError(f"{DIVERGED}: {error}") from error
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        group.sum_gradients(encoder)
+        optimizer.step()
+        total, count = total + loss.detach(), count + 1
+    mean = float(total) / count
+    if not torch.isfinite(total):
+        raise RunError(f"{DIVERGED}: the loss became {mean}")
+    return mean

@@ -1,0 +1,221 @@
+"""The loop: extract, pseudo-labels, memory, iterate, evaluate, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast._errors import InputError, Interrupted
+from ccfast._progress import progress
+from ccfast.data import ClusterSampler, Part, ReIDData, load_data
+from ccfast.data.loader import augmented_loader
+from ccfast.models import Encoder, build_encoder
+from ccfast.training import report
+from ccfast.training.checkpoint import State, checkpoint, for_search, load, restore, save
+from ccfast.training.config import TrainConfig, check_unchanged, write_config
+from ccfast.training.device import choose_device
+from ccfast.training.evaluate import agreement, evaluate
+from ccfast.training.extract import extract
+from ccfast.training.group import Group, SliceOfBatches, join, leave
+from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.pseudo_labels import pseudo_labels, require_clusters, warn_of_collapse
+from ccfast.training.run_folder import RunFolder
+from ccfast.training.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Where the run is, and what metrics.jsonl holds: one record an epoch, the first one from before training."""
+
+    run: Path
+    records: list[Record]
+
+
+def train(config: TrainConfig) -> TrainResult:
+    """Train as ``config`` says; progress goes to the log of "ccfast", results to the run folder.
+
+    Raises:
+        InputError: wrong options or data; nothing was trained.
+        RunError: the run could not go on; its folder keeps the last whole epoch.
+    """
+    group, device = join(choose_device(config.device))
+    folder = _folder(config, group)
+    data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+    _check_sizes(config, data)
+    run = _Run(config, data, folder, device, group)
+    try:
+        run.resume() if config.resume else run.start()
+        for _ in range(run.state.epoch, config.epochs):
+            run.epoch()
+    except KeyboardInterrupt as error:
+        raise Interrupted(_how_to_resume(folder)) from error
+    if group.is_main:
+        report.summary(run.records, folder)
+    leave(group)
+    return TrainResult(folder.path, run.records)
+
+
+class _Run:
+    """What stays the same from epoch to epoch, and the state that does not."""
+
+    def __init__(
+        self, config: TrainConfig, data: ReIDData, folder: RunFolder, device: torch.device, group: Group
+    ) -> None:
+        self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
+        self.records: list[Record] = []
+        torch.manual_seed(config.seed)
+        weights = "none" if config.resume else config.weights  # a checkpoint brings its own
+        self.encoder = make_encoder(config, data.channels, weights).to(device)
+        self.views = data.make_views(self.encoder)
+        self.state = new_state(self.encoder, config)
+
+    def start(self) -> None:
+        """Measure the untrained encoder: epoch 0."""
+        if self.group.is_main:
+            self.folder.make()
+        report.beginning(self.data, self.encoder, self.config, self.device)
+        watch = Stopwatch(self.device)
+        metrics = self.evaluate(watch)
+        if self.group.is_main:
+            write_config(self.folder.config, self.config)
+        self.finish({"epoch": 0, "loss": None, "clusters": None, "noise": None, **metrics}, watch)
+
+    def resume(self) -> None:
+        """Go back to the last whole epoch."""
+        content = load(self.folder.checkpoint)
+        check_unchanged(content["config"], self.config.stored(), self.folder.path)
+        restore(self.state, content, self.folder.checkpoint)
+        self.records = [record for record in self.folder.records() if record["epoch"] <= self.state.epoch]
+        if self.group.is_main:
+            self.folder.rewrite(self.records)
+            write_config(self.folder.config, self.config)
+        report.beginning(self.data, self.encoder, self.config, self.device)
+        log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
+        if self.state.epoch >= self.config.epochs:
+            log.info("nothing is left to do; pass a larger --epochs to go on")
+
+    def epoch(self) -> None:
+        """One epoch of Cluster Contrast (Dai et al. 2021, algorithm 1)."""
+        config, state, watch = self.config, self.state, Stopwatch(self.device)
+        with watch("extract"):
+            features = self.extract(self.data.train, "extract")
+        found = pseudo_labels(features, config, watch)
+        self.group.share(found.labels)
+        require_clusters(found, features, config, state.first_clusters)
+        state.first_clusters = state.first_clusters or found.clusters
+        warn_of_collapse(found, state.first_clusters)
+        with watch("memory"):
+            memory = new_memory(features, found.labels, config)
+        with watch("train"):
+            batches = self.batches(found.labels)
+            loss = iterate(self.encoder, memory, state.optimizer, batches, found.labels, config.bn_group, self.group)
+            self.group.share_buffers(self.encoder)
+        record = {"epoch": state.epoch + 1, "loss": loss, "clusters": found.clusters, "noise": found.noise}
+        record |= agreement(found.labels, self.data.train.ids) | {"lr": state.optimizer.param_groups[0]["lr"]}
+        state.scheduler.step()
+        state.epoch += 1
+        if state.epoch % config.eval_every == 0 or state.epoch == config.epochs:
+            record |= self.evaluate(watch)
+        self.finish(record, watch)
+
+    def extract(self, part: Part, title: str) -> Tensor:
+        """Features of a part's images, [N, D]."""
+        config = self.config
+        return extract(
+            self.encoder,
+            part.images,
+            self.views.plain,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            device=self.device,
+            group=self.group,
+            title=title,
+        )
+
+    def batches(self, labels: Tensor) -> Batches:
+        """The epoch's batches; what is random in them depends on the seed and the epoch only."""
+        config, train = self.config, self.data.train
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.state.epoch)
+        sampler = ClusterSampler(
+            labels,
+            train.cams,
+            num_clusters=config.clusters_per_batch,
+            num_instances=config.num_instances,
+            iters=config.iters,
+            generator=generator,
+        )
+        own = SliceOfBatches(sampler, self.group)
+        loader = augmented_loader(train.images, self.views.augmented, own, workers=config.workers, device=self.device)
+        return Batches(progress(loader, f"epoch {self.state.epoch + 1}", config.iters), sampler.batch_size)
+
+    def evaluate(self, watch: Stopwatch) -> dict[str, float]:
+        """Ranking metrics, or none where there is no query and gallery."""
+        query, gallery = self.data.query, self.data.gallery
+        if query is None or gallery is None:
+            return {}
+        with watch("evaluate"):
+            return evaluate(query, gallery, self.extract(query, "query"), self.extract(gallery, "gallery"))
+
+    def finish(self, record: Record, watch: Stopwatch) -> None:
+        """Write the epoch down: first its metrics, then the checkpoint that makes it whole."""
+        state, folder = self.state, self.folder
+        record["seconds"] = watch.rounded()
+        self.records.append(record)
+        best = record.get("mAP", -1.0) > state.best.get("mAP", -1.0)
+        if best:
+            state.best = {"epoch": record["epoch"], "mAP": record["mAP"]}
+        if not self.group.is_main:
+            return
+        folder.append(record)
+        if best or self.data.query is None:  # nothing to measure with: the last one is the best
+            save(for_search(state, self.config), folder.best)
+        save(checkpoint(state, self.config), folder.checkpoint)
+        report.epoch(record, self.config.epochs)
+
+
+def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
+    """The encoder that ``config`` describes, from ``weights``."""
+    return build_encoder(
+        config.arch,
+        channels=channels,
+        height=config.height,
+        width=config.width,
+        weights=weights,
+        pooling=config.pooling,
+        freeze_bn=config.freeze_bn,
+    )
+
+
+def new_state(encoder: Encoder, config: TrainConfig) -> State:
+    """The state before the first epoch: Adam over what is learnt, a tenth of the rate every ``step_size`` epochs."""
+    learnt = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learnt, lr=config.lr, weight_decay=config.weight_decay)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, gamma=0.1)
+    return State(encoder, optimizer, scheduler)
+
+
+def _folder(config: TrainConfig, group: Group) -> RunFolder:
+    """The run folder; the main process alone makes sure that a new run does not overwrite an old one."""
+    if config.resume:
+        return RunFolder.existing(config.run)
+    return RunFolder.create(config.run, config.dataset) if group.is_main else RunFolder(Path(config.run or "runs"))
+
+
+def _check_sizes(config: TrainConfig, data: ReIDData) -> None:
+    if config.k1 > len(data.train):
+        raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
+
+
+def _how_to_resume(folder: RunFolder) -> str:
+    if folder.checkpoint.exists():
+        return f"interrupted; go on with: ccfast train --run {folder.path} --resume"
+    return "interrupted before the first checkpoint: nothing to resume"

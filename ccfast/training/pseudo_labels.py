@@ -1,0 +1,111 @@
+"""Steps 2 and 3 of an epoch: from features to cluster labels, and what to say when there are none."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+import ccfast
+from ccfast._errors import RunError
+from ccfast.training.config import RECIPES, ClusterOptions
+
+if TYPE_CHECKING:
+    from ccfast.training.stopwatch import Stopwatch
+
+
+log = logging.getLogger(__name__)
+
+PUBLISHED_EPS = RECIPES["market1501"]["eps"]
+
+#: Fewer than the first epoch's clusters divided by this look like a collapse.
+COLLAPSE = 4
+AGAINST_COLLAPSE = "Try --freeze-bn or a smaller --lr."
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """``labels`` [N]: 0 .. clusters - 1, or -1 for noise."""
+
+    labels: Tensor
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def noise(self) -> int:
+        """How many images are in none."""
+        return int((self.labels == -1).sum())
+
+
+def pseudo_labels(features: Tensor, options: ClusterOptions, watch: Stopwatch) -> PseudoLabels:
+    """Cluster ``features`` [N, D] of unit norm."""
+    if options.cluster == "infomap":
+        with watch("infomap"):
+            return PseudoLabels(ccfast.infomap(features, options.k1, options.min_similarity, options.min_cluster_size))
+    with watch("jaccard"):
+        distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=options.eps)
+    with watch("dbscan"):
+        return PseudoLabels(ccfast.dbscan(distances, options.eps, options.min_samples))
+
+
+def require_clusters(found: PseudoLabels, features: Tensor, options: ClusterOptions, first: int | None) -> None:
+    """Stop the run when fewer than two clusters were found; ``first`` is what the run's first epoch found.
+
+    Going on would change nothing: without clusters there is no loss, and the next epoch would find the same.
+    """
+    if found.clusters >= 2:
+        return
+    what = "one cluster" if found.clusters else "no cluster"
+    message = f"{what} among {len(features)} images ({found.noise} noise): there is nothing to tell apart."
+    if first is not None and first >= 2:
+        message += f" The run began with {first}: the features have collapsed. {AGAINST_COLLAPSE}"
+    raise RunError(f"{message} {advice(found, features, options)}")
+
+
+def warn_of_collapse(found: PseudoLabels, first: int) -> None:
+    """Say so when most of the clusters that the run began with are gone."""
+    if found.clusters < first / COLLAPSE:
+        log.warning(
+            "only %d clusters are left of the %d that the run began with: the features may be collapsing. %s",
+            found.clusters, first, AGAINST_COLLAPSE,
+        )  # fmt: skip
+
+
+def advice(found: PseudoLabels, features: Tensor, options: ClusterOptions) -> str:
+    """Which value of the clustering's option to try."""
+    if options.cluster == "infomap":
+        direction = "larger" if found.clusters else "smaller"
+        return f"Try a {direction} --min-similarity than {options.min_similarity:g}."
+    suggestion = suggested_eps(features, options)
+    if suggestion is None:
+        return f"No --eps gives clusters; try a smaller --min-samples than {options.min_samples}."
+    eps, clusters, noise = suggestion
+    return f"Try --eps {eps:g}: on these features it gives {clusters} clusters, {noise:.0%} noise."
+
+
+#: With more images than this, eps is searched on a random choice of them: the search keeps most of the N x N distances.
+SEARCH_LIMIT = 5_000
+
+
+def suggested_eps(features: Tensor, options: ClusterOptions) -> tuple[float, int, float] | None:
+    """The eps nearest to the published one that gives at least two clusters, most of the images in them.
+
+    Returns it with its clusters and its share of noise; None where no eps in 0.05, 0.1, ..., 0.95 gives two clusters.
+    """
+    if len(features) > SEARCH_LIMIT:
+        chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:SEARCH_LIMIT]
+        features = features[chosen.to(features.device)]
+    grid = [step / 20 for step in range(1, 20)]
+    distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=grid[-1])
+    tried = []
+    for eps in grid:
+        found = PseudoLabels(ccfast.dbscan(distances, eps, options.min_samples))
+        if found.clusters >= 2:
+            tried.append((eps, found.clusters, found.noise / len(features)))
+    return min(tried, key=lambda trial: (trial[2] > 0.5, abs(trial[0] - PUBLISHED_EPS)), default=None)

@@ -1,0 +1,92 @@
+"""What a run says: to the log, and as a picture at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ccfast.data import ReIDData
+from ccfast.models import Encoder
+from ccfast.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from ccfast.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: torch.device) -> None:
+    """What is about to be trained, on what."""
+    parameters = sum(parameter.numel() for parameter in encoder.parameters())
+    log.info("%s", data)
+    log.info(
+        "%s, %d-dimensional features, %.2f M parameters, weights %s; device %s; seed %d",
+        config.arch, encoder.num_features, parameters / 1e6, config.weights, device, config.seed,
+    )  # fmt: skip
+
+
+def ranking(record: Record) -> str:
+    """ "mAP 82.1  rank-1 92.3  rank-5 ...", in percent."""
+    ranks = "  ".join(f"rank-{rank} {100 * record[f'rank{rank}']:.1f}" for rank in (1, 5, 10))
+    return f"mAP {100 * record['mAP']:.1f}  {ranks}"
+
+
+def epoch(record: Record, epochs: int) -> None:
+    """One line for an epoch, one more where it was evaluated."""
+    title = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
+    if record["clusters"] is None:
+        log.info("before training: %s", ranking(record) if "mAP" in record else "not evaluated")
+        return
+    parts = [f"loss {record['loss']:.3f}", f"{record['clusters']} clusters", f"{record['noise']} noise"]
+    if "nmi" in record:
+        parts += [f"NMI {record['nmi']:.3f}", f"ARI {record['ari']:.3f}"]
+    if "mAP" in record:
+        parts.append(ranking(record))
+    log.info("%s: %s  (%s)", title, "  ".join(parts), _seconds(record["seconds"]))
+
+
+def summary(records: list[Record], folder: RunFolder) -> None:
+    """Before, after and best; the time by stage; the picture."""
+    evaluated = [record for record in records if "mAP" in record]
+    if len(evaluated) > 1:
+        best = max(evaluated, key=lambda record: record["mAP"])
+        log.info("before: %s", ranking(evaluated[0]))
+        log.info("after:  %s", ranking(evaluated[-1]))
+        log.info("best:   %s (epoch %d)", ranking(best), best["epoch"])
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record["seconds"])
+    log.info("time: %s", _seconds(total))
+    picture(records, folder)
+    log.info("run folder: %s", folder.path)
+
+
+def _seconds(seconds: dict[str, float]) -> str:
+    """ "3.4 s: extract 1.2, train 2.1"; stages that took no time to speak of are left out."""
+    stages = [f"{stage} {value:.1f}" for stage, value in seconds.items() if value >= 0.05]
+    return f"{sum(seconds.values()):.1f} s: {', '.join(stages)}"
+
+
+def picture(records: list[Record], folder: RunFolder) -> None:
+    """mAP, clusters and loss over the epochs, where matplotlib is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        log.info("no curves.png: matplotlib is not installed")
+        return
+    figure = Figure(figsize=(10, 3), layout="constrained")
+    for axes, (key, title) in zip(
+        figure.subplots(1, 3), (("mAP", "mAP"), ("clusters", "clusters"), ("loss", "loss")), strict=True
+    ):
+        points = [(record["epoch"], record[key]) for record in records if record.get(key) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3)
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+    figure.savefig(folder.curves, dpi=120)

@@ -1,0 +1,80 @@
+"""The run folder: config.yaml, metrics.jsonl, checkpoint.pt, best.pt, curves.png."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ccfast._errors import InputError
+
+CONFIG, METRICS, CHECKPOINT, BEST, CURVES = "config.yaml", "metrics.jsonl", "checkpoint.pt", "best.pt", "curves.png"
+
+
+class RunFolder:
+    """Paths and records of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.metrics = path / CONFIG, path / METRICS
+        self.checkpoint, self.best, self.curves = path / CHECKPOINT, path / BEST, path / CURVES
+
+    @classmethod
+    def create(cls, path: str | None, dataset: str) -> RunFolder:
+        """The folder of a new run, not made yet; one that holds a run already is refused."""
+        folder = cls(Path(path) if path is not None else _fresh(dataset))
+        held = [item.name for item in (folder.config, folder.metrics, folder.checkpoint) if item.exists()]
+        if held:
+            raise InputError(
+                f"--run: {folder.path} holds a run already ({', '.join(held)}); "
+                "pass --resume to go on with it, or another folder"
+            )
+        return folder
+
+    @classmethod
+    def existing(cls, path: str | None) -> RunFolder:
+        """The folder of a run to go on with."""
+        if path is None:
+            raise InputError("--resume: expected the run folder in --run, got none")
+        if not Path(path).is_dir():
+            raise InputError(f"--run: no such run folder: {path}")
+        return cls(Path(path))
+
+    def make(self) -> None:
+        """Make the folder."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--run: {self.path} cannot be made: {error}") from error
+
+    def append(self, record: dict[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds; a last line that was cut off does not count."""
+        if not self.metrics.exists():
+            return []
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def rewrite(self, records: list[dict[str, Any]]) -> None:
+        """Leave ``records`` only: epochs whose checkpoint was never finished are done again."""
+        temporary = self.metrics.with_name(METRICS + ".tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        temporary.replace(self.metrics)
+
+
+def _fresh(dataset: str) -> Path:
+    name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    path, number = Path("runs") / name, 2
+    while path.exists():
+        path, number = Path("runs") / f"{name}-{number}", number + 1
+    return path

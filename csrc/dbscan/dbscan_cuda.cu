@@ -1,0 +1,122 @@
+// CUDA kernels of DBSCAN; the contract is in dbscan.h. One warp a row, in every pass.
+#include "../common/cuda.cuh"
+#include "dbscan.h"
+
+namespace ccfast::dbscan {
+namespace {
+
+constexpr int kThreads = 256;
+
+__device__ int64_t row_of_warp() { return (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp; }
+
+// Calls visit(j) for the entries of row i within eps, the lanes sharing the row.
+template <class Visit>
+__device__ void for_each_neighbour(const DeviceDistances& distances, int64_t i, const Visit& visit) {
+  const int lane = threadIdx.x % kWarp;
+  if (distances.crow == nullptr) {
+    const float* row = distances.val + i * distances.rows;
+    for (int64_t j = lane; j < distances.rows; j += kWarp)
+      if (row[j] <= distances.eps) visit(j);
+    return;
+  }
+  for (int64_t e = distances.crow[i] + lane; e < distances.crow[i + 1]; e += kWarp)
+    if (distances.val[e] <= distances.eps) visit(distances.col[e]);
+}
+
+// Does row i of sparse distances store its diagonal? (A missing one is 0.)
+__device__ bool stores_diagonal(const DeviceDistances& distances, int64_t i) {
+  if (distances.crow == nullptr) return true;
+  bool found = false;
+  for (int64_t e = distances.crow[i] + threadIdx.x % kWarp; e < distances.crow[i + 1]; e += kWarp)
+    found |= distances.col[e] == i;
+  return __any_sync(kFullMask, found);
+}
+
+__global__ void find_cores_kernel(DeviceDistances distances, int64_t min_samples, bool* core) {
+  const int64_t i = row_of_warp();
+  if (i >= distances.rows) return;
+  long long within = 0;
+  for_each_neighbour(distances, i, [&](int64_t) { ++within; });
+  within = warp_sum(within);
+  const bool diagonal = stores_diagonal(distances, i);
+  if (threadIdx.x % kWarp == 0) core[i] = within + !diagonal >= min_samples;
+}
+
+__device__ int32_t find_root(volatile int32_t* parent, int32_t i) {
+  int32_t up = parent[i];
+  while (up != i) {
+    const int32_t above = parent[up];
+    parent[i] = above;  // halves the path; whatever another thread writes here is an ancestor too
+    i = up;
+    up = above;
+  }
+  return i;
+}
+
+// Hooks the higher of the two roots under the lower; a root that another thread hooked meanwhile is looked up again.
+__device__ void join(int32_t* parent, int32_t a, int32_t b) {
+  while (true) {
+    a = find_root(parent, a);
+    b = find_root(parent, b);
+    if (a == b) return;
+    const int32_t high = a > b ? a : b, low = a > b ? b : a;
+    if (atomicCAS(&parent[high], high, low) == high) return;
+  }
+}
+
+__global__ void start_kernel(int64_t rows, int32_t* parent) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < rows) parent[i] = static_cast<int32_t>(i);
+}
+
+__global__ void join_kernel(DeviceDistances distances, const bool* core, int32_t* parent) {
+  const int64_t i = row_of_warp();
+  if (i >= distances.rows || !core[i]) return;
+  for_each_neighbour(distances, i, [&](int64_t j) {
+    if (j < i && core[j]) join(parent, static_cast<int32_t>(i), static_cast<int32_t>(j));
+  });
+}
+
+__global__ void flatten_kernel(int64_t rows, int32_t* parent) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i < rows) parent[i] = find_root(parent, static_cast<int32_t>(i));
+}
+
+__global__ void label_kernel(DeviceDistances distances, const bool* core, const int32_t* root,
+                             const int64_t* cluster_of_root, int64_t* labels) {
+  const int64_t i = row_of_warp();
+  if (i >= distances.rows) return;
+  if (core[i]) {
+    if (threadIdx.x % kWarp == 0) labels[i] = cluster_of_root[root[i]];
+    return;
+  }
+  long long lowest = INT64_MAX;
+  for_each_neighbour(distances, i, [&](int64_t j) {
+    if (core[j] && cluster_of_root[root[j]] < lowest) lowest = cluster_of_root[root[j]];
+  });
+  lowest = -warp_max(-lowest);
+  if (threadIdx.x % kWarp == 0) labels[i] = lowest == INT64_MAX ? -1 : lowest;
+}
+
+int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
+
+}  // namespace
+
+void find_cores_cuda(const DeviceDistances& distances, int64_t min_samples, bool* core, void* stream) {
+  launch("dbscan find_cores", find_cores_kernel, blocks_for(distances.rows * kWarp), kThreads, 0, stream, distances,
+         min_samples, core);
+}
+
+void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, void* stream) {
+  launch("dbscan start", start_kernel, blocks_for(distances.rows), kThreads, 0, stream, distances.rows, root);
+  launch("dbscan join", join_kernel, blocks_for(distances.rows * kWarp), kThreads, 0, stream, distances, core, root);
+  launch("dbscan flatten", flatten_kernel, blocks_for(distances.rows), kThreads, 0, stream, distances.rows, root);
+}
+
+void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* cluster_of_root,
+                int64_t* labels, void* stream) {
+  launch("dbscan label", label_kernel, blocks_for(distances.rows * kWarp), kThreads, 0, stream, distances, core, root,
+         cluster_of_root, labels);
+}
+
+}  // namespace ccfast::dbscan

@@ -1,0 +1,73 @@
+// Glue of ccfast::dbscan for CUDA tensors.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <limits>
+
+#include "../common/checks.h"
+#include "../common/device.h"
+#include "dbscan.h"
+
+namespace ccfast {
+namespace {
+
+void check_parameters(double eps, int64_t min_samples, int64_t rows) {
+  TORCH_CHECK_VALUE(eps >= 0, "eps: expected a number of at least 0, got ", eps);
+  TORCH_CHECK_VALUE(min_samples >= 1, "min_samples: expected at least 1, got ", min_samples);
+  TORCH_CHECK_VALUE(rows < std::numeric_limits<int32_t>::max(), "distances: expected fewer than 2^31 rows");
+}
+
+at::Tensor labels_of(const dbscan::DeviceDistances& distances, int64_t min_samples, const at::Tensor& like,
+                     void* stream) {
+  const at::TensorOptions options = like.options();
+  const at::Tensor core = at::empty({distances.rows}, options.dtype(at::kBool));
+  const at::Tensor root = at::empty({distances.rows}, options.dtype(at::kInt));
+  const at::Tensor labels = at::empty({distances.rows}, options.dtype(at::kLong));
+  dbscan::find_cores_cuda(distances, min_samples, core.mutable_data_ptr<bool>(), stream);
+  dbscan::join_cores_cuda(distances, core.const_data_ptr<bool>(), root.mutable_data_ptr<int32_t>(), stream);
+  // Clusters are numbered by their lowest core, which is their root.
+  const at::Tensor is_root = core.logical_and(root == at::arange(distances.rows, root.options()));
+  const at::Tensor cluster_of_root = is_root.to(at::kLong).cumsum(0).sub_(1);
+  dbscan::label_cuda(distances, core.const_data_ptr<bool>(), root.const_data_ptr<int32_t>(),
+                     cluster_of_root.const_data_ptr<int64_t>(), labels.mutable_data_ptr<int64_t>(), stream);
+  return labels;
+}
+
+at::Tensor dbscan_cuda(const at::Tensor& distances, double eps, int64_t min_samples) {
+  CCFAST_CHECK_DIM(distances, 2);
+  TORCH_CHECK_VALUE(distances.size(0) == distances.size(1), "distances: expected a square matrix, got shape ",
+                    distances.sizes());
+  check_parameters(eps, min_samples, distances.size(0));
+  const DeviceScope device(distances);
+  const at::Tensor matrix = distances.to(at::kFloat).contiguous();
+  const at::Tensor nan = matrix.sum(1).isnan();  // inf - inf cannot be: distances are not -inf
+  TORCH_CHECK_VALUE(!nan.any().item<bool>(), "distances: expected numbers, got NaN in row ",
+                    nan.to(at::kByte).argmax().item<int64_t>());
+  return labels_of({matrix.size(0), nullptr, nullptr, matrix.const_data_ptr<float>(), static_cast<float>(eps)},
+                   min_samples, matrix, device.stream());
+}
+
+at::Tensor dbscan_sparse_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, double eps,
+                              int64_t min_samples) {
+  CCFAST_CHECK_DTYPE(crow, at::kLong);
+  CCFAST_CHECK_DTYPE(col, at::kLong);
+  CCFAST_CHECK_DTYPE(values, at::kFloat);
+  check_parameters(eps, min_samples, crow.numel() - 1);
+  TORCH_CHECK_VALUE(
+      crow.is_contiguous() && col.is_contiguous() && values.is_contiguous() && values.sizes() == col.sizes(),
+      "crow, col, values: expected contiguous tensors of one length");
+  const DeviceScope device(values);
+  TORCH_CHECK_VALUE(!values.isnan().any().item<bool>(), "distances: expected numbers, got NaN");
+  return labels_of({crow.numel() - 1, crow.const_data_ptr<int64_t>(), col.const_data_ptr<int64_t>(),
+                    values.const_data_ptr<float>(), static_cast<float>(eps)},
+                   min_samples, values, device.stream());
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(ccfast, CCFAST_DEVICE_KEY, m) {
+  m.impl("dbscan", dbscan_cuda);
+  m.impl("dbscan_sparse", dbscan_sparse_cuda);
+}
+
+}  // namespace ccfast

@@ -1,0 +1,309 @@
+// CUDA kernels of the k-reciprocal sets, their expansion, V and query expansion; the contract is in jaccard.h.
+#include "../common/cuda.cuh"
+#include "jaccard.h"
+
+namespace ccfast::jaccard {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / kWarp;
+constexpr int32_t kNone = 0x7fffffff;
+
+__host__ __device__ inline int64_t next_power_of_two(int64_t value) {
+  int64_t power = 1;
+  while (power < value) power *= 2;
+  return power;
+}
+
+struct Ascending {
+  template <class T>
+  __device__ bool operator()(const T& a, const T& b) const {
+    return a < b;
+  }
+};
+
+// The working set of this block: shared memory, or its slice of the workspace.
+__device__ char* working_set(const Workspace& workspace) {
+  if (workspace.data == nullptr) return shared_memory<char>();
+  return static_cast<char*>(workspace.data) + blockIdx.x * workspace.bytes;
+}
+
+// One warp a row; its lanes look for i in the list of each neighbour.
+__global__ void reciprocal_kernel(ReciprocalParams params) {
+  const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
+  if (i >= params.num_rows) return;
+  const int lane = threadIdx.x % kWarp;
+  for (int64_t m = 0; m < params.k1; ++m) {
+    const int64_t* list = params.rank + params.rank[i * params.k1 + m] * params.k1;
+    int64_t position = params.k1;
+    for (int64_t p = 0; p < params.k1 && position == params.k1; p += kWarp) {
+      const unsigned found = __ballot_sync(kFullMask, p + lane < params.k1 && list[p + lane] == i);
+      if (found) position = p + __ffs(found) - 1;
+    }
+    if (lane == 0) params.back[i * params.k1 + m] = static_cast<int32_t>(position);
+  }
+}
+
+// Keeps the first of each run of equal entries of a sorted array, in place; done by the first warp. Every thread of the
+// block gets the number kept.
+__device__ int unique_entries(int32_t* data, int count, int* shared_count) {
+  if (threadIdx.x < kWarp) {
+    int kept = 0;
+    int32_t before = -1;
+    for (int first = 0; first < count; first += kWarp) {
+      const int slot = first + static_cast<int>(threadIdx.x);
+      const int32_t value = slot < count ? data[slot] : kNone;
+      int32_t previous = __shfl_up_sync(kFullMask, value, 1);
+      if (threadIdx.x == 0) previous = before;
+      before = __shfl_sync(kFullMask, value, kWarp - 1);
+      const bool keep = slot < count && value != previous;
+      const unsigned mask = __ballot_sync(kFullMask, keep);
+      if (keep) data[kept + __popc(mask & ((1u << threadIdx.x) - 1))] = value;
+      kept += __popc(mask);
+      __syncwarp();
+    }
+    if (threadIdx.x == 0) *shared_count = kept;
+  }
+  __syncthreads();
+  const int kept = *shared_count;
+  __syncthreads();
+  return kept;
+}
+
+__device__ bool contains(const int32_t* sorted, int count, int32_t value) {
+  int low = 0, high = count;
+  while (low < high) {
+    const int middle = (low + high) / 2;
+    if (sorted[middle] < value) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low < count && sorted[low] == value;
+}
+
+// Working set of the encoding of one row.
+struct EncodeSet {
+  int* count;           // [4]: entries of members, and room for a count
+  double* scratch;      // [32] of block reductions
+  double* weights;      // [capacity]
+  int32_t* reciprocal;  // [pow2(k1)] R(i), ascending
+  int32_t* members;     // [capacity] E(i)
+  int64_t capacity, reciprocal_capacity;
+
+  __host__ __device__ EncodeSet(char* memory, int64_t k1, int64_t half)
+      : capacity(next_power_of_two(k1 * (half + 1))), reciprocal_capacity(next_power_of_two(k1)) {
+    count = reinterpret_cast<int*>(memory);
+    scratch = reinterpret_cast<double*>(count + 4);
+    weights = scratch + 32;
+    reciprocal = reinterpret_cast<int32_t*>(weights + capacity);
+    members = reciprocal + reciprocal_capacity;
+  }
+  __host__ __device__ int64_t bytes() const {
+    return 4 * sizeof(int) + (32 + capacity) * sizeof(double) + (reciprocal_capacity + capacity) * sizeof(int32_t);
+  }
+};
+
+// R(i), ascending, into set.reciprocal and set.members; returns its size.
+__device__ int reciprocal_set(const EncodingParams& params, const int32_t* back, int64_t i, EncodeSet& set) {
+  const int64_t* rank = params.rank + i * params.k1;
+  if (threadIdx.x == 0) *set.count = 0;
+  __syncthreads();
+  for (int64_t m = threadIdx.x; m < set.reciprocal_capacity; m += blockDim.x) {
+    const bool member = m < params.k1 && back[i * params.k1 + m] < params.k1;
+    set.reciprocal[m] = member ? static_cast<int32_t>(rank[m]) : kNone;
+    if (member) atomicAdd(set.count, 1);
+  }
+  __syncthreads();
+  block_sort(set.reciprocal, static_cast<int>(set.reciprocal_capacity), Ascending());
+  const int size = *set.count;
+  for (int m = threadIdx.x; m < size; m += blockDim.x) set.members[m] = set.reciprocal[m];
+  __syncthreads();
+  return size;
+}
+
+// Is neighbour h of c in H(c)?
+__device__ bool in_half(const EncodingParams& params, const int32_t* back, int64_t c, int64_t h) {
+  return h < params.half && back[c * params.k1 + h] < params.half;
+}
+
+// Appends H(c) of every candidate c in R(i) with 3 |H(c) and R(i)| > 2 |H(c)|; a warp a candidate.
+__device__ void append_expansions(const EncodingParams& params, const int32_t* back, int size, EncodeSet& set) {
+  const int lane = threadIdx.x % kWarp;
+  for (int t = threadIdx.x / kWarp; t < size; t += kWarps) {
+    const int64_t c = set.reciprocal[t];
+    const int64_t* rank = params.rank + c * params.k1;
+    int in_list = 0, common = 0;
+    for (int64_t h = 0; h < params.half; h += kWarp) {
+      const bool member = in_half(params, back, c, h + lane);
+      const bool shared = member && contains(set.reciprocal, size, static_cast<int32_t>(rank[h + lane]));
+      in_list += __popc(__ballot_sync(kFullMask, member));
+      common += __popc(__ballot_sync(kFullMask, shared));
+    }
+    if (3 * common <= 2 * in_list) continue;
+    for (int64_t h = 0; h < params.half; h += kWarp) {
+      if (!in_half(params, back, c, h + lane)) continue;
+      set.members[atomicAdd(set.count, 1)] = static_cast<int32_t>(rank[h + lane]);
+    }
+  }
+  __syncthreads();
+}
+
+// E(i), ascending, each index once, in set.members; returns its size.
+__device__ int expanded_set(const EncodingParams& params, const int32_t* back, int64_t i, EncodeSet& set) {
+  const int size = reciprocal_set(params, back, i, set);
+  append_expansions(params, back, size, set);
+  const int gathered = *set.count, padded = static_cast<int>(next_power_of_two(gathered));
+  for (int m = gathered + threadIdx.x; m < padded; m += blockDim.x) set.members[m] = kNone;
+  __syncthreads();
+  block_sort(set.members, padded, Ascending());
+  return unique_entries(set.members, gathered, set.count + 1);
+}
+
+// Squared distance of rows i and j by one warp: from the neighbour list where j is in it, else computed.
+__device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t j) {
+  const int lane = threadIdx.x % kWarp;
+  for (int64_t m = 0; m < params.k1; m += kWarp) {
+    const bool here = m + lane < params.k1 && params.rank[i * params.k1 + m + lane] == j;
+    const unsigned found = __ballot_sync(kFullMask, here);
+    if (found) return params.distances[i * params.k1 + m + __ffs(found) - 1];
+  }
+  double sum = 0;
+  for (int64_t d = lane; d < params.dim; d += kWarp) {
+    const double difference =
+        static_cast<double>(params.features[i * params.dim + d]) - params.features[j * params.dim + d];
+    sum += difference * difference;
+  }
+  return warp_sum(sum);
+}
+
+// Softmax of the exponents over E(i), in float64, written to the output row.
+__device__ void weigh(const EncodingParams& params, int64_t i, int size, EncodeSet& set, const CsrOutput& out) {
+  const double scale = params.row_scale ? params.row_scale[i] : 1.0;
+  for (int u = threadIdx.x / kWarp; u < size; u += kWarps) {
+    const int64_t j = set.members[u];
+    const double shift = params.column_shift ? params.column_shift[j] : 0.0;
+    const double exponent = -scale * (pair_distance(params, i, j) + shift);
+    if (threadIdx.x % kWarp == 0) set.weights[u] = exponent;
+  }
+  __syncthreads();
+  double highest = -INFINITY, sum = 0;
+  for (int u = threadIdx.x; u < size; u += blockDim.x) highest = set.weights[u] > highest ? set.weights[u] : highest;
+  highest = block_max(highest, set.scratch);
+  for (int u = threadIdx.x; u < size; u += blockDim.x) sum += set.weights[u] = exp(set.weights[u] - highest);
+  sum = block_sum(sum, set.scratch);
+  for (int u = threadIdx.x; u < size; u += blockDim.x) {
+    out.col[out.crow[i] + u] = set.members[u];
+    out.val[out.crow[i] + u] = static_cast<float>(set.weights[u] / sum);
+  }
+  __syncthreads();
+}
+
+__global__ void encode_kernel(EncodingParams params, const int32_t* back, Workspace workspace, CsrOutput out) {
+  EncodeSet set(working_set(workspace), params.k1, params.half);
+  for (int64_t i = blockIdx.x; i < params.num_rows; i += gridDim.x) {
+    const int size = expanded_set(params, back, i, set);
+    if (out.col) {
+      weigh(params, i, size, set, out);
+    } else if (threadIdx.x == 0) {
+      out.counts[i] = size;
+    }
+    __syncthreads();
+  }
+}
+
+// An entry of one of the k2 rows that are averaged: sorted by column, then by the row's place.
+struct Term {
+  int64_t key;  // column * k2 + m
+  float val;
+};
+
+struct ByKey {
+  __device__ bool operator()(const Term& a, const Term& b) const { return a.key < b.key; }
+};
+
+// Gathers the entries of V[rank[i][m]], m < k2, sorted; returns how many there are.
+__device__ int gather_terms(const ExpandParams& params, int64_t i, Term* terms) {
+  int count = 0;
+  for (int64_t m = 0; m < params.k2; ++m) {
+    const int64_t row = params.rank[i * params.rank_stride + m];
+    const int64_t first = params.v.crow[row];
+    const int entries = static_cast<int>(params.v.crow[row + 1] - first);
+    for (int e = threadIdx.x; e < entries; e += blockDim.x)
+      terms[count + e] = {params.v.col[first + e] * params.k2 + m, params.v.val[first + e]};
+    count += entries;
+  }
+  const int padded = static_cast<int>(next_power_of_two(count));
+  for (int e = count + threadIdx.x; e < padded; e += blockDim.x) terms[e] = {INT64_MAX, 0.0f};
+  __syncthreads();
+  block_sort(terms, padded, ByKey());
+  return count;
+}
+
+// Sums runs of one column in the order of m, by the first warp; returns the number of columns to its lanes.
+__device__ int64_t write_means(const ExpandParams& params, const Term* terms, int count, int64_t offset,
+                               const CsrOutput& out) {
+  int64_t written = 0;
+  for (int first = 0; first < count; first += kWarp) {
+    const int slot = first + static_cast<int>(threadIdx.x);
+    const int64_t column = slot < count ? terms[slot].key / params.k2 : -1;
+    const bool head = slot < count && (slot == 0 || terms[slot - 1].key / params.k2 != column);
+    const unsigned mask = __ballot_sync(kFullMask, head);
+    if (head && out.col) {
+      float sum = terms[slot].val;
+      for (int e = slot + 1; e < count && terms[e].key / params.k2 == column; ++e) sum += terms[e].val;
+      const int64_t place = offset + written + __popc(mask & ((1u << threadIdx.x) - 1));
+      out.col[place] = column;
+      out.val[place] = sum / static_cast<float>(params.k2);
+    }
+    written += __popc(mask);
+  }
+  return written;
+}
+
+__global__ void expand_queries_kernel(ExpandParams params, Workspace workspace, CsrOutput out) {
+  Term* terms = reinterpret_cast<Term*>(working_set(workspace));
+  for (int64_t i = blockIdx.x; i < params.v.rows; i += gridDim.x) {
+    const int count = gather_terms(params, i, terms);
+    if (threadIdx.x < kWarp) {
+      const int64_t written = write_means(params, terms, count, out.col ? out.crow[i] : 0, out);
+      if (out.col == nullptr && threadIdx.x == 0) out.counts[i] = written;
+    }
+    __syncthreads();
+  }
+}
+
+int64_t grid_of(const Workspace& workspace, int64_t rows) {
+  return workspace.data && workspace.blocks < rows ? workspace.blocks : rows;
+}
+
+size_t shared_of(const Workspace& workspace, int64_t bytes) { return workspace.data ? 16 : static_cast<size_t>(bytes); }
+
+}  // namespace
+
+void reciprocal_cuda(const ReciprocalParams& params, void* stream) {
+  const int64_t blocks = (params.num_rows + kWarps - 1) / kWarps;
+  launch("jaccard reciprocal", reciprocal_kernel, blocks, kThreads, 0, stream, params);
+}
+
+bool fits_shared_memory_cuda(int64_t bytes) { return bytes <= static_cast<int64_t>(max_shared_bytes()); }
+
+int64_t encode_bytes_cuda(int64_t k1, int64_t half) { return EncodeSet(nullptr, k1, half).bytes(); }
+
+int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries) {
+  return next_power_of_two(k2 * max_entries) * static_cast<int64_t>(sizeof(Term));
+}
+
+void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace, const CsrOutput& out,
+                 void* stream) {
+  launch("jaccard encode", encode_kernel, grid_of(workspace, params.num_rows), kThreads,
+         shared_of(workspace, encode_bytes_cuda(params.k1, params.half)), stream, params, back, workspace, out);
+}
+
+void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const CsrOutput& out, void* stream) {
+  launch("jaccard expand_queries", expand_queries_kernel, grid_of(workspace, params.v.rows), kThreads,
+         shared_of(workspace, expand_bytes_cuda(params.k2, params.max_entries)), stream, params, workspace, out);
+}
+
+}  // namespace ccfast::jaccard

@@ -1,0 +1,68 @@
+#include "precision.h"
+
+#include <ATen/Context.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "../common/checks.h"
+
+namespace ccfast::knn {
+namespace {
+
+constexpr double kRoundoff = 0x1p-24;  // float32
+
+// Half the spacing of the numbers that products are computed from. Below "highest" torch may round float32 operands
+// of a matrix product to TF32 or bfloat16 (torch.set_float32_matmul_precision).
+double operand_roundoff(at::ScalarType type) {
+  if (type == at::kHalf) return 0x1p-11;
+  if (type == at::kBFloat16) return 0x1p-8;
+  try {
+    if (at::globalContext().float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST) return 0;
+  } catch (const std::exception&) {  // the caller mixes torch's two precision settings: assume the coarser
+  }
+  return 0x1p-8;
+}
+
+}  // namespace
+
+at::ScalarType operand_type(std::string_view precision) {
+  if (precision == "fp32") return at::kFloat;
+  if (precision == "fp16") return at::kHalf;
+  TORCH_CHECK_VALUE(precision == "bf16", "precision: expected one of 'fp32', 'fp16', 'bf16', got '",
+                    std::string(precision), "'");
+  return at::kBFloat16;
+}
+
+double scale_for(double largest, at::ScalarType type) {
+  const bool ordinary = type == at::kHalf ? largest > 0.25 && largest <= 1 : largest > 0x1p-40 && largest < 0x1p40;
+  if (largest == 0 || ordinary) return 1;
+  const int exponent = -static_cast<int>(std::ceil(std::log2(largest) / 2));
+  return std::ldexp(1.0, std::min(exponent, 120));  // the factor itself has to be a float32
+}
+
+// Rounding of the operands (fp16 also loses what lies below its smallest number), accumulation of dim products in
+// float32 in any order, rounding of the result to the type of the product (cuBLAS may round partial sums of half
+// products to half too, hence 4), of |y|^2 / 2 and of the difference.
+ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type) {
+  const double operand = operand_roundoff(type);
+  const double steps = static_cast<double>(dim + 4) * kRoundoff;
+  const double result = type == at::kFloat ? 0 : 4 * operand;
+  const double relative =
+      (2 * operand + operand * operand + steps / (1 - std::min(steps, 0.5)) + result) * (1 + operand) * (1 + operand) +
+      4 * kRoundoff;
+  const double vanished = (type == at::kHalf ? 4 * 0x1p-25 : 0x1p-100) * std::sqrt(static_cast<double>(dim));
+  return {relative, 4 * kRoundoff * largest + vanished};
+}
+
+void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k) {
+  CCFAST_CHECK_DIM(features, 2);
+  TORCH_CHECK_VALUE(rows.dim() == 2 && rows.size(1) == features.size(1), "queries: expected shape [Q, ",
+                    features.size(1), "], got ", rows.sizes());
+  TORCH_CHECK_VALUE(k >= 1 && k <= features.size(0), "k: expected 1 to ", features.size(0), ", got ", k);
+  TORCH_CHECK_VALUE(features.size(0) < std::numeric_limits<int32_t>::max(), "features: expected fewer than 2^31 rows");
+}
+
+}  // namespace ccfast::knn

@@ -1,0 +1,31 @@
+// Arithmetic of the candidate search: operand types, scaling, and the bound on the error of a score that the
+// certificate rests on. Shared by the CPU and the CUDA search.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <string_view>
+
+namespace ccfast::knn {
+
+constexpr int64_t kExtraCandidates = 16;  // kept beyond k, so that the error bound rarely reaches the k-th
+
+// Type of the operands of the products: 'fp32', 'fp16' or 'bf16'.
+at::ScalarType operand_type(std::string_view precision);
+
+// A power of two that brings rows of squared norm up to `largest` to a norm of at most 1, where products neither
+// overflow nor vanish; 1 where the rows are already of ordinary size for the type.
+double scale_for(double largest, at::ScalarType type);
+
+// |computed score - score| <= relative * sqrt(|x|^2 * largest) + absolute, for a query x against any target of squared
+// norm up to `largest`.
+struct ErrorBound {
+  double relative, absolute;
+};
+
+ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type);
+
+// Arguments of an op call that memory safety rests on.
+void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k);
+
+}  // namespace ccfast::knn

@@ -1,0 +1,272 @@
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda_emulation.h"
+#include "fiber.h"
+#include "order.h"
+#include "runtime.h"
+#include "shared_memory.h"
+#include "stall.h"
+
+ccfast::emulation::Index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace ccfast::emulation {
+namespace {
+
+constexpr uint64_t kPoisonPair = static_cast<uint64_t>(kPoison) << 32 | kPoison;
+
+// Fibers that no thread is on. They stay for the next launch.
+struct FiberPool {
+  std::vector<std::unique_ptr<Fiber>> all;
+  std::vector<Fiber*> free;
+
+  Fiber* take() {
+    if (free.empty()) {
+      all.push_back(std::make_unique<Fiber>(static_cast<int>(all.size())));
+      free.push_back(all.back().get());
+    }
+    Fiber* fiber = free.back();
+    free.pop_back();
+    return fiber;
+  }
+
+  // After an error: threads were left where they stood.
+  void take_back_all() {
+    free.clear();
+    for (const auto& fiber : all) {
+      fiber->forget_frames();
+      free.push_back(fiber.get());
+    }
+  }
+};
+
+// The launch, and the block of it that runs now.
+struct Block {
+  const char* kernel;
+  Body body;
+  const void* arguments;
+  int count;    // threads
+  int current;  // the thread that runs
+  int exited, at_barrier;
+  unsigned at_collective[kMaxThreads / kLanes];  // lanes of each warp
+  Thread threads[kMaxThreads];
+  Fiber* fibers[kMaxThreads];  // null before the thread's first turn
+  Turns turns;
+  std::string error;
+};
+
+Block block;
+FiberPool pool;
+Fiber host;  // where run() is
+SharedMemory shared;
+std::mutex one_launch_at_a_time;
+
+// --- turns ---
+
+void run_threads();
+
+void make_current(int thread) {
+  block.current = thread;
+  threadIdx.x = static_cast<unsigned>(thread);
+}
+
+Fiber& fiber_of(int thread) {
+  if (!block.fibers[thread]) {
+    block.fibers[thread] = pool.take();
+    block.fibers[thread]->prepare(run_threads);
+  }
+  return *block.fibers[thread];
+}
+
+// Goes on with the first thread that can; comes back when that is the caller. When nobody can, run_block tells why.
+void wait_for_turn() {
+  const int thread = block.current, next = block.turns.next();
+  if (next == thread) return;
+  if (next >= 0) make_current(next);
+  block.fibers[thread]->switch_to(next >= 0 ? fiber_of(next) : host);
+}
+
+// Where every fiber begins. A thread that exits hands its stack to the next one that has not begun: a kernel without
+// barriers runs on one stack, as a loop. Not instrumented: nobody returns from here, so its frame would stay poisoned.
+__attribute__((no_sanitize_address)) void run_threads() {
+  block.fibers[block.current]->arrived();
+  for (;;) {
+    block.body(block.arguments);
+    const int thread = block.current;
+    Fiber* fiber = block.fibers[thread];
+    block.threads[thread].state = State::kExited;
+    ++block.exited;
+    block.turns.set_waiting(thread);
+    const int next = block.turns.next();
+    if (next >= 0) make_current(next);
+    if (next >= 0 && !block.fibers[next]) {
+      block.fibers[next] = fiber;
+      continue;
+    }
+    pool.free.push_back(fiber);
+    fiber->switch_to(next >= 0 ? *block.fibers[next] : host, /*for_good=*/true);
+  }
+}
+
+// --- warp collectives ---
+
+// Calls function(thread) for the lanes of a mask.
+template <class Function>
+void for_lanes(int warp, unsigned mask, const Function& function) {
+  for (; mask; mask &= mask - 1) function(warp * kLanes + __builtin_ctz(mask));
+}
+
+// Whether all lanes of the mask have come to this very call.
+bool complete(int warp, const Collective& call) {
+  if (call.mask & ~block.at_collective[warp]) return false;
+  bool same = true;
+  for_lanes(warp, call.mask, [&](int thread) { same &= same_call(block.threads[thread].call, call); });
+  return same;
+}
+
+// What every lane gets. A lane outside the mask has no value to take.
+void exchange(int warp, const Collective& call) {
+  uint64_t votes = 0;
+  if (call.kind == Wait::kVote)
+    for_lanes(warp, call.mask, [&](int thread) { votes |= block.threads[thread].call.value << (thread % kLanes); });
+  for_lanes(warp, call.mask, [&](int thread) {
+    Thread& taker = block.threads[thread];
+    const unsigned source = static_cast<unsigned>(taker.call.source) % kLanes;
+    const bool given = call.mask >> source & 1;
+    if (call.kind == Wait::kVote) taker.result = votes;
+    if (call.kind == Wait::kShuffle)
+      taker.result = given ? block.threads[warp * kLanes + static_cast<int>(source)].call.value : kPoisonPair;
+  });
+}
+
+void release(int warp, unsigned mask) {
+  block.at_collective[warp] &= ~mask;
+  for_lanes(warp, mask, [](int thread) {
+    block.threads[thread].state = State::kRunning;
+    block.turns.set_ready(thread);
+  });
+}
+
+// --- barriers ---
+
+bool all_at_one_barrier() {
+  if (block.at_barrier < block.count) return false;
+  for (int thread = 1; thread < block.count; ++thread)
+    if (!same_call(block.threads[thread].call, block.threads[0].call)) return false;
+  return true;
+}
+
+void release_block() {
+  block.at_barrier = 0;
+  for (int thread = 0; thread < block.count; ++thread) block.threads[thread].state = State::kRunning;
+  block.turns.everybody();
+}
+
+// --- blocks ---
+
+std::string place() {
+  return "kernel " + std::string(block.kernel) + ", block " + std::to_string(blockIdx.x) + " of " +
+         std::to_string(gridDim.x);
+}
+
+[[noreturn]] void give_up(const std::string& what) {
+  const std::string message = place() + ": " + what;
+  pool.take_back_all();
+  throw std::runtime_error(message);
+}
+
+void reset_block() {
+  block.exited = block.at_barrier = 0;
+  block.error.clear();
+  for (unsigned& lanes : block.at_collective) lanes = 0;
+  for (int thread = 0; thread < block.count; ++thread) {
+    block.threads[thread].state = State::kRunning;
+    block.fibers[thread] = nullptr;
+  }
+  shared.poison();
+}
+
+void run_block(const Order& order, int64_t number) {
+  blockIdx = {static_cast<unsigned>(number), 0, 0};
+  reset_block();
+  block.turns.start(order, number, block.count);
+  const int first = block.turns.next();
+  make_current(first);
+  host.switch_to(fiber_of(first));
+  if (!block.error.empty()) give_up(block.error);
+  if (block.exited < block.count) give_up(describe_stall(block.threads, block.count));
+  if (!shared.intact()) give_up("wrote outside its " + std::to_string(shared.size()) + " bytes of shared memory");
+}
+
+void check_launch(const char* name, int64_t grid, int block_size, size_t shared_bytes) {
+  const auto check = [name](bool fine, const char* what, auto value) {
+    if (!fine) throw std::runtime_error("kernel " + std::string(name) + ": " + what + std::to_string(value));
+  };
+  check(grid <= kMaxBlocks, "more than 2^31 - 1 blocks: ", grid);
+  check(block_size >= 1 && block_size <= kMaxThreads, "threads in a block not in [1, 1024]: ", block_size);
+  check(shared_bytes <= kMaxSharedBytes, "more shared memory than a block can have: ", shared_bytes);
+}
+
+}  // namespace
+
+void wait_for_block(Site site) {
+  Thread& thread = block.threads[block.current];
+  thread.call = {Wait::kBlock, 0, 0, 0, site};
+  thread.state = State::kAtBarrier;
+  ++block.at_barrier;
+  block.turns.set_waiting(block.current);
+  if (all_at_one_barrier()) release_block();
+  wait_for_turn();
+}
+
+uint64_t wait_for_warp(const Collective& call) {
+  const int current = block.current, warp = current / kLanes;
+  const unsigned lane = 1u << (current % kLanes);
+  if (!(call.mask & lane)) fail("a warp collective whose mask leaves out the calling lane");
+  Thread& thread = block.threads[current];
+  thread.call = call;
+  thread.state = State::kAtCollective;
+  block.at_collective[warp] |= lane;
+  block.turns.set_waiting(current);
+  if (complete(warp, call)) {
+    exchange(warp, call);
+    release(warp, call.mask);
+  }
+  wait_for_turn();
+  return thread.result;
+}
+
+void may_yield() {
+  if (!block.turns.shuffled()) return;
+  block.turns.maybe_swap(block.current);
+  wait_for_turn();
+}
+
+void fail(const char* what) {
+  block.error = "thread " + std::to_string(block.current) + ": " + what;
+  block.fibers[block.current]->switch_to(host);
+  __builtin_unreachable();
+}
+
+void* shared_memory() { return shared.data(); }
+
+void run(const char* name, int64_t grid, int block_size, size_t shared_bytes, Body body, const void* arguments) {
+  if (grid <= 0) return;
+  check_launch(name, grid, block_size, shared_bytes);
+  const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
+  const Order order = Order::from_environment();
+  const BlockOrder blocks(order, grid);
+  gridDim = {static_cast<unsigned>(grid), 1, 1};
+  blockDim = {static_cast<unsigned>(block_size), 1, 1};
+  block.kernel = name;
+  block.body = body;
+  block.arguments = arguments;
+  block.count = block_size;
+  shared.resize(shared_bytes);
+  for (int64_t turn = 0; turn < grid; ++turn) run_block(order, blocks.block(turn));
+}
+
+}  // namespace ccfast::emulation

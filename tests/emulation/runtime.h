@@ -1,0 +1,71 @@
+// Runs the blocks of a kernel on the CPU: one block after another, each thread of a block a fiber.
+//
+// A thread runs until it has to wait for others: at a barrier or a warp collective. All the errors of a GPU program
+// that a CPU can see are looked for, and reported as std::runtime_error with the kernel's name; README.md lists them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <tuple>
+#include <type_traits>
+
+namespace ccfast::emulation {
+
+constexpr size_t kMaxSharedBytes = 227 * 1024;  // as on Hopper
+constexpr int kMaxThreads = 1024;
+constexpr int64_t kMaxBlocks = 0x7fffffff;
+constexpr int kLanes = 32;
+// What memory that nobody has written holds: a NaN as float and as double, an absurd number as an integer.
+constexpr uint32_t kPoison = 0x7ffbcbcbu;
+
+struct Index {
+  unsigned x, y, z;
+};
+
+// Where in the source a thread waits. Threads that wait at different places never meet.
+struct Site {
+  const char* file;
+  int line;
+};
+
+enum class Wait : uint8_t { kBlock, kWarp, kShuffle, kVote };
+
+// One lane's part in a warp collective.
+struct Collective {
+  Wait kind;
+  unsigned mask;
+  uint64_t value;  // what the lane gives
+  int source;      // shuffle: the lane whose value it takes
+  Site site;
+};
+
+// Waits for every thread of the block.
+void wait_for_block(Site site);
+// Waits for every lane of the mask. Shuffle: the value of the lane's source. Vote: the lanes that gave a non-zero
+// value.
+uint64_t wait_for_warp(const Collective& collective);
+// Called before an atomic operation: under a shuffled order, other threads may come first.
+void may_yield();
+// Ends the launch with an error that names the kernel, the block and the thread.
+[[noreturn]] void fail(const char* what);
+void* shared_memory();
+
+using Body = void (*)(const void* arguments);
+void run(const char* name, int64_t grid, int block, size_t shared_bytes, Body body, const void* arguments);
+
+template <class... Params>
+void launch(const char* name, int64_t grid, int block, size_t shared_bytes, void (*kernel)(Params...),
+            std::decay_t<Params>... args) {
+  static_assert((std::is_trivially_copyable_v<Params> && ...), "a GPU gets its arguments as bytes");
+  using Call = std::tuple<void (*)(Params...), Params...>;
+  const Call call(kernel, args...);
+  run(
+      name, grid, block, shared_bytes,
+      [](const void* arguments) {
+        std::apply([](auto function, const auto&... values) { function(values...); },
+                   *static_cast<const Call*>(arguments));
+      },
+      &call);
+}
+
+}  // namespace ccfast::emulation

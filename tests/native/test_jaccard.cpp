@@ -1,0 +1,374 @@
+// jaccard: the sparse stages against dense definitions, and the CUDA kernels against the CPU's.
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "check.h"
+#include "jaccard/jaccard.h"
+#include "samples.h"
+
+namespace ccfast::jaccard {
+namespace {
+
+using native::CsrRows;
+using Dense = std::vector<double>;  // [rows, rows]
+
+struct Neighbours {
+  int64_t rows, dim, k1;
+  std::vector<float> features;
+  std::vector<int64_t> rank;     // [rows, k1]
+  std::vector<float> distances;  // [rows, k1]
+
+  Neighbours(int64_t rows, int64_t dim, int64_t k1)
+      : rows(rows), dim(dim), k1(k1), features(native::clustered_rows(rows, dim)) {
+    for (int64_t i = 0; i < rows; ++i) {
+      std::vector<std::pair<double, int64_t>> all;
+      for (int64_t j = 0; j < rows; ++j) all.emplace_back(distance(i, j), j);
+      std::sort(all.begin(), all.end());
+      for (int64_t m = 0; m < k1; ++m) {
+        rank.push_back(all[m].second);
+        distances.push_back(static_cast<float>(all[m].first));
+      }
+    }
+  }
+
+  double distance(int64_t i, int64_t j) const {
+    return native::squared_distance_of(features.data() + i * dim, features.data() + j * dim, dim);
+  }
+  // Is j among the first `width` neighbours of i?
+  bool near(int64_t i, int64_t j, int64_t width) const {
+    const auto first = rank.begin() + i * k1;
+    return std::find(first, first + width, j) != first + width;
+  }
+  bool reciprocal(int64_t i, int64_t j, int64_t width) const { return near(i, j, width) && near(j, i, width); }
+};
+
+struct Scales {
+  std::vector<float> row, column;  // empty: none
+
+  EncodingParams params(const Neighbours& n) const {
+    return {n.features.data(),
+            n.rank.data(),
+            n.distances.data(),
+            row.empty() ? nullptr : row.data(),
+            column.empty() ? nullptr : column.data(),
+            n.rows,
+            n.dim,
+            n.k1,
+            half_width(n.k1)};
+  }
+};
+
+// V by its definition, from sets held as dense rows of flags.
+Dense encode_naively(const Neighbours& n, const Scales& scales) {
+  const int64_t rows = n.rows, half = half_width(n.k1);
+  Dense v(rows * rows, 0.0);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::vector<char> expanded(rows);
+    for (int64_t c = 0; c < rows; ++c) {
+      if (!n.reciprocal(i, c, n.k1)) continue;
+      expanded[c] = 1;
+      int64_t size = 0, common = 0;
+      for (int64_t h = 0; h < rows; ++h) {
+        size += n.reciprocal(c, h, half);
+        common += n.reciprocal(c, h, half) && n.reciprocal(i, h, n.k1);
+      }
+      for (int64_t h = 0; h < rows; ++h)
+        if (3 * common > 2 * size && n.reciprocal(c, h, half)) expanded[h] = 1;
+    }
+    double sum = 0;
+    for (int64_t j = 0; j < rows; ++j) {
+      if (!expanded[j]) continue;
+      const double shift = scales.column.empty() ? 0 : scales.column[j], scale = scales.row.empty() ? 1 : scales.row[i];
+      sum += v[i * rows + j] = std::exp(-scale * (n.distance(i, j) + shift));
+    }
+    for (int64_t j = 0; j < rows && sum > 0; ++j) v[i * rows + j] /= sum;
+  }
+  return v;
+}
+
+Dense dense_of(const Csr& v) {
+  Dense out(v.rows * v.rows, 0.0);
+  for (int64_t i = 0; i < v.rows; ++i)
+    for (int64_t e = v.crow[i]; e < v.crow[i + 1]; ++e) {
+      CHECK(e == v.crow[i] || v.col[e - 1] < v.col[e]);
+      out[i * v.rows + v.col[e]] = v.val[e];
+    }
+  return out;
+}
+
+int64_t positive(const Dense& v) {
+  return std::count_if(v.begin(), v.end(), [](double value) { return value > 0; });
+}
+
+Dense expand_naively(const Dense& v, const Neighbours& n, int64_t k2) {
+  Dense out(v.size(), 0.0);
+  for (int64_t i = 0; i < n.rows; ++i)
+    for (int64_t m = 0; m < k2; ++m)
+      for (int64_t c = 0; c < n.rows; ++c)
+        out[i * n.rows + c] += v[n.rank[i * n.k1 + m] * n.rows + c] / static_cast<double>(k2);
+  return out;
+}
+
+Dense distance_naively(const Dense& v, int64_t rows) {
+  Dense out(v.size());
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < rows; ++j) {
+      double shared = 0;
+      for (int64_t c = 0; c < rows; ++c) shared += std::min(v[i * rows + c], v[j * rows + c]);
+      out[i * rows + j] = 1 - shared / (2 - shared);
+    }
+  return out;
+}
+
+// sharpness: with a large one, exponents of a row lie so far apart that only the highest keeps the others from
+// overflow.
+Scales some_scales(int64_t rows, float sharpness) {
+  Scales scales{native::random_matrix<float>(1, rows, 8), native::random_matrix<float>(1, rows, 9)};
+  for (float& scale : scales.row) scale = (scale + 2) * sharpness;
+  return scales;
+}
+
+template <class Function>
+void for_each_sample(const Function& function) {
+  for (const int64_t rows : native::kRows)
+    for (const int64_t dim : {1, 33})
+      for (const int64_t k1 : {int64_t{1}, std::min<int64_t>(rows, 6), std::min<int64_t>(rows, 21)})
+        function(Neighbours(rows, dim, k1));
+}
+
+CsrRows encoded(const Neighbours& n, const Scales& scales) { return native::csr_of(encode(scales.params(n)), n.rows); }
+
+CsrRows expanded(const Neighbours& n, int64_t k2) {
+  const CsrRows v = encoded(n, {});
+  return native::csr_of(expand_queries(v.view(), n.rank.data(), n.k1, k2), n.rows);
+}
+
+TEST(the_encoding_equals_its_definition) {
+  for_each_sample([](const Neighbours& n) {
+    for (const Scales& scales : {Scales(), some_scales(n.rows, 1)}) {
+      const Dense expected = encode_naively(n, scales);
+      const CsrRows v = encoded(n, scales);
+      CHECK_EQUAL(static_cast<int64_t>(v.col.size()), positive(expected));
+      CHECK_NEAR(dense_of(v.view()), expected, 1e-6);
+    }
+  });
+}
+
+TEST(the_query_expansion_is_a_mean) {
+  for_each_sample([](const Neighbours& n) {
+    for (const int64_t k2 : {int64_t{1}, (n.k1 + 1) / 2, n.k1}) {
+      const Dense expected = expand_naively(dense_of(encoded(n, {}).view()), n, k2);
+      const CsrRows v = expanded(n, k2);
+      CHECK_EQUAL(static_cast<int64_t>(v.col.size()), positive(expected));
+      CHECK_NEAR(dense_of(v.view()), expected, 1e-6);
+    }
+  });
+}
+
+TEST(the_dense_distance_equals_its_definition) {
+  for_each_sample([](const Neighbours& n) {
+    const CsrRows v = expanded(n, (n.k1 + 1) / 2);
+    const Dense expected = distance_naively(dense_of(v.view()), n.rows);
+    const PostingLists postings(v.view());
+    std::vector<float> all(n.rows * n.rows);
+    dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
+    CHECK_NEAR(Dense(all.begin(), all.end()), expected, 1e-6);
+    const int64_t row0 = n.rows / 3, col0 = n.rows / 2, rows = n.rows - row0, cols = n.rows - col0;
+    std::vector<float> block(rows * cols);
+    dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, block.data());
+    for (int64_t i = 0; i < rows * cols; ++i) CHECK_EQUAL(block[i], all[(row0 + i / cols) * n.rows + col0 + i % cols]);
+  });
+}
+
+TEST(the_sparse_distance_holds_every_near_pair_and_the_diagonal) {
+  for_each_sample([](const Neighbours& n) {
+    const CsrRows v = expanded(n, (n.k1 + 1) / 2);
+    const PostingLists postings(v.view());
+    std::vector<float> all(n.rows * n.rows);
+    dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
+    for (const float limit : {0.0f, 0.6f, 0.999f}) {
+      const CsrRows found = native::csr_of(sparse_distance(v.view(), postings, limit), n.rows);
+      CsrRows expected;
+      for (int64_t i = 0; i < n.rows; ++i) {
+        for (int64_t j = 0; j < n.rows; ++j) {
+          if (i != j && all[i * n.rows + j] > limit) continue;
+          expected.col.push_back(j);
+          expected.val.push_back(all[i * n.rows + j]);
+        }
+        expected.end_row();
+      }
+      CHECK_EQUAL(found.crow, expected.crow);
+      CHECK_EQUAL(found.col, expected.col);
+      CHECK_EQUAL(found.val, expected.val);
+    }
+  });
+}
+
+// --- the CUDA kernels, emulated ---
+
+// Counts, then fills.
+template <class Stage>
+CsrRows count_and_fill(int64_t rows, const Stage& stage) {
+  std::vector<int64_t> counts(rows, -1);
+  stage(CsrOutput{counts.data(), nullptr, nullptr, nullptr});
+  CsrRows out;
+  out.crow.resize(rows + 1);
+  std::partial_sum(counts.begin(), counts.end(), out.crow.begin() + 1);
+  out.col.assign(out.crow[rows], -1);
+  out.val.assign(out.crow[rows], NAN);
+  stage(CsrOutput{nullptr, out.crow.data(), out.col.data(), out.val.data()});
+  return out;
+}
+
+// Without a workspace, and with one of fewer blocks than rows.
+template <class Function>
+void for_each_workspace(int64_t bytes, const Function& function) {
+  function(Workspace{nullptr, 0, 0});
+  const int64_t slice = (bytes + 255) / 256 * 256;
+  std::vector<double> memory(3 * slice / sizeof(double), NAN);
+  function(Workspace{memory.data(), 3, slice});
+}
+
+void check_same(const CsrRows& found, const CsrRows& expected, double tolerance) {
+  CHECK_EQUAL(found.crow, expected.crow);
+  CHECK_EQUAL(found.col, expected.col);
+  CHECK_NEAR(found.val, expected.val, tolerance);
+}
+
+DeviceCsr device_csr(const CsrRows& v) {
+  return {static_cast<int64_t>(v.crow.size()) - 1, v.crow.data(), v.col.data(), v.val.data()};
+}
+
+std::vector<int32_t> back_of(const Neighbours& n) {
+  std::vector<int32_t> back(n.rows * n.k1, -1);
+  reciprocal_cuda({n.rank.data(), n.rows, n.k1, back.data()}, nullptr);
+  return back;
+}
+
+TEST(cuda_finds_the_place_of_every_row_among_its_neighbours_neighbours) {
+  for_each_sample([](const Neighbours& n) {
+    const std::vector<int32_t> back = back_of(n);
+    for (int64_t i = 0; i < n.rows; ++i)
+      for (int64_t m = 0; m < n.k1; ++m) {
+        const auto list = n.rank.begin() + n.rank[i * n.k1 + m] * n.k1;
+        CHECK_EQUAL(back[i * n.k1 + m], std::find(list, list + n.k1, i) - list);
+      }
+  });
+}
+
+TEST(cuda_encodes_as_the_cpu_does) {
+  for_each_sample([](const Neighbours& n) {
+    const std::vector<int32_t> back = back_of(n);
+    for (const Scales& scales : {Scales(), some_scales(n.rows, 1), some_scales(n.rows, 1000)}) {
+      const CsrRows expected = encoded(n, scales);
+      for_each_workspace(encode_bytes_cuda(n.k1, half_width(n.k1)), [&](const Workspace& workspace) {
+        const CsrRows found = count_and_fill(
+            n.rows, [&](const CsrOutput& out) { encode_cuda(scales.params(n), back.data(), workspace, out, nullptr); });
+        check_same(found, expected, 1e-7);
+      });
+    }
+  });
+}
+
+TEST(cuda_expands_queries_as_the_cpu_does) {
+  for_each_sample([](const Neighbours& n) {
+    const CsrRows v = encoded(n, {});
+    int64_t most = 0;
+    for (int64_t i = 0; i < n.rows; ++i) most = std::max(most, v.crow[i + 1] - v.crow[i]);
+    for (const int64_t k2 : {int64_t{1}, (n.k1 + 1) / 2}) {
+      const ExpandParams params{device_csr(v), n.rank.data(), n.k1, k2, most};
+      for_each_workspace(expand_bytes_cuda(k2, most), [&](const Workspace& workspace) {
+        const CsrRows found =
+            count_and_fill(n.rows, [&](const CsrOutput& out) { expand_queries_cuda(params, workspace, out, nullptr); });
+        check_same(found, expanded(n, k2), 0);
+      });
+    }
+  });
+}
+
+// V by columns, as the glue sorts it.
+struct Postings {
+  std::vector<int64_t> start, row;
+  std::vector<float> val;
+
+  explicit Postings(const CsrRows& v) : start(v.crow.size(), 0) {
+    const int64_t rows = static_cast<int64_t>(v.crow.size()) - 1;
+    for (int64_t c = 0; c < rows; ++c) {
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t e = v.crow[i]; e < v.crow[i + 1]; ++e) {
+          if (v.col[e] != c) continue;
+          row.push_back(i);
+          val.push_back(v.val[e]);
+        }
+      start[c + 1] = static_cast<int64_t>(row.size());
+    }
+  }
+  DevicePostings view() const { return {start.data(), row.data(), val.data()}; }
+};
+
+TEST(cuda_distances_are_those_of_the_cpu) {
+  for_each_sample([](const Neighbours& n) {
+    const CsrRows v = expanded(n, (n.k1 + 1) / 2);
+    const PostingLists postings(v.view());
+    const Postings device_postings(v);
+    const int64_t row0 = n.rows / 3, col0 = n.rows / 2, size = (n.rows - row0) * (n.rows - col0);
+    std::vector<float> expected(size), found(size, NAN);
+    dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, expected.data());
+    dense_distance_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
+    CHECK_EQUAL(found, expected);
+    for (const float limit : {0.0f, 0.6f, 0.999f}) {
+      const CsrRows near = count_and_fill(n.rows, [&](const CsrOutput& out) {
+        sparse_distance_cuda({device_csr(v), device_postings.view(), limit}, out, nullptr);
+      });
+      check_same(near, native::csr_of(sparse_distance(v.view(), postings, limit), n.rows), 0);
+    }
+  });
+}
+
+// More rows than the neighbour lists of clustered samples can be made for in a moment.
+CsrRows many_rows(int64_t rows) {
+  CsrRows v;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t column = i * 31 % 97;
+    v.col.insert(v.col.end(), {column, column + 100, 200 + i % 7});
+    v.val.insert(v.val.end(), {0.25f, 0.5f, 0.25f});
+    v.end_row();
+  }
+  return v;
+}
+
+// More targets than a block has threads.
+TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
+  const int64_t rows = 701;
+  const CsrRows v = many_rows(rows);
+  const Postings device_postings(v);
+  for (const int64_t tile : {kDefaultTile, int64_t{67}}) {  // and more than are accumulated at a time
+    const CsrRows found = count_and_fill(rows, [&](const CsrOutput& out) {
+      sparse_distance_cuda({device_csr(v), device_postings.view(), 0.5f, tile}, out, nullptr);
+    });
+    check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), 0.5f), rows), 0);
+  }
+}
+
+// More targets than are accumulated at a time.
+TEST(cuda_distances_span_several_tiles) {
+  const int64_t rows = 9001, row0 = 4000, col0 = 123;
+  const CsrRows v = many_rows(rows);
+  const PostingLists postings(v.view());
+  const std::vector<int64_t> row(postings.row.begin(), postings.row.end());
+  std::vector<float> expected(2 * (rows - col0)), found(expected.size(), NAN);
+  dense_distance(v.view(), postings, row0, row0 + 2, col0, rows, expected.data());
+  dense_distance_cuda({device_csr(v),
+                       {postings.start.data(), row.data(), postings.val.data()},
+                       row0,
+                       row0 + 2,
+                       col0,
+                       rows,
+                       found.data()},
+                      nullptr);
+  CHECK_EQUAL(found, expected);
+}
+
+}  // namespace
+}  // namespace ccfast::jaccard

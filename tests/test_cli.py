@@ -1,0 +1,247 @@
+"""The command line: what it prints, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from ccfast.cli import main
+
+QUICK = ["--epochs", "1", "--iters", "3", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--run", str(folder), *QUICK, "--quiet"]) == 0
+    return folder
+
+
+def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
+    assert main(["train", "--run", str(tmp_path / "run"), *QUICK]) == 0
+    out, err = capsys.readouterr()
+    for text in ("1198 training images", "before: mAP 60.8  rank-1", "after:  mAP", "NMI", "ARI", "clusters", "train"):
+        assert text in out
+    assert err == ""
+
+
+def test_quiet_training_prints_nothing(tmp_path, capsys):
+    assert main(["train", "--run", str(tmp_path / "run"), *QUICK, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_digits_train_without_torchvision(tmp_path, monkeypatch):
+    for name in ("torchvision", "torchvision.models", "torchvision.transforms"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert main(["train", "--run", str(tmp_path / "run"), *QUICK, "--quiet"]) == 0
+
+
+def test_without_run_the_folder_is_named_after_data_set_and_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *QUICK, "--quiet"]) == 0
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("digits-20")
+
+
+def test_resume_needs_no_other_option(run, capsys):
+    assert main(["train", "--run", str(run), "--resume", "--epochs", "2"]) == 0
+    assert "resumed after epoch 1 of 2" in capsys.readouterr().out
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_evaluate_gives_the_runs_best_map(run, capsys):
+    best = max(json.loads(line)["mAP"] for line in (run / "metrics.jsonl").read_text().splitlines())
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0
+    assert f"mAP {100 * best:.1f}" in capsys.readouterr().out
+
+
+def test_evaluate_with_re_ranking_and_of_a_checkpoint(run, capsys):
+    assert main(["evaluate", str(run / "checkpoint.pt"), "--rerank", "--device", "cpu"]) == 0
+    assert "re-ranked: mAP" in capsys.readouterr().out
+
+
+def fails(capsys, status, message, *arguments):
+    assert main(list(map(str, arguments))) == status
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_wrong_values_end_with_status_2(capsys, tmp_path, run):
+    fails(capsys, 2, "--eps: expected a number in [0, 1), got 1.0", "train", "--eps", "1")
+    fails(capsys, 2, "--batch-size: expected a multiple", "train", "--batch-size", "30")
+    fails(capsys, 2, "--data-dir: expected the folder", "train", "--dataset", "market1501")
+    fails(capsys, 2, "no such folder", "train", "--dataset", "market1501", "--data-dir", tmp_path / "x")
+    fails(capsys, 2, "holds a run already", "train", "--run", run)
+    fails(capsys, 2, "expected the run folder in --run", "train", "--resume")
+    fails(capsys, 2, "--seed 9 (the run has 0)", "train", "--resume", "--run", run, "--seed", 9)
+    fails(capsys, 2, "no config.yaml", "train", "--resume", "--run", tmp_path)
+    fails(capsys, 2, "no such checkpoint", "evaluate", tmp_path / "x.pt")
+    fails(capsys, 2, "neither best.pt nor checkpoint.pt", "evaluate", tmp_path)
+
+
+def test_arguments_that_do_not_parse_end_with_status_2(capsys):
+    for arguments in (
+        [],
+        ["fly"],
+        ["train", "--nonsense"],
+        ["train", "--epochs", "few"],
+        ["train", "--memory", "none"],
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            main(arguments)
+        assert exit_.value.code == 2
+    assert "usage: ccfast" in capsys.readouterr().err
+
+
+def test_a_run_without_clusters_ends_with_status_1(capsys, tmp_path):
+    fails(capsys, 1, "Try --eps 0.6", "train", "--run", tmp_path / "run", *QUICK, "--eps", "0.001")
+
+
+def test_a_checkpoint_of_another_architecture_ends_with_status_2(capsys, run, tmp_path):
+    content = torch.load(run / "best.pt", weights_only=True)
+    del content["model"]["neck.weight"]
+    torch.save(content, tmp_path / "other.pt")
+    fails(capsys, 2, "a checkpoint of another architecture", "evaluate", tmp_path / "other.pt", "--device", "cpu")
+
+
+def test_an_interrupted_run_ends_with_status_130(capsys, tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ccfast.training.loop.iterate", interrupt)
+    fails(capsys, 130, "--resume", "train", "--run", tmp_path / "run", *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (RuntimeError("CUDA out of memory. Tried"), "Try a smaller --batch-size"),
+        (RuntimeError("DataLoader worker (pid 7) is killed"), "Try --workers 0"),
+        (OSError(28, "No space left on device"), "No space left"),
+    ],
+)
+def test_failures_of_the_machine_end_with_status_1(capsys, tmp_path, monkeypatch, error, advice):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("ccfast.training.loop.iterate", fail)
+    fails(capsys, 1, advice, "train", "--run", tmp_path / "run", *QUICK)
+
+
+def test_an_image_that_breaks_during_a_run_is_named_without_a_traceback(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("torchvision")
+    for folder in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / folder).mkdir()
+        for shot in range(9):
+            (tmp_path / folder / f"0001_c{shot}_broken.jpg").write_text("")
+    monkeypatch.setattr("ccfast.data.market.leave_out_bad", lambda files, **_: files)
+    options = [
+        "--dataset",
+        "market1501",
+        "--data-dir",
+        tmp_path,
+        "--arch",
+        "smallconv",
+        "--weights",
+        "none",
+        "--k1",
+        "6",
+    ]
+    fails(capsys, 2, "broken.jpg: cannot be read as an image", "train", *options, *QUICK, "--workers", "1")
+
+
+# -- ccfast cluster
+
+
+@pytest.fixture
+def features(tmp_path):
+    """Five planted clusters of ten."""
+    generator = np.random.default_rng(0)
+    rows = np.repeat(np.eye(5, 16), 10, axis=0) + 0.1 * generator.standard_normal((50, 16))
+    path = tmp_path / "features.npy"
+    np.save(path, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+    return path
+
+
+OPTIONS = ["--k1", "10", "--k2", "3", "--device", "cpu"]
+
+
+def test_cluster_writes_labels_and_prints_counts(features, tmp_path, capsys):
+    labels = tmp_path / "labels"
+    assert main(["cluster", str(features), "-o", str(labels), *OPTIONS]) == 0
+    assert "50 rows: 5 clusters, 0 noise" in capsys.readouterr().out
+    found = np.load(labels)
+    assert found.dtype == np.int64
+    assert found.tolist() == np.repeat(np.arange(5), 10).tolist()
+
+
+def test_cluster_with_infomap(features, tmp_path, capsys):
+    pytest.importorskip("infomap")
+    options = ["--cluster", "infomap", "--k1", "10", "--device", "cpu"]
+    assert main(["cluster", str(features), "-o", str(tmp_path / "labels.npy"), *options]) == 0
+    assert "5 clusters" in capsys.readouterr().out
+
+
+def test_cluster_without_clusters_says_what_to_try(features, tmp_path, capsys):
+    assert main(["cluster", str(features), "-o", str(tmp_path / "labels.npy"), *OPTIONS, "--eps", "0"]) == 0
+    captured = capsys.readouterr()
+    assert "Try --eps 0.6" in captured.err
+
+
+def test_cluster_normalises_when_asked_to(features, tmp_path, capsys):
+    np.save(features, 3 * np.load(features).astype(np.float64))
+    output = tmp_path / "labels.npy"
+    fails(capsys, 2, "--normalize scales rows", "cluster", features, "-o", output, *OPTIONS)
+    assert not output.exists()
+    assert main(["cluster", str(features), "-o", str(output), "--normalize", *OPTIONS]) == 0
+    assert len(set(np.load(output).tolist())) == 5
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones(5, np.float32), "expected a matrix of floats [N, D], got float32 of shape (5,)"),
+        (np.ones((5, 2), np.int64), "expected a matrix of floats [N, D], got int64"),
+        (np.full((20, 2), np.nan, np.float32), "non-finite value in row 0"),
+        (np.tile(np.float32([1, 0]), (9, 1)), "k1: expected at most 9"),
+        (np.empty((0, 2), np.float32), "non-empty"),
+    ],
+)
+def test_features_that_cannot_be_clustered_end_with_status_2(tmp_path, capsys, array, message):
+    np.save(tmp_path / "features.npy", array)
+    fails(capsys, 2, message, "cluster", tmp_path / "features.npy", "-o", tmp_path / "labels.npy", *OPTIONS)
+
+
+def test_files_that_are_no_features_end_with_status_2(tmp_path, capsys, features):
+    (tmp_path / "text.npy").write_text("not numpy")
+    np.savez(tmp_path / "archive.npz", a=np.eye(2))
+    fails(capsys, 2, "no such file", "cluster", tmp_path / "x.npy", "-o", tmp_path / "labels.npy")
+    fails(capsys, 2, "cannot be read", "cluster", tmp_path / "text.npy", "-o", tmp_path / "labels.npy")
+    fails(capsys, 2, "got an archive", "cluster", tmp_path / "archive.npz", "-o", tmp_path / "labels.npy")
+    fails(capsys, 2, "cannot be written", "cluster", features, "-o", tmp_path / "no" / "labels.npy", *OPTIONS)
+
+
+def test_info_names_versions_and_optional_packages(capsys):
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    for text in (f"torch: {torch.__version__}", "cuda", "torchvision", "timm", "infomap"):
+        assert text in out
+
+
+def test_module_is_the_same_program_and_help_loads_no_optional_package():
+    script = (
+        "import runpy, sys; sys.argv = ['ccfast', 'train', '--help']\n"
+        "try: runpy.run_module('ccfast', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "slow = {'torchvision', 'timm', 'sklearn', 'matplotlib', 'infomap', 'PIL'} & set(sys.modules)\n"
+        "assert not slow, slow"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--num-instances" in done.stdout

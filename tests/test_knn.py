@@ -1,0 +1,161 @@
+"""knn: exact, ordered by the float64 distance, ties to the lower index."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import Backend
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_inputs import FEATURES, clustered, duplicates, identical, sign_matrices, signs
+from torch import Tensor
+
+import ccfast
+
+PRECISIONS = ["fp32", "fp16", "bf16"]
+
+
+def literal_knn(queries: Tensor, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The definition: all float64 distances, stably sorted."""
+    distances = ((queries.double().cpu()[:, None, :] - features.double().cpu()[None, :, :]) ** 2).sum(-1)
+    values, indices = distances.sort(dim=1, stable=True)
+    return indices[:, :k], values[:, :k].float()
+
+
+def assert_knn(found: tuple[Tensor, Tensor], queries: Tensor, features: Tensor, k: int, rtol: float = 2e-7) -> None:
+    indices, distances = found
+    want_indices, want_distances = literal_knn(queries, features, k)
+    assert indices.dtype == torch.int64 and distances.dtype == torch.float32
+    assert indices.device == distances.device == features.device
+    torch.testing.assert_close(indices.cpu(), want_indices, rtol=0, atol=0)
+    torch.testing.assert_close(distances.cpu(), want_distances, rtol=rtol, atol=0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", FEATURES)
+def test_indices_are_those_of_the_definition(backend: Backend, name: str, precision: str) -> None:
+    features = backend(FEATURES[name]())
+    k = min(30, len(features))
+    assert_knn(ccfast.knn(features, k, precision=precision), features, features, k)
+
+
+@pytest.mark.parametrize("name", ["clustered", "ties", "duplicates"])
+def test_op_and_reference_agree(backend: Backend, name: str) -> None:
+    features = backend(FEATURES[name]())
+    for ours, theirs in zip(ccfast.knn(features, 25), ccfast.reference.knn(features, 25), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-7, atol=0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("k", [1, 2, 31, 199, 200])
+def test_any_k_up_to_the_number_of_rows(backend: Backend, k: int, precision: str) -> None:
+    features = backend(duplicates())
+    assert_knn(ccfast.knn(features, k, precision=precision), features, features, k)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_many_rows_search_over_several_tiles(backend: Backend, precision: str) -> None:
+    features = backend(signs(2500, dim=64))
+    rows = torch.arange(0, 2500, 41)
+    indices, distances = ccfast.knn(features, 20, precision=precision)
+    assert_knn((indices[rows], distances[rows]), features[rows], features, 20)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("num_queries", [1, 5, 70])
+def test_queries_search_the_rows_of_features(backend: Backend, num_queries: int, precision: str) -> None:
+    features, queries = backend(clustered()[0], 3 * clustered(num_queries, seed=1)[0])
+    assert_knn(ccfast.knn(features, 10, queries=queries, precision=precision), queries, features, 10)
+
+
+def test_a_row_finds_itself_first(backend: Backend) -> None:
+    indices, distances = ccfast.knn(backend(clustered()[0]), 3)
+    torch.testing.assert_close(indices[:, 0].cpu(), torch.arange(300), rtol=0, atol=0)
+    assert (distances[:, 0] == 0).all()
+
+
+def test_ties_go_to_the_lower_index(backend: Backend) -> None:
+    indices, distances = ccfast.knn(backend(identical(40)), 7)
+    torch.testing.assert_close(indices.cpu(), torch.arange(7).repeat(40, 1), rtol=0, atol=0)
+    assert (distances == 0).all()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_features_are_read_exactly(backend: Backend, dtype: torch.dtype, precision: str) -> None:
+    features = backend(clustered()[0].to(dtype))
+    assert_knn(ccfast.knn(features, 12, precision=precision), features, features, 12)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("scale", [1e-15, 1e-4, 300.0, 1e15])
+def test_features_of_any_norm(backend: Backend, scale: float, precision: str) -> None:
+    features = backend(clustered()[0] * scale)
+    assert_knn(ccfast.knn(features, 12, precision=precision), features, features, 12)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_rows_of_very_different_norms(backend: Backend, precision: str) -> None:
+    features = clustered(200)[0] * torch.logspace(-6, 6, 200)[:, None]
+    features = backend(features)
+    assert_knn(ccfast.knn(features, 12, precision=precision), features, features, 12)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_points_far_from_the_origin_do_not_cancel(backend: Backend, precision: str) -> None:
+    features = backend(clustered()[0] + 100)
+    assert_knn(ccfast.knn(features, 12, precision=precision), features, features, 12)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 33, 2048])
+def test_dimensions_small_odd_and_large(backend: Backend, dim: int) -> None:
+    features = backend(torch.randn(60, dim, generator=torch.Generator().manual_seed(dim)))
+    assert_knn(ccfast.knn(features, 9), features, features, 9)
+
+
+def test_strided_features_are_accepted(backend: Backend) -> None:
+    wide = backend(torch.randn(50, 40, generator=torch.Generator().manual_seed(3)))
+    for features in (wide[:, ::2], wide.T, wide[::3, 5:]):
+        assert_knn(ccfast.knn(features, 6), features, features, 6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_float32_matmul_precision_and_autocast_do_not_matter(backend: Backend, precision: str) -> None:
+    # Far from the origin products in half precision say nothing about distances: only a search that knows how coarse
+    # its products are, and falls back, still finds the neighbours.
+    features = backend(clustered()[0] + 3)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        coarse = ccfast.knn(features, 12, precision=precision)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert_knn(coarse, features, features, 12)
+    with torch.autocast(backend.device.type, dtype=torch.bfloat16):
+        assert_knn(ccfast.knn(features, 12, precision=precision), features, features, 12)
+
+
+def test_result_carries_no_gradient_and_leaves_features_alone(backend: Backend) -> None:
+    features = backend(clustered()[0])
+    before = features.clone()
+    indices, distances = ccfast.knn(features.requires_grad_(), 4)
+    assert not distances.requires_grad and not indices.requires_grad
+    assert torch.equal(features.detach(), before)
+
+
+@given(features=sign_matrices(), data=st.data())
+def test_property_ties_and_duplicates_agree_bitwise(backend: Backend, features: Tensor, data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(features)))
+    precision = data.draw(st.sampled_from(PRECISIONS))
+    features = backend(features)
+    assert_knn(ccfast.knn(features, k, precision=precision), features, features, k, rtol=0)
+
+
+@given(rows=st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=2, max_size=20), data=st.data())
+def test_property_queries_of_small_integers_agree_bitwise(
+    backend: Backend, rows: list[list[int]], data: st.DataObject
+) -> None:
+    split = data.draw(st.integers(1, len(rows) - 1))
+    queries, features = backend(torch.tensor(rows[:split]).float(), torch.tensor(rows[split:]).float())
+    k = data.draw(st.integers(1, len(features)))
+    assert_knn(ccfast.knn(features, k, queries=queries), queries, features, k, rtol=0)

@@ -1,0 +1,107 @@
+"""torch.library.opcheck over every dispatcher op: schema, fake tensors, autograd registration, AOT dispatch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Backend
+from sample_inputs import clustered, memory_batch, retrieval_case, symmetric_distances, to_csr
+
+import ccfast  # noqa: F401  (registers the ops)
+
+FEATURES, IDS = clustered(40, dim=8, identities=5)
+K1, K2, HALF = 8, 3, 5
+
+
+def csr_parts(matrix: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return matrix.crow_indices(), matrix.col_indices(), matrix.values()
+
+
+def encoding() -> tuple[torch.Tensor, ...]:
+    return tuple(torch.ops.ccfast.k_reciprocal_encoding(FEATURES, K1, 1))
+
+
+def ranked() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.ops.ccfast.knn(FEATURES, None, K1, "fp32")
+
+
+def loss_arguments(
+    reduction: str = "mean", normalize: bool = True, grad: bool = True, dtype: torch.dtype = torch.float32
+) -> tuple[Any, ...]:
+    memory, features, labels = memory_batch(clusters=5, dim=8, batch=6, dtype=dtype)
+    return features.requires_grad_(grad), memory.requires_grad_(grad), labels, 0.1, normalize, reduction, 0.1, -1, grad
+
+
+def update_arguments(mode: str, normalize: bool = False, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
+    return *memory_batch(clusters=5, dim=8, batch=6, dtype=dtype), 0.1, mode, normalize
+
+
+def memory_grad_arguments(reduction: str) -> tuple[Any, ...]:
+    upstream = torch.rand(6) if reduction == "none" else torch.rand(())
+    return upstream, *loss_arguments(reduction, grad=False)[:-1]
+
+
+def ranking(cameras: bool) -> tuple[Any, ...]:
+    case = retrieval_case()
+    return case if cameras else (*case[:3], None, None)
+
+
+#: Name of the op: sets of arguments.
+ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
+    "knn": [
+        lambda: (FEATURES, None, 5, "fp32"),
+        lambda: (FEATURES.half(), FEATURES[:3], 5, "fp16"),
+        lambda: (FEATURES, FEATURES[:3].bfloat16(), 40, "bf16"),
+    ],
+    "k_reciprocal_encoding": [lambda: (FEATURES, K1, K2), lambda: (FEATURES, K1, 1)],
+    "jaccard_distance": [lambda: (FEATURES, K1, K2), lambda: (FEATURES, K1, 1)],
+    "jaccard_distance_sparse": [lambda: (FEATURES, K1, K2, 0.5), lambda: (FEATURES, K1, 1, 0.0)],
+    "encode_neighbours": [
+        lambda: (FEATURES, *ranked(), HALF, None, None),
+        lambda: (FEATURES, *ranked(), HALF, torch.rand(40), torch.rand(40)),
+    ],
+    "expand_queries": [lambda: (*encoding(), ranked()[0], K2)],
+    "sparse_jaccard": [lambda: (*encoding(), 0.5)],
+    "dense_jaccard": [lambda: (*encoding(), 0, 40, 0, 40), lambda: (*encoding(), 3, 9, 11, 40)],
+    "dbscan": [lambda: (symmetric_distances(), 0.3, 3), lambda: (symmetric_distances().double(), 0.3, 3)],
+    "dbscan_sparse": [lambda: (*csr_parts(to_csr(symmetric_distances(), symmetric_distances() < 1)), 0.3, 3)],
+    "cluster_centroids": [lambda: (FEATURES, IDS), lambda: (FEATURES.double(), IDS)],
+    "update_memory_": [
+        *[lambda mode=mode: update_arguments(mode) for mode in ("sequential", "hardest", "mean")],
+        lambda: update_arguments("sequential", normalize=True),
+        lambda: update_arguments("hardest", dtype=torch.float64),
+    ],
+    "centroid_contrastive_loss": [
+        *[lambda reduction=reduction: loss_arguments(reduction) for reduction in ("mean", "sum", "none")],
+        lambda: loss_arguments(normalize=False),
+        lambda: loss_arguments(grad=False),
+        lambda: loss_arguments(dtype=torch.float64),
+    ],
+    "centroid_contrastive_loss_memory_grad": [
+        lambda: memory_grad_arguments("mean"),
+        lambda: memory_grad_arguments("none"),
+    ],
+    "k_reciprocal_rerank": [lambda: (FEATURES[:10], FEATURES[10:], 7, 3, 0.3)],
+    "evaluate_ranking": [lambda: ranking(cameras=True), lambda: ranking(cameras=False)],
+}
+FLAT = [(op, index) for op, sets in ARGUMENTS.items() for index in range(len(sets))]
+
+
+@pytest.mark.parametrize("op, index", FLAT)
+def test_opcheck(backend: Backend, op: str, index: int) -> None:
+    def put(value: Any) -> Any:
+        return backend(value).detach().requires_grad_(value.requires_grad) if isinstance(value, torch.Tensor) else value
+
+    arguments = tuple(put(value) for value in ARGUMENTS[op][index]())
+    results = torch.library.opcheck(getattr(torch.ops.ccfast, op).default, arguments)
+    assert set(results.values()) == {"SUCCESS"}, results
+
+
+def test_every_op_of_the_schema_list_is_checked() -> None:
+    source = (Path(__file__).parent.parent / "csrc" / "bindings.cpp").read_text()
+    assert set(re.findall(r'm\.def\(\s*"(\w+)\(', source)) == set(ARGUMENTS)

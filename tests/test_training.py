@@ -1,0 +1,375 @@
+"""The training loop, its run folder, and the ways in which a run can fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+
+import pytest
+import torch
+import yaml
+
+from ccfast._errors import InputError, Interrupted, RunError
+from ccfast.data import Part
+from ccfast.training import TrainConfig, checkpoint, loop, train
+from ccfast.training.config import ClusterOptions, read_config, write_config
+from ccfast.training.evaluate import agreement, evaluate
+from ccfast.training.pseudo_labels import PseudoLabels, require_clusters, suggested_eps, warn_of_collapse
+
+QUICK = {"epochs": 2, "iters": 4, "device": "cpu"}
+
+
+def run(path, **options):
+    return train(TrainConfig(run=str(path), **{**QUICK, **options}))
+
+
+def without_seconds(records):
+    return [{key: value for key, value in record.items() if key != "seconds"} for record in records]
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """A run of two short epochs on the digits."""
+    return run(tmp_path_factory.mktemp("runs") / "quick")
+
+
+def test_training_on_digits_beats_the_untrained_encoder_and_raw_pixels(tmp_path):
+    records = run(tmp_path / "run", epochs=3, iters=40).records
+    assert records[0]["mAP"] < 0.67
+    assert records[-1]["mAP"] > 0.78
+    assert records[-1]["nmi"] > 0.8
+    assert records[-1]["loss"] < records[1]["loss"]
+
+
+def test_run_folder_holds_what_the_documentation_says(quick):
+    names = {path.name for path in quick.run.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "checkpoint.pt", "best.pt"} <= names
+    assert not any(name.endswith(".tmp") for name in names)
+
+
+def test_metrics_hold_one_record_an_epoch_from_before_training_on(quick):
+    records = [json.loads(line) for line in (quick.run / "metrics.jsonl").read_text().splitlines()]
+    assert records == quick.records
+    assert [record["epoch"] for record in records] == [0, 1, 2]
+    assert records[0]["loss"] is None
+    for record in records:
+        assert 0 < record["mAP"] < 1 and 0 < record["rank1"] <= record["rank5"] <= record["rank10"] <= 1
+    for record in records[1:]:
+        assert record["clusters"] >= 2 and 0 <= record["noise"] < 1198 and record["loss"] > 0
+        assert {"extract", "jaccard", "dbscan", "memory", "train", "evaluate"} == record["seconds"].keys()
+
+
+def test_config_holds_every_option_that_matters(quick):
+    stored = yaml.safe_load((quick.run / "config.yaml").read_text())
+    assert stored["epochs"] == 2 and stored["arch"] == "smallconv" and stored["eps"] == 0.6
+    assert not {"run", "resume", "quiet"} & stored.keys()
+
+
+def test_best_is_the_epoch_of_the_highest_map(quick):
+    best = max(quick.records, key=lambda record: record["mAP"])
+    content = torch.load(quick.run / "best.pt", weights_only=True)
+    assert content["epoch"] == best["epoch"]
+    assert content["best"] == {"epoch": best["epoch"], "mAP": best["mAP"]}
+
+
+def test_curves_are_drawn_where_matplotlib_is_installed(quick):
+    pytest.importorskip("matplotlib")
+    assert (quick.run / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_same_seed_gives_the_same_run_and_another_seed_another(quick, tmp_path):
+    again = run(tmp_path / "again")
+    assert without_seconds(again.records) == without_seconds(quick.records)
+    other = run(tmp_path / "other", seed=1)
+    assert without_seconds(other.records) != without_seconds(quick.records)
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, tmp_path):
+    run(tmp_path / "run", epochs=1)
+    torch.manual_seed(123)  # whatever happened in between
+    resumed = run(tmp_path / "run", resume=True)
+    assert without_seconds(resumed.records) == without_seconds(quick.records)
+    for name, value in weights(quick.run).items():
+        assert torch.equal(value, weights(tmp_path / "run")[name]), name
+
+
+def test_an_epoch_without_its_checkpoint_is_done_again(quick, tmp_path):
+    run(tmp_path / "run", epochs=1)
+    with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 2, "loss": 9.0, "clusters": 1, "noise": 0, "seconds": {}}\n{"epo')
+    resumed = run(tmp_path / "run", resume=True)
+    assert without_seconds(resumed.records) == without_seconds(quick.records)
+
+
+def test_resuming_a_finished_run_trains_no_more(quick):
+    before = (quick.run / "checkpoint.pt").read_bytes()
+    assert run(quick.run, resume=True).records == quick.records
+    assert (quick.run / "checkpoint.pt").read_bytes() == before
+
+
+def test_an_interrupted_run_says_how_to_resume(tmp_path, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "iterate", interrupt)
+    with pytest.raises(Interrupted, match=r"go on with: ccfast train --run .*run --resume"):
+        run(tmp_path / "run")
+    monkeypatch.undo()
+    assert len(run(tmp_path / "run", resume=True).records) == 3
+
+
+def test_an_existing_run_is_not_overwritten(quick):
+    with pytest.raises(InputError, match=r"holds a run already.*--resume"):
+        run(quick.run)
+
+
+def test_resuming_with_other_options_is_refused(quick):
+    with pytest.raises(InputError, match=r"begun with other options: --eps 0.5 \(the run has 0.6\)"):
+        run(quick.run, resume=True, eps=0.5)
+
+
+def test_resuming_needs_a_run(tmp_path):
+    with pytest.raises(InputError, match="expected the run folder in --run"):
+        train(TrainConfig(resume=True))
+    with pytest.raises(InputError, match="no such run folder"):
+        run(tmp_path / "nowhere", resume=True)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        run(tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5_000, -200])
+def test_a_truncated_checkpoint_is_named(quick, tmp_path, keep):
+    content = (quick.run / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(content[:keep])
+    with pytest.raises(InputError, match=r"checkpoint.pt: not a checkpoint, or a truncated one"):
+        run(tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_architecture_is_named(quick, tmp_path):
+    content = torch.load(quick.run / "checkpoint.pt", weights_only=True)
+    content["model"]["neck.weight"] = torch.ones(7)
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="a checkpoint of another architecture"):
+        run(tmp_path, resume=True)
+
+
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path):
+    torch.save({"weights": torch.ones(1)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match="not a checkpoint of ccfast train"):
+        checkpoint.load(tmp_path / "checkpoint.pt")
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    checkpoint.save({"epoch": 1}, path)
+    with pytest.raises(AttributeError):
+        checkpoint.save({"epoch": 2, "bad": lambda: None}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+
+
+def test_no_cluster_stops_the_run_with_an_eps_to_try(tmp_path):
+    with pytest.raises(RunError, match=r"Try --eps 0.6: on these features it gives \d+ clusters"):
+        run(tmp_path / "run", eps=0.001)
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def features_of_clusters(clusters=4, members=8):
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(clusters, 16).repeat_interleave(members, 0)
+    noise = 0.1 * torch.randn(clusters * members, 16, generator=generator)
+    return torch.nn.functional.normalize(centres + noise, dim=1)
+
+
+def test_suggested_eps_finds_the_planted_clusters():
+    eps, clusters, noise = suggested_eps(features_of_clusters(), ClusterOptions(k1=8, k2=2))
+    assert eps == 0.6
+    assert clusters == 4
+    assert noise < 0.2
+
+
+def test_features_without_clusters_get_other_advice():
+    features = features_of_clusters()
+    nothing = PseudoLabels(torch.full((32,), -1))
+    with pytest.raises(RunError, match=r"no cluster among 32 images .* try a smaller --min-samples than 20"):
+        require_clusters(nothing, features, ClusterOptions(k1=8, k2=2, min_samples=20), first=None)
+    pytest.importorskip("infomap")
+    with pytest.raises(RunError, match=r"Try a smaller --min-similarity than 0.5"):
+        require_clusters(nothing, features, ClusterOptions(cluster="infomap", k1=8), first=None)
+
+
+def test_a_collapsed_run_is_told_what_to_try(caplog):
+    one = PseudoLabels(torch.zeros(32, dtype=torch.int64))
+    with pytest.raises(RunError, match=r"one cluster .* began with 40: the features have collapsed. Try --freeze-bn"):
+        require_clusters(one, features_of_clusters(), ClusterOptions(k1=8, k2=2), first=40)
+    with caplog.at_level(logging.WARNING, logger="ccfast"):
+        warn_of_collapse(PseudoLabels(torch.arange(11)), first=40)
+        assert not caplog.records
+        warn_of_collapse(PseudoLabels(torch.arange(9)), first=40)
+    assert "only 9 clusters are left of the 40" in caplog.text
+
+
+def test_a_diverged_run_stops_with_a_message(tmp_path):
+    with pytest.raises(RunError, match=r"diverged .*smaller --lr"):
+        run(tmp_path / "run", lr=1e30)
+
+
+def test_training_with_infomap(tmp_path):
+    pytest.importorskip("infomap")
+    records = run(tmp_path / "run", cluster="infomap", epochs=1, min_similarity=0.9).records
+    assert records[-1]["clusters"] >= 2
+    assert "infomap" in records[-1]["seconds"]
+
+
+def test_more_neighbours_than_images_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--k1: expected at most the 1198 training images, got 2000"):
+        run(tmp_path / "run", k1=2000)
+    assert not (tmp_path / "run").exists()
+
+
+# -- evaluation
+
+
+def part(ids, cams=None):
+    return Part(range(len(ids)), torch.tensor(ids), None if cams is None else torch.tensor(cams))
+
+
+def test_evaluation_counts_other_cameras_only():
+    query, gallery = part([1], [1]), part([1, 2, 1], [1, 1, 2])
+    features = torch.eye(3)[[0]], torch.tensor([[1.0, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0]])
+    assert evaluate(query, gallery, *features)["mAP"] == 0.5
+    assert evaluate(part([1]), part([1, 2, 1]), *features)["mAP"] == pytest.approx(5 / 6)
+
+
+def test_queries_without_any_match_are_explained():
+    with pytest.raises(InputError, match="query and gallery cannot be evaluated"):
+        evaluate(part([1], [1]), part([2], [1]), torch.eye(2)[:1], torch.eye(2)[1:])
+
+
+def test_agreement_leaves_noise_out():
+    labels, ids = torch.tensor([0, 0, 1, 1, -1, -1]), torch.tensor([5, 5, 6, 6, 5, 6])
+    assert agreement(labels, ids) == {"nmi": 1.0, "ari": 1.0}
+    assert agreement(torch.tensor([0, 1, 0, 1, -1, -1]), ids)["ari"] < 0.1
+    assert agreement(labels, torch.ones(6)) == {}
+    assert agreement(torch.full((6,), -1), ids) == {}
+
+
+# -- options
+
+
+def test_options_come_from_the_data_sets_recipe():
+    digits, market = TrainConfig(), TrainConfig(dataset="market1501", data_dir="x")
+    assert (digits.arch, digits.k1, digits.batch_size) == ("smallconv", 20, 64)
+    assert (market.arch, market.weights, market.pooling, market.k1) == ("resnet50", "imagenet", "gem", 30)
+    assert (market.height, market.width, market.batch_size, market.num_instances) == (256, 128, 256, 16)
+    assert (market.lr, market.weight_decay, market.step_size, market.epochs) == (3.5e-4, 5e-4, 20, 50)
+    assert (market.iters, market.eps, market.momentum, market.temperature) == (200, 0.6, 0.1, 0.05)
+    assert market.bn_group == 64
+
+
+def test_what_is_given_overrides_the_recipe():
+    pytest.importorskip("infomap")
+    assert TrainConfig(eps=0.3).eps == 0.3
+    assert TrainConfig(cluster="infomap").k1 == 15
+    assert TrainConfig(cluster="infomap", k1=7).k1 == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eps": 1.0}, r"--eps: expected a number in \[0, 1\), got 1.0"),
+        ({"eps": float("nan")}, "--eps"),
+        ({"k1": 0}, "--k1: expected at least 1, got 0"),
+        ({"k1": 5, "k2": 6}, r"--k2: expected at most --k1 \(5\), got 6"),
+        ({"min_samples": 0}, "--min-samples"),
+        ({"batch_size": 10, "num_instances": 4}, r"--batch-size: expected a multiple of --num-instances \(4\)"),
+        ({"batch_size": 4, "num_instances": 4}, "at least twice as large"),
+        ({"lr": 0}, "--lr"),
+        ({"temperature": -1}, "--temperature"),
+        ({"momentum": 1.5}, "--momentum"),
+        ({"epochs": 2.5}, "--epochs: expected an integer"),
+        ({"workers": -1}, "--workers"),
+        ({"memory": "best"}, "--memory: expected one of 'sequential', 'hardest', 'mean', got 'best'"),
+        ({"dataset": "cifar"}, "--dataset: expected one of"),
+        ({"dataset": "market1501"}, "--data-dir: expected the folder"),
+        ({"height": 9}, "digits are 8 x 8, got 9 x 8"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(options, message):
+    with pytest.raises(InputError, match=message):
+        TrainConfig(**options)
+
+
+def test_config_survives_its_file(tmp_path):
+    config = TrainConfig(dataset="market1501", data_dir="x", lr=1e-5, freeze_bn=True)
+    write_config(tmp_path / "config.yaml", config)
+    assert dataclasses.asdict(read_config(tmp_path / "config.yaml")) == dataclasses.asdict(config)
+
+
+@pytest.mark.parametrize("text", ["- 1", "colour: red", "a: [", "eps: 7"])
+def test_a_config_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_cuda_without_cuda_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(InputError, match=r"--device cuda: .*finds no CUDA device"):
+        train(TrainConfig(device="cuda"))
+
+
+# -- image folders
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder in Market-1501's layout: 6 identities by colour, 2 cameras by brightness, some noise."""
+    pytest.importorskip("torchvision")
+    image = pytest.importorskip("PIL.Image")
+    root = tmp_path_factory.mktemp("photos")
+    generator = torch.Generator().manual_seed(0)
+    for folder, ids in (("bounding_box_train", range(1, 7)), ("query", (8, 9)), ("bounding_box_test", (0, 8, 9))):
+        (root / folder).mkdir()
+        for pid in ids:
+            colour = torch.randint(30, 200, (3,), generator=torch.Generator().manual_seed(pid))
+            for shot in range(8 if folder == "bounding_box_train" else 2):
+                pixels = colour + 40 * (shot % 2) + torch.randint(-20, 20, (32, 16, 3), generator=generator)
+                picture = image.fromarray(pixels.clamp(0, 255).to(torch.uint8).numpy())
+                camera = shot % 2 + (3 if folder == "query" else 1)
+                picture.save(root / folder / f"{pid:04d}_c{camera}s1_{shot:06d}_00.png")
+    return root
+
+
+PHOTOS = {
+    "dataset": "market1501", "arch": "resnet18", "weights": "none", "height": 32, "width": 16, "batch_size": 16,
+    "num_instances": 4, "k1": 8, "k2": 2, "epochs": 1, "iters": 2, "bn_group": 8, "eval_every": 1, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def photo_run(photos, tmp_path_factory):
+    return train(TrainConfig(**PHOTOS, data_dir=str(photos), workers=0, run=str(tmp_path_factory.mktemp("r") / "r")))
+
+
+def test_training_on_an_image_folder(photo_run):
+    assert photo_run.records[-1]["clusters"] >= 2
+    assert "mAP" in photo_run.records[-1]
+
+
+def test_workers_do_not_change_the_run(photo_run, photos, tmp_path):
+    config = TrainConfig(**PHOTOS, data_dir=str(photos), workers=2, run=str(tmp_path / "run"))
+    assert without_seconds(train(config).records) == without_seconds(photo_run.records)
+
+
+def test_training_without_query_and_gallery(photos, tmp_path):
+    (tmp_path / "bounding_box_train").symlink_to(photos / "bounding_box_train")
+    config = TrainConfig(**PHOTOS, data_dir=str(tmp_path), workers=0, run=str(tmp_path / "run"))
+    records = train(config).records
+    assert "mAP" not in records[-1]
+    assert torch.load(tmp_path / "run" / "best.pt", weights_only=True)["epoch"] == 1
