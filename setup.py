@@ -130,7 +130,7 @@ def cuda_glue() -> list[str]:
 
 
 def openmp_flags() -> list[str]:
-    # Compiled with OpenMP but not linked to it: the runtime that torch has loaded is the one thread pool of the process.
+    # Compiled with OpenMP but not linked to it: the runtime that torch has loaded is the process's one thread pool.
     return ["-fopenmp"] if sys.platform.startswith("linux") else []
 
 

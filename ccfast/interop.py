@@ -1,4 +1,4 @@
-"""Sparse results as SciPy and CuPy matrices. Dense ones need no function: tensors speak DLPack and the array protocol."""
+"""Sparse results as SciPy and CuPy matrices. Dense ones need none: tensors speak DLPack."""
 
 from __future__ import annotations
 
