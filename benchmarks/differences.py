@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from benchmarks.case import Difference
@@ -40,9 +41,7 @@ def _largest(value: float) -> Difference:
     return Difference("largest difference", float(value))
 
 
-def _shifted(matrix: Tensor, missing: float):
+def _shifted(matrix: Tensor, missing: float) -> csr_array:
     """SciPy's matrix of the values less ``missing``, so that what is not stored is 0."""
-    from scipy.sparse import csr_array
-
     data = matrix.values().numpy().astype(np.float64) - missing
     return csr_array((data, matrix.col_indices().numpy(), matrix.crow_indices().numpy()), shape=tuple(matrix.shape))

@@ -6,6 +6,8 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_matrix
+from sklearn.cluster import DBSCAN
 from torch import Tensor
 
 import ccfast.reference.jaccard as reference_jaccard
@@ -19,9 +21,6 @@ def knn_by_topk(features: Tensor, k: int, block: int = 2048) -> Tensor:
 
 def scikit_learn_dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
     """scikit-learn on the same distances, sparse or dense."""
-    from scipy.sparse import csr_matrix
-    from sklearn.cluster import DBSCAN
-
     matrix = distances.numpy() if distances.layout is torch.strided else None
     if matrix is None:
         parts = distances.values(), distances.col_indices(), distances.crow_indices()

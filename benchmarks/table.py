@@ -42,9 +42,9 @@ def table(rows: list[Row]) -> str:
 
 
 def by_case(rows: list[Row]) -> list[list[Row]]:
-    """The rows of each case."""
+    """The rows of each case, the whole chain first."""
     cases: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["op"] != "pseudo_labels", row["op"])):
         cases.setdefault(f"{row['case']} {row['sizes']}", []).append(row)
     return list(cases.values())
 
@@ -77,11 +77,7 @@ def _line(case: dict[str, Row]) -> str:
 def _beside(other: Row, mine: Row) -> str:
     """The other's time, and how many times ccfast's it is."""
     ratio = other["median_s"] / mine["median_s"]
-    return (
-        f"{seconds(other['median_s'])} ({ratio:.0f}x)"
-        if ratio >= 10
-        else f"{seconds(other['median_s'])} ({ratio:.2g}x)"
-    )
+    return f"{seconds(other['median_s'])} ({ratio:.{0 if ratio >= 10 else 2 if ratio < 2 else 1}f}x)"
 
 
 def seconds(value: float) -> str:
@@ -94,7 +90,9 @@ def seconds(value: float) -> str:
 
 def _memory(row: Row) -> str:
     memory = row["peak_memory_bytes"]
-    return "?" if memory is None else f"{memory / 1e6:,.0f} MB"
+    if memory is None:
+        return "?"
+    return "< 1 MB" if memory < 1e6 else f"{memory / 1e6:,.0f} MB"
 
 
 def _exactness(row: Row) -> str:
