@@ -30,8 +30,8 @@ def with_tables(text: str) -> str:
     _, mark, after = rest.partition(END)
     if not mark:
         sys.exit(f"README.md: expected the marks {BEGIN} and {END}")
-    tables = "\n\n".join(table(rows) for rows in results.newest())
-    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
+    tables = "\n".join(f"{table(rows)}\n" for rows in results.newest())
+    return f"{before}{BEGIN}\n{tables}{END}{after}"
 
 
 def table(rows: list[Row]) -> str:
