@@ -180,7 +180,7 @@ def test_memory_is_left_as_it_was_on_an_error(
         features[-1] *= 1.1 if fault == "norm" else torch.nan
     memory, features, labels = backend(memory, features, labels)
     before = memory.clone()
-    if backend.name == "cuda":
+    if backend.name != "cpu":
         pytest.skip("no host synchronisation on the training path: data is not checked there")
     with pytest.raises(ValueError):
         implementation.update_memory_(memory, features, labels, 0.1, mode)

@@ -154,8 +154,8 @@ def test_bad_arguments_are_refused_when_it_is_made(arguments: dict[str, Any], wo
 
 
 def test_bad_batches_are_refused_and_leave_the_memory(backend: Backend) -> None:
-    if backend.name == "cuda":
-        pytest.skip("a training step on CUDA does not wait for a look at the data")
+    if backend.name != "cpu":
+        pytest.skip("the CUDA kernels of a training step do not wait for a look at the data")
     module, inputs, targets = filled(backend)
     before = module.features.clone()
     broken = inputs.detach().clone()
