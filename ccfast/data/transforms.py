@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast._errors import InputError
+from ccfast._optional import import_optional
 from ccfast.data.reid_data import Views
 
 PADDING = 10
@@ -53,8 +53,4 @@ def _erasing_value(encoder: Any) -> list[int]:
 
 
 def _torchvision_transforms() -> Any:
-    try:
-        from torchvision.transforms import v2
-    except ImportError as error:
-        raise InputError("image folders need torchvision, which is not installed: pip install torchvision") from error
-    return v2
+    return import_optional("torchvision.transforms.v2", "an image folder")

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ccfast._errors import InputError
+from ccfast._optional import import_optional
 from ccfast.models.encoder import Backbone
 from ccfast.models.weights import StateDict, load_weights
 
@@ -32,10 +33,7 @@ def resnet(arch: str, weights: str, state: StateDict | None) -> Backbone:
 
 
 def _build(arch: str, weights: str) -> Any:
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise InputError(f"--arch {arch} needs torchvision, which is not installed: pip install torchvision") from error
+    models = import_optional("torchvision.models", f"--arch {arch}")
     builder = getattr(models, arch)
     if weights == "none":
         return builder(weights=None)
