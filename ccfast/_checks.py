@@ -17,6 +17,7 @@ from torch import Tensor
 #: Rows count as normalised when their norm is within this of 1.
 UNIT_NORM_TOLERANCE = 1e-3
 
+HALF = (torch.float16, torch.bfloat16)
 HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 SINGLE = (torch.float32,)
 SINGLE_OR_DOUBLE = (torch.float32, torch.float64)

@@ -233,3 +233,14 @@ def test_centroids_add_small_to_large_in_float64(implementation: ModuleType, bac
     found = implementation.cluster_centroids(backend(features), backend(torch.zeros(1001, dtype=torch.int64)))
     want = F.normalize(torch.tensor([[2.0**25 + 1000, 1000.0]], dtype=torch.float64)).float()
     torch.testing.assert_close(found.cpu(), want, rtol=1.2e-7, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_features_under_autocast_update_as_their_normalised_values(backend: Backend, dtype: torch.dtype) -> None:
+    memory, features, labels = backend(*memory_batch())
+    half = features.to(dtype)
+    want = memory.clone()
+    ccfast.update_memory_(want, torch.nn.functional.normalize(half.float(), dim=1), labels)
+    with torch.autocast(backend.device.type, dtype):
+        ccfast.update_memory_(memory, half, labels)
+    torch.testing.assert_close(memory, want, rtol=0, atol=1e-6)

@@ -44,8 +44,8 @@ def update_memory_(memory: Tensor, features: Any, labels: Any, momentum: float =
 
     Args:
         memory: ``[C, D]`` float32 or float64, changed in place.
-        features: ``[B, D]`` in the dtype of ``memory`` (any floating-point dtype under autocast), rows of unit norm
-            within 1e-3.
+        features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3. Under autocast any
+            floating-point dtype; half rows are then normalised once more in the dtype of ``memory``.
         labels: ``[B]`` integers in ``[0, C)``; -1 (noise) is skipped.
         momentum: m in ``[0, 1]``, the share of the old row that stays.
         mode: one of the above.
@@ -64,8 +64,10 @@ def update_memory_(memory: Tensor, features: Any, labels: Any, momentum: float =
 def update_memory_from(memory: Tensor, features: Any, labels: Any, momentum: float, mode: str, normalize: bool) -> None:
     """:func:`update_memory_` that can normalise the features on the way."""
     memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
-    if torch.is_autocast_enabled(memory.device.type):  # its features may be half; the memory never is
-        features = checks.matrix("features", features, checks.ANY_FLOAT).to(memory.dtype)
+    if torch.is_autocast_enabled(memory.device.type):
+        features = checks.matrix("features", features, checks.ANY_FLOAT)
+        normalize = normalize or features.dtype in checks.HALF  # half rows are of unit norm only to their precision
+        features = features.to(memory.dtype)
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
     labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
     checks.same_dtype(memory=memory, features=features)
