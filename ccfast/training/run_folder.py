@@ -72,6 +72,18 @@ class RunFolder:
         temporary.replace(self.metrics)
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """``path`` itself, or the file in a run folder that holds its encoder: best.pt, else checkpoint.pt."""
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    folder = RunFolder(path)
+    file = next((file for file in (folder.best, folder.checkpoint) if file.exists()), None)
+    if file is None:
+        raise InputError(f"{path}: not a run folder: it holds neither {BEST} nor {CHECKPOINT}")
+    return file
+
+
 def _fresh(dataset: str) -> Path:
     name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
     path, number = Path("runs") / name, 2
