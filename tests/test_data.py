@@ -11,7 +11,8 @@ import torch.nn.functional as F
 import ccfast
 from ccfast._errors import InputError
 from ccfast.data import load_data
-from ccfast.data.digits import augment, load_digits
+from ccfast.data.digits import load_digits
+from ccfast.data.drawings import augment
 from ccfast.data.market import GALLERY, QUERY, TRAIN, load_market
 
 PIL_Image = pytest.importorskip("PIL.Image")

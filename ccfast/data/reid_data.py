@@ -23,10 +23,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Views:
-    """How an image becomes an input: ``plain(image)`` to measure, ``augmented(image, seed)`` to learn."""
+    """How an image becomes an input: ``plain(image)`` to measure, ``augmented(image, seed)`` to learn.
+
+    ``augment_batch(inputs, seeds)`` augments plain inputs [B, C, H, W] in the same way, with ``seeds`` [B] int64 on
+    their device: one pass over a batch that is decoded already. It draws other random numbers than ``augmented``.
+    """
 
     plain: Callable[[Any], Tensor]
     augmented: Callable[[Any, int], Tensor]
+    augment_batch: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

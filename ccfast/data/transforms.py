@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ccfast._optional import import_optional
+from ccfast.data.augment import ERASING, FLIP, PADDING, augment_photographs
 from ccfast.data.reid_data import Views
-
-PADDING = 10
-FLIP = 0.5
-ERASING = {"p": 0.5, "scale": (0.02, 0.4), "ratio": (0.3, 1 / 0.3)}
 
 
 def image_views(encoder: Any) -> Views:
@@ -28,7 +26,7 @@ def image_views(encoder: Any) -> Views:
     augmented = v2.Compose(
         [resize, v2.RandomHorizontalFlip(FLIP), v2.Pad(PADDING), v2.RandomCrop(size), v2.PILToTensor(), erasing]
     )
-    return Views(plain, _Seeded(augmented))
+    return Views(plain, _Seeded(augmented), partial(augment_photographs, erasing_value=tuple(erasing.value)))
 
 
 class _Seeded:
