@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 
@@ -13,7 +12,7 @@ import yaml
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast.data import Part
 from ccfast.training import TrainConfig, checkpoint, loop, train
-from ccfast.training.config import ClusterOptions, read_config, write_config
+from ccfast.training.config import ClusterOptions
 from ccfast.training.evaluate import agreement, evaluate
 from ccfast.training.pseudo_labels import PseudoLabels, require_clusters, suggested_eps, warn_of_collapse
 
@@ -256,72 +255,6 @@ def test_agreement_leaves_noise_out():
     assert agreement(torch.tensor([0, 1, 0, 1, -1, -1]), ids)["ari"] < 0.1
     assert agreement(labels, torch.ones(6)) == {}
     assert agreement(torch.full((6,), -1), ids) == {}
-
-
-# -- options
-
-
-def test_options_come_from_the_data_sets_recipe():
-    digits, market = TrainConfig(), TrainConfig(dataset="market1501", data_dir="x")
-    assert (digits.arch, digits.k1, digits.batch_size) == ("smallconv", 20, 64)
-    assert (market.arch, market.weights, market.pooling, market.k1) == ("resnet50", "imagenet", "gem", 30)
-    assert (market.height, market.width, market.batch_size, market.num_instances) == (256, 128, 256, 16)
-    assert (market.lr, market.weight_decay, market.step_size, market.epochs) == (3.5e-4, 5e-4, 20, 50)
-    assert (market.iters, market.eps, market.momentum, market.temperature) == (200, 0.6, 0.1, 0.05)
-    assert market.bn_group == 64
-
-
-def test_what_is_given_overrides_the_recipe():
-    pytest.importorskip("infomap")
-    assert TrainConfig(eps=0.3).eps == 0.3
-    assert TrainConfig(cluster="infomap").k1 == 15
-    assert TrainConfig(cluster="infomap", k1=7).k1 == 7
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"eps": 1.0}, r"--eps: expected a number in \[0, 1\), got 1.0"),
-        ({"eps": float("nan")}, "--eps"),
-        ({"k1": 0}, "--k1: expected at least 1, got 0"),
-        ({"k1": 5, "k2": 6}, r"--k2: expected at most --k1 \(5\), got 6"),
-        ({"min_samples": 0}, "--min-samples"),
-        ({"batch_size": 10, "num_instances": 4}, r"--batch-size: expected a multiple of --num-instances \(4\)"),
-        ({"batch_size": 4, "num_instances": 4}, "at least twice as large"),
-        ({"lr": 0}, "--lr"),
-        ({"temperature": -1}, "--temperature"),
-        ({"momentum": 1.5}, "--momentum"),
-        ({"epochs": 2.5}, "--epochs: expected an integer"),
-        ({"workers": -1}, "--workers"),
-        ({"memory": "best"}, "--memory: expected one of 'sequential', 'hardest', 'mean', got 'best'"),
-        ({"dataset": "cifar"}, "--dataset: expected one of"),
-        ({"dataset": "market1501"}, "--data-dir: expected the folder"),
-        ({"height": 9}, "digits are 8 x 8, got 9 x 8"),
-    ],
-)
-def test_wrong_options_are_refused_by_name(options, message):
-    with pytest.raises(InputError, match=message):
-        TrainConfig(**options)
-
-
-def test_config_survives_its_file(tmp_path):
-    config = TrainConfig(dataset="market1501", data_dir="x", lr=1e-5, freeze_bn=True)
-    write_config(tmp_path / "config.yaml", config)
-    assert dataclasses.asdict(read_config(tmp_path / "config.yaml")) == dataclasses.asdict(config)
-
-
-@pytest.mark.parametrize("text", ["- 1", "colour: red", "a: [", "eps: 7"])
-def test_a_config_that_is_none_is_refused(tmp_path, text):
-    (tmp_path / "config.yaml").write_text(text)
-    with pytest.raises(InputError):
-        read_config(tmp_path / "config.yaml")
-
-
-def test_cuda_without_cuda_is_refused():
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device")
-    with pytest.raises(InputError, match=r"--device cuda: .*finds no CUDA device"):
-        train(TrainConfig(device="cuda"))
 
 
 # -- image folders

@@ -17,7 +17,8 @@ from ccfast.data.loader import augmented_loader
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import report
 from ccfast.training.checkpoint import State, checkpoint, for_search, load, restore, save
-from ccfast.training.config import TrainConfig, check_unchanged, write_config
+from ccfast.training.config import TrainConfig
+from ccfast.training.config_file import check_unchanged, write_config
 from ccfast.training.device import choose_device
 from ccfast.training.evaluate import agreement, evaluate
 from ccfast.training.extract import extract

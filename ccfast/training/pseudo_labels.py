@@ -11,7 +11,8 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import RunError
-from ccfast.training.config import RECIPES, ClusterOptions
+from ccfast.training.config import ClusterOptions
+from ccfast.training.recipes import PUBLISHED
 
 if TYPE_CHECKING:
     from ccfast.training.stopwatch import Stopwatch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PUBLISHED_EPS = RECIPES["market1501"]["eps"]
+PUBLISHED_EPS = PUBLISHED["eps"]
 
 #: Fewer than the first epoch's clusters divided by this look like a collapse.
 COLLAPSE = 4

@@ -14,7 +14,8 @@ from ccfast._errors import InputError
 from ccfast.data import Part, ReIDData, load_data
 from ccfast.models import Encoder
 from ccfast.training.checkpoint import load, load_model
-from ccfast.training.config import TrainConfig, from_stored
+from ccfast.training.config import TrainConfig
+from ccfast.training.config_file import from_stored
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.loop import make_encoder

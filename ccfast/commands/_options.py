@@ -1,0 +1,32 @@
+"""Command-line options from the fields of a configuration."""
+
+from __future__ import annotations
+
+import argparse
+
+from ccfast.training.config import FIELDS, NOT_STORED, default_text, flag, kind
+
+#: The data set whose recipe is the default of a command that knows no data set.
+PUBLISHED = ("market1501",)
+
+
+def add_fields(
+    parser: argparse.ArgumentParser, names: tuple[str, ...], datasets: tuple[str, ...] | None = None
+) -> None:
+    """One flag for each of the fields ``names``. Only what is given is passed on: the rest is the recipe's.
+
+    ``datasets``: whose defaults the help names.
+    """
+    for name in names:
+        _add_field(parser, name, default_text(name, datasets))
+
+
+def _add_field(parser: argparse.ArgumentParser, name: str, default: str) -> None:
+    metadata = FIELDS[name].metadata
+    text = metadata["help"] + default
+    if kind(name) is bool:
+        switch = "store_true" if name in NOT_STORED else argparse.BooleanOptionalAction
+        parser.add_argument(flag(name), action=switch, default=argparse.SUPPRESS, help=text)
+    else:
+        metavar = None if metadata["choices"] else kind(name).__name__.upper()
+        parser.add_argument(flag(name), type=kind(name), choices=metadata["choices"], metavar=metavar, help=text)

@@ -1,0 +1,33 @@
+"""``ccfast train``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "train an encoder without labels"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One flag for each field of TrainConfig, a file of them, and a preset."""
+    from ccfast.commands._options import add_fields
+    from ccfast.training.config import FIELDS
+    from ccfast.training.recipes import PRESETS
+
+    parser.description = "Train an encoder without labels. With no option: scikit-learn's digits, about a minute."
+    parser.epilog = "Where they differ: the command line goes before --config, before --preset, before the recipe."
+    parser.add_argument(
+        "--preset", choices=tuple(PRESETS), metavar="NAME", help=f"a published recipe: {', '.join(PRESETS)}"
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file, such as a run's config.yaml")
+    add_fields(parser, tuple(FIELDS))
+
+
+def run(options: dict[str, Any]) -> None:
+    """Train, or go on with a run."""
+    from ccfast.training import train
+    from ccfast.training.allocator import keep_freed_memory
+    from ccfast.training.config_file import config_from_options
+
+    keep_freed_memory()
+    train(config_from_options(options))

@@ -1,0 +1,68 @@
+"""What suits a data set: the options that a run takes where it is told nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Recipe = dict[str, Any]
+
+#: The published recipe on Market-1501 (Dai et al. 2021, section 4.2, and the authors' scripts).
+PUBLISHED: Recipe = {
+    "arch": "resnet50",
+    "weights": "imagenet",
+    "pooling": "gem",
+    "height": 256,
+    "width": 128,
+    "eps": 0.6,
+    "k1": 30,
+    "epochs": 50,
+    "iters": 200,
+    "batch_size": 256,
+    "num_instances": 16,
+    "lr": 3.5e-4,
+    "eval_every": 10,
+    "workers": 4,
+}
+
+#: Drawings of a few pixels, learnt from scratch in minutes on two cores.
+DRAWINGS: Recipe = {
+    "arch": "smallconv",
+    "weights": "none",
+    "pooling": "average",
+    "eps": 0.6,
+    "k1": 20,
+    "iters": 40,
+    "batch_size": 64,
+    "num_instances": 4,
+    "lr": 2e-3,
+    "eval_every": 1,
+    "workers": 0,
+}
+
+RECIPES: dict[str, Recipe] = {
+    "digits": {**DRAWINGS, "height": 8, "width": 8, "epochs": 15},
+    "omniglot": {**DRAWINGS, "height": 32, "width": 32, "epochs": 10, "iters": 200, "batch_size": 256},
+    "market1501": PUBLISHED,
+    "dukemtmcreid": PUBLISHED,
+    "msmt17": {**PUBLISHED, "iters": 400},
+    "personx": PUBLISHED,
+    "veri776": {**PUBLISHED, "iters": 400, "height": 224, "width": 224},
+    "sysumm01": {**PUBLISHED, "height": 288, "width": 144},
+    "ltcc": {**PUBLISHED, "height": 384, "width": 192},
+    "folder": {**PUBLISHED, "height": 224, "width": 224, "iters": 100, "batch_size": 64, "num_instances": 4},
+}
+
+#: k1 of the published InfoMap recipe, on every data set.
+INFOMAP_K1 = 15
+
+#: Data sets that need no folder of images.
+BUILT_IN = ("digits",)
+
+#: The data sets with published results: a preset each for both clusterings.
+_WITH_RESULTS = ("market1501", "dukemtmcreid", "msmt17", "personx", "veri776")
+
+#: Names for the published recipes: options that go before the data set's recipe.
+PRESETS: dict[str, Recipe] = {
+    **{name: {"dataset": name} for name in _WITH_RESULTS},
+    **{f"{name}-infomap": {"dataset": name, "cluster": "infomap"} for name in _WITH_RESULTS},
+}
