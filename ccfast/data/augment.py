@@ -1,7 +1,7 @@
 """Augmentation of whole batches, on the device that holds them, from one seed an image.
 
 The random numbers are a hash of (seed, number of the draw) in integer arithmetic. They are the same on every device,
-and an image's do not depend on what else is in its batch or on what was drawn before. Nothing here waits for the device.
+and an image's do not depend on what else is in its batch or on what was drawn before. Nothing waits for the device.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def integers(draws: Tensor, limit: int | Tensor) -> Tensor:
 def flip_and_crop(images: Tensor, flip: Tensor, corner: Tensor) -> Tensor:
     """Images [B, C, H, W] mirrored where ``flip`` [B], padded by 10 zeros all round, and cropped to H x W.
 
-    ``corner`` [B, 2] is the crop's top and left in the padded image, in [0, 20]. One gather from the padded images: a mirrored image's columns are read from the right.
+    ``corner`` [B, 2] is the crop's top and left in the padded image, in [0, 20]. One gather from the padded images:
+    a mirrored image's columns are read from the right.
     """
     batch, channels, height, width = images.shape
     padded = F.pad(images, [PADDING] * 4)
