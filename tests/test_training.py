@@ -10,10 +10,8 @@ import torch
 import yaml
 
 from ccfast._errors import InputError, Interrupted, RunError
-from ccfast.data import Part
 from ccfast.training import TrainConfig, checkpoint, loop, train
 from ccfast.training.config import ClusterOptions
-from ccfast.training.evaluate import agreement, evaluate
 from ccfast.training.pseudo_labels import PseudoLabels, require_clusters, suggested_eps, warn_of_collapse
 
 QUICK = {"epochs": 2, "iters": 4, "device": "cpu"}
@@ -228,33 +226,6 @@ def test_more_neighbours_than_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="--k1: expected at most the 1198 training images, got 2000"):
         run(tmp_path / "run", k1=2000)
     assert not (tmp_path / "run").exists()
-
-
-# -- evaluation
-
-
-def part(ids, cams=None):
-    return Part(range(len(ids)), torch.tensor(ids), None if cams is None else torch.tensor(cams))
-
-
-def test_evaluation_counts_other_cameras_only():
-    query, gallery = part([1], [1]), part([1, 2, 1], [1, 1, 2])
-    features = torch.eye(3)[[0]], torch.tensor([[1.0, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0]])
-    assert evaluate(query, gallery, *features)["mAP"] == 0.5
-    assert evaluate(part([1]), part([1, 2, 1]), *features)["mAP"] == pytest.approx(5 / 6)
-
-
-def test_queries_without_any_match_are_explained():
-    with pytest.raises(InputError, match="query and gallery cannot be evaluated"):
-        evaluate(part([1], [1]), part([2], [1]), torch.eye(2)[:1], torch.eye(2)[1:])
-
-
-def test_agreement_leaves_noise_out():
-    labels, ids = torch.tensor([0, 0, 1, 1, -1, -1]), torch.tensor([5, 5, 6, 6, 5, 6])
-    assert agreement(labels, ids) == {"nmi": 1.0, "ari": 1.0}
-    assert agreement(torch.tensor([0, 1, 0, 1, -1, -1]), ids)["ari"] < 0.1
-    assert agreement(labels, torch.ones(6)) == {}
-    assert agreement(torch.full((6,), -1), ids) == {}
 
 
 # -- image folders

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ccfast.data.protocol import Comparison, Protocol
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.sampler import ClusterSampler
 
-__all__ = ["ClusterSampler", "Part", "ReIDData", "load_data"]
+__all__ = ["ClusterSampler", "Comparison", "Part", "Protocol", "ReIDData", "load_data"]
 
 
 def load_data(name: str, data_dir: str | None = None, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:

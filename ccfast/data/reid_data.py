@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from ccfast.data.protocol import Protocol, everything
+
 
 @dataclass(frozen=True)
 class Part:
-    """``N`` images; ``ids`` [N] are true identities (for metrics only), ``cams`` [N] cameras where there are any."""
+    """``N`` images and what is known of them; every tensor is [N] int64, and None where nothing is known.
+
+    ``ids`` are true identities: for metrics only, and never None in a query or a gallery. ``cams`` are cameras,
+    ``clothes`` numbers of outfits, counted for each identity on its own.
+    """
 
     images: Sequence[Any]
-    ids: Tensor
+    ids: Tensor | None
     cams: Tensor | None = None
+    clothes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,7 +46,8 @@ class ReIDData:
     """A training part whose identities are never used to train, and a query and a gallery to measure with.
 
     ``query`` and ``gallery`` are both None where there is nothing to measure with. ``make_views(encoder)`` gives the
-    views that suit an encoder's input size and normalisation.
+    views that suit an encoder's input size and normalisation. ``protocols`` says how query and gallery are compared,
+    the main protocol first; where none is given, Market-1501's.
     """
 
     name: str
@@ -48,6 +56,11 @@ class ReIDData:
     gallery: Part | None
     channels: int
     make_views: Callable[[Any], Views]
+    protocols: dict[str, Protocol] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.protocols and self.query is not None and self.gallery is not None:
+            object.__setattr__(self, "protocols", {"market1501": everything(len(self.query), len(self.gallery))})
 
     def __str__(self) -> str:
         parts = f"{self.name}: {len(self.train)} training images"

@@ -22,9 +22,8 @@ def evaluate_checkpoint(path: str, *, rerank: bool = False, **overrides: Any) ->
     query, gallery = trained.data.query, trained.data.gallery
     if query is None or gallery is None:
         raise InputError(f"{trained.config.data_dir}: has no query and gallery to evaluate on")
-    metrics = evaluate(
-        query, gallery, trained.extract(query, "query"), trained.extract(gallery, "gallery"), rerank=rerank
-    )
+    features = (trained.extract(query, "query"), trained.extract(gallery, "gallery"))
+    metrics = evaluate(trained.data, *features, rerank=rerank)
     suffix = ", re-ranked" if rerank else ""
     log.info("%s (epoch %d)%s: %s", trained.file, trained.epoch, suffix, report.ranking(metrics))
     return metrics

@@ -13,6 +13,7 @@ from torch import Tensor
 from ccfast._errors import InputError, Interrupted
 from ccfast._progress import progress
 from ccfast.data import ClusterSampler, Part, ReIDData, load_data
+from ccfast.data.cache import decoded
 from ccfast.data.loader import augmented_loader
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import report
@@ -24,6 +25,7 @@ from ccfast.training.evaluate import agreement, evaluate
 from ccfast.training.extract import extract
 from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.precision import Precision
 from ccfast.training.pseudo_labels import pseudo_labels, require_clusters, warn_of_collapse
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
@@ -77,6 +79,11 @@ class _Run:
         weights = "none" if config.resume else config.weights  # a checkpoint brings its own
         self.encoder = make_encoder(config, data.channels, weights).to(device)
         self.views = data.make_views(self.encoder)
+        if config.cache != "none":
+            self.data = decoded(data, self.views.plain, place=config.cache, device=device, workers=config.workers)
+        self.precision = Precision(config.amp, device)
+        if config.compile:
+            self.encoder.compile()
         self.state = new_state(self.encoder, config)
 
     def start(self) -> None:
@@ -118,7 +125,16 @@ class _Run:
             memory = new_memory(features, found.labels, config)
         with watch("train"):
             batches = self.batches(found.labels)
-            loss = iterate(self.encoder, memory, state.optimizer, batches, found.labels, config.bn_group, self.group)
+            loss = iterate(
+                self.encoder,
+                memory,
+                state.optimizer,
+                batches,
+                found.labels,
+                config.bn_group,
+                self.group,
+                self.precision,
+            )
             self.group.share_buffers(self.encoder)
         record = {"epoch": state.epoch + 1, "loss": loss, "clusters": found.clusters, "noise": found.noise}
         record |= agreement(found.labels, self.data.train.ids) | {"lr": state.optimizer.param_groups[0]["lr"]}
@@ -139,6 +155,7 @@ class _Run:
             workers=config.workers,
             device=self.device,
             group=self.group,
+            precision=self.precision,
             title=title,
         )
 
@@ -155,7 +172,7 @@ class _Run:
             generator=generator,
         )
         own = SliceOfBatches(sampler, self.group)
-        loader = augmented_loader(train.images, self.views.augmented, own, workers=config.workers, device=self.device)
+        loader = augmented_loader(train.images, self.views, own, workers=config.workers, device=self.device)
         return Batches(progress(loader, f"epoch {self.state.epoch + 1}", config.iters), sampler.batch_size)
 
     def evaluate(self, watch: Stopwatch) -> dict[str, float]:
@@ -164,7 +181,7 @@ class _Run:
         if query is None or gallery is None:
             return {}
         with watch("evaluate"):
-            return evaluate(query, gallery, self.extract(query, "query"), self.extract(gallery, "gallery"))
+            return evaluate(self.data, self.extract(query, "query"), self.extract(gallery, "gallery"))
 
     def finish(self, record: Record, watch: Stopwatch) -> None:
         """Write the epoch down: first its metrics, then the checkpoint that makes it whole."""
