@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ccfast._errors import InputError
 from ccfast.models.encoder import Backbone, Encoder, encode_in_groups
+from ccfast.models.ibn import WITH_IBN
 from ccfast.models.pooling import POOLINGS
 from ccfast.models.resnet import RESNETS, resnet
 from ccfast.models.smallconv import smallconv
@@ -23,31 +24,37 @@ def build_encoder(
     width: int,
     weights: str = "none",
     pooling: str = "gem",
+    projection: int = 0,
     freeze_bn: bool = False,
 ) -> Encoder:
     """An encoder for images of ``channels`` x ``height`` x ``width``.
 
-    ``arch``: "smallconv", "resnet18", "resnet50" (torchvision) or "timm/NAME" (timm's convolutional networks).
+    ``arch``: "smallconv", a ResNet of torchvision ("resnet18" to "resnet152"), one with instance-batch normalisation
+    ("resnet50_ibn_a") or "timm/NAME" (any network of timm). All but smallconv take three channels; grey images are
+    repeated. ``projection``: see :class:`Encoder`.
     ``weights``: "none", "imagenet", a torchvision weights name, or a file: weights of the architecture under its
     library's own names, or a ccfast checkpoint of the same architecture.
     """
     state = read_state_dict(Path(weights)) if Path(weights).is_file() else None
     whole = state is not None and "neck.weight" in state
-    backbone = _backbone(arch, "none" if state is not None else weights, None if whole else state, channels)
-    encoder = Encoder(backbone, height=height, width=width, pooling=pooling, freeze_bn=freeze_bn)
+    backbone = _backbone(
+        arch, "none" if state is not None else weights, None if whole else state, channels, (height, width)
+    )
+    encoder = Encoder(backbone, height=height, width=width, pooling=pooling, projection=projection, freeze_bn=freeze_bn)
     if state is not None and whole:
         load_weights(encoder, state, arch)
     return encoder
 
 
-def _backbone(arch: str, weights: str, state: StateDict | None, channels: int) -> Backbone:
+def _backbone(arch: str, weights: str, state: StateDict | None, channels: int, size: tuple[int, int]) -> Backbone:
     if arch == "smallconv":
         if weights != "none" or state is not None:
             raise InputError("--weights: smallconv has no pretrained weights; expected none or a ccfast checkpoint")
         return smallconv(channels)
-    if arch not in RESNETS and not arch.startswith(PREFIX):
-        raise InputError(f"--arch: expected smallconv, {', '.join(RESNETS)} or {PREFIX}NAME, got {arch!r}")
-    if channels != 3:
-        raise InputError(f"--arch {arch} takes images of 3 channels, got {channels}; use --arch smallconv")
+    if arch not in (*RESNETS, *WITH_IBN) and not arch.startswith(PREFIX):
+        known = ", ".join(("smallconv", *RESNETS, *WITH_IBN))
+        raise InputError(f"--arch: expected {known} or {PREFIX}NAME, got {arch!r}")
+    if channels not in (1, 3):
+        raise InputError(f"--arch {arch} takes images of 1 or 3 channels, got {channels}; use --arch smallconv")
     build = timm_backbone if arch.startswith(PREFIX) else resnet
-    return build(arch, weights, state)
+    return build(arch, weights, state, size)

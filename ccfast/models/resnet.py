@@ -1,4 +1,4 @@
-"""torchvision's ResNets as re-ID backbones: the last stage keeps its resolution."""
+"""torchvision's ResNets as re-ID backbones, also with IBN: the last stage keeps its resolution."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ from torch import nn
 from ccfast._errors import InputError
 from ccfast._optional import import_optional
 from ccfast.models.encoder import Backbone
+from ccfast.models.ibn import WITH_IBN, add_ibn, published_state
 from ccfast.models.weights import StateDict, load_weights
 
-RESNETS = ("resnet18", "resnet50")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 #: What the authors trained from, and so what "imagenet" means here.
 PUBLISHED_WEIGHTS = "IMAGENET1K_V1"
 
+#: InstanceNorm needs more than one position in layer3, whose stride is 16.
+_LEAST_SIZE_OF_IBN = 17
 
-def resnet(arch: str, weights: str, state: StateDict | None) -> Backbone:
-    """``weights``: "none", "imagenet" or a name of torchvision's (IMAGENET1K_V2); ``state`` is loaded if given."""
-    network = _build(arch, PUBLISHED_WEIGHTS if weights == "imagenet" else weights)
+
+def resnet(arch: str, weights: str, state: StateDict | None, size: tuple[int, int]) -> Backbone:
+    """A ResNet for images of ``size`` (height, width).
+
+    ``arch``: one of :data:`RESNETS` or of :data:`ccfast.models.ibn.WITH_IBN`. ``weights``: "none", "imagenet" or a name
+    of torchvision's (IMAGENET1K_V2); ``state`` is loaded if given.
+    """
+    if arch in WITH_IBN:
+        network, state = _build_with_ibn(arch, weights, state, size)
+    else:
+        network = _build(arch, PUBLISHED_WEIGHTS if weights == "imagenet" else weights)
     num_features = network.fc.in_features
     network = _keep_resolution(network)
     maps = nn.Sequential()
@@ -47,6 +58,21 @@ def _build(arch: str, weights: str) -> Any:
             f"--weights: {weights} could not be downloaded ({error}); "
             "pass a file with --weights FILE, or --weights none to start from random weights"
         ) from error
+
+
+def _build_with_ibn(
+    arch: str, weights: str, state: StateDict | None, size: tuple[int, int]
+) -> tuple[Any, StateDict | None]:
+    if weights not in ("none", "imagenet"):
+        raise InputError(f"--weights: expected none, imagenet or a file that exists, got {weights}")
+    if max(size) < _LEAST_SIZE_OF_IBN:
+        raise InputError(
+            f"--height, --width: expected {_LEAST_SIZE_OF_IBN} or more for one of them "
+            f"(--arch {arch} normalises over positions), got {size[0]} x {size[1]}"
+        )
+    network = _build(arch.removesuffix("_ibn_a"), "none")
+    add_ibn(network)
+    return network, published_state(arch) if weights == "imagenet" else state
 
 
 def _keep_resolution(network: Any) -> Any:

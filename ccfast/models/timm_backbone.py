@@ -1,9 +1,11 @@
-"""Any convolutional network of timm (optional package) as a backbone: ``--arch timm/NAME``."""
+"""Any network of timm (optional package) as a backbone, convolutional or transformer: ``--arch timm/NAME``."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ccfast._errors import InputError
@@ -14,8 +16,12 @@ from ccfast.models.weights import StateDict, load_weights
 PREFIX = "timm/"
 
 
-def timm_backbone(arch: str, weights: str, state: StateDict | None) -> Backbone:
-    """``arch``: "timm/NAME"; ``weights``: "none" or "imagenet" (timm's, downloaded); ``state`` is loaded if given."""
+def timm_backbone(arch: str, weights: str, state: StateDict | None, size: tuple[int, int]) -> Backbone:
+    """A network of timm's for images of ``size`` (height, width).
+
+    ``arch``: "timm/NAME"; ``weights``: "none" or "imagenet" (timm's, downloaded); ``state`` is loaded if given, into
+    the network as timm makes it: position embeddings are then interpolated to ``size``.
+    """
     if weights not in ("none", "imagenet"):
         raise InputError(f"--weights: expected none, imagenet or a file that exists, got {weights}")
     network = _create(arch, pretrained=weights == "imagenet")
@@ -24,7 +30,8 @@ def timm_backbone(arch: str, weights: str, state: StateDict | None) -> Backbone:
         if is_efficientnet_lite_pytorch(state):
             state, mean, std = to_timm_names(state, network.state_dict()), MEAN, STD
         load_weights(network, state, arch)
-    return Backbone(_Maps(network, arch), network.num_features, mean, std)
+    module = _at_size(network, arch, size)
+    return Backbone(module, _outputs(module, module, size).shape[1], mean, std, pooled=isinstance(module, _Pooled))
 
 
 def _create(arch: str, pretrained: bool) -> Any:
@@ -36,7 +43,7 @@ def _create(arch: str, pretrained: bool) -> Any:
     if not timm.is_model(name):
         raise InputError(f"--arch {arch}: timm {timm.__version__} has no model {name!r}")
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # the download's errors are of many kinds
         if not pretrained:
             raise InputError(f"--arch {arch}: timm could not make it: {error}") from error
@@ -46,19 +53,56 @@ def _create(arch: str, pretrained: bool) -> Any:
         ) from error
 
 
-class _Maps(nn.Module):
-    """The network's feature maps [B, D, h, w]; networks that give something else are refused."""
+def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:
+    """``network`` for images of ``size``, wrapped for what it gives: maps or tokens."""
+    try:
+        if hasattr(network, "set_input_size"):  # transformers: embeddings and windows depend on the size
+            network.set_input_size(img_size=size)
+        outputs = _outputs(network, network.forward_features, size)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"--arch {arch}: expected --height and --width that it takes, got {size[0]} x {size[1]}: {error}"
+        ) from error
+    channels = network.num_features
+    if outputs.dim() == 3 and hasattr(network, "forward_head"):
+        return _Pooled(network)
+    if outputs.dim() == 4 and channels in (outputs.shape[1], outputs.shape[3]):
+        return _Maps(network, channels_last=outputs.shape[1] != channels)
+    raise InputError(
+        f"--arch {arch}: expected feature maps [B, {channels}, h, w] or tokens [B, N, {channels}], got "
+        f"{list(outputs.shape)}; choose another network"
+    )
 
-    def __init__(self, network: Any, arch: str) -> None:
+
+@torch.no_grad()
+def _outputs(network: nn.Module, forward: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
+    """What ``forward`` of ``network`` gives for one blank image, in evaluation mode."""
+    network.eval()
+    outputs = forward(torch.zeros(1, 3, *size))
+    network.train()
+    return outputs
+
+
+class _Maps(nn.Module):
+    """Feature maps [B, D, h, w] of a network that gives them so, or channels last (Swin)."""
+
+    def __init__(self, network: Any, channels_last: bool) -> None:
         super().__init__()
         self.network = network
-        self.arch = arch
+        self.channels_last = channels_last
 
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.network.forward_features(images)
-        if maps.dim() != 4 or maps.shape[1] != self.network.num_features:
-            raise InputError(
-                f"--arch {self.arch}: expected feature maps [B, {self.network.num_features}, h, w] to pool, "
-                f"got {list(maps.shape)}; choose a convolutional network"
-            )
-        return maps
+        return maps.permute(0, 3, 1, 2) if self.channels_last else maps
+
+
+class _Pooled(nn.Module):
+    """Vectors [B, D] from a transformer's tokens, pooled as timm does: class token or mean of the patches'."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        vectors: Tensor = self.network.forward_head(self.network.forward_features(images), pre_logits=True)
+        return vectors

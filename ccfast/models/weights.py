@@ -15,6 +15,9 @@ StateDict = dict[str, Tensor]
 #: Names of the classifiers that pretrained networks come with and an encoder has no use for.
 CLASSIFIERS = ("fc.", "classifier.", "head.", "_fc.")
 
+#: How many batches a BatchNorm layer has seen.
+COUNTER = ".num_batches_tracked"
+
 
 def read_state_dict(path: Path) -> StateDict:
     """The state dict in ``path``; unwraps {"state_dict": ...}, {"model": ...} and DataParallel's ``module.``."""
@@ -31,15 +34,18 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
-    """Load ``state`` into ``module``; only classifiers may be left over."""
-    state = {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
+    """Load ``state`` into ``module``.
+
+    Only classifiers may be left over, and only counters be missing: older files are from before BatchNorm had them.
+    """
     own = module.state_dict()
+    state = {name: value for name, value in state.items() if name in own or not name.startswith(CLASSIFIERS)}
     problems = {
-        "missing": sorted(own.keys() - state.keys()),
+        "missing": sorted(name for name in own.keys() - state.keys() if not name.endswith(COUNTER)),
         "unknown": sorted(state.keys() - own.keys()),
         "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
     }
     found = [f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in problems.items() if names]
     if found:
         raise InputError(f"--weights: the file does not fit --arch {arch}: {'; '.join(found)}")
-    module.load_state_dict(state)
+    module.load_state_dict(state, strict=False)
