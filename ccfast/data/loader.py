@@ -1,13 +1,30 @@
-"""Loaders over a part's images: one plain pass in order, or the sampler's augmented batches."""
+"""Loaders over a part's images: one plain pass in order, or the sampler's augmented batches.
+
+Images in an :class:`ImageCache` are sliced, copied to the device and augmented there, a batch at a time; others are
+decoded and augmented one by one, in worker processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ccfast.data.cache import ImageCache
+from ccfast.data.reid_data import Views
+
+Batch = TypeVar("Batch", covariant=True)
+
+
+class Loader(Protocol[Batch]):
+    """Batches, and how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class PlainImages(Dataset[Tensor]):
@@ -37,6 +54,43 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
         return self.view(self.images[index], seed), index
 
 
+class CachedImages:
+    """Images ``rows`` of a cache in order, as batches [B, C, H, W] on ``device``."""
+
+    def __init__(self, images: ImageCache, rows: range, batch_size: int, device: torch.device) -> None:
+        self.images, self.rows, self.batch_size, self.device = images, rows, batch_size, device
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for start in range(self.rows.start, self.rows.stop, self.batch_size):
+            yield self.images.rows(slice(start, min(start + self.batch_size, self.rows.stop)), self.device)
+
+
+class CachedBatches:
+    """The ``sampler``'s batches from a cache: inputs augmented on ``device``, and the indices of their images there."""
+
+    def __init__(
+        self,
+        images: ImageCache,
+        augment_batch: Callable[[Tensor, Tensor], Tensor],
+        sampler: Sampler[list[tuple[int, int]]],
+        device: torch.device,
+    ) -> None:
+        self.images, self.augment_batch, self.sampler, self.device = images, augment_batch, sampler, device
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self.sampler:
+            drawn = torch.tensor(batch, dtype=torch.int64).reshape(-1, 2).T.contiguous()
+            there = (drawn.pin_memory() if self.device.type == "cuda" else drawn).to(self.device, non_blocking=True)
+            chosen = there[0] if self.images.is_on(self.device) else drawn[0]
+            yield self.augment_batch(self.images.rows(chosen, self.device), there[1]), there[0]
+
+
 def plain_loader(
     images: Sequence[Any],
     view: Callable[[Any], Tensor],
@@ -45,20 +99,24 @@ def plain_loader(
     batch_size: int,
     workers: int,
     device: torch.device,
-) -> DataLoader[Tensor]:
-    """The images ``rows`` once, in order: batches [B, C, H, W]."""
+) -> Loader[Tensor]:
+    """The images ``rows`` once, in order: batches [B, C, H, W]. Images in a cache are plain views already."""
+    if isinstance(images, ImageCache):
+        return CachedImages(images, rows, batch_size, device)
     dataset = PlainImages(images, view, rows)
     return DataLoader(dataset, batch_size, num_workers=workers, pin_memory=device.type == "cuda")
 
 
 def augmented_loader(
     images: Sequence[Any],
-    view: Callable[[Any, int], Tensor],
+    views: Views,
     sampler: Sampler[list[tuple[int, int]]],
     *,
     workers: int,
     device: torch.device,
-) -> DataLoader[tuple[Tensor, Tensor]]:
+) -> Loader[tuple[Tensor, Tensor]]:
     """The sampler's batches: inputs [B, C, H, W] and the indices [B] of their images."""
-    dataset = AugmentedImages(images, view)
+    if isinstance(images, ImageCache):
+        return CachedBatches(images, views.augment_batch, sampler, device)
+    dataset = AugmentedImages(images, views.augmented)
     return DataLoader(dataset, batch_sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda")

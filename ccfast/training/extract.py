@@ -13,6 +13,7 @@ from ccfast._progress import progress
 from ccfast.data.loader import plain_loader
 from ccfast.models import Encoder
 from ccfast.training.group import ALONE, Group
+from ccfast.training.precision import Precision
 
 
 @torch.no_grad()
@@ -25,17 +26,24 @@ def extract(
     workers: int,
     device: torch.device,
     group: Group = ALONE,
+    precision: Precision | None = None,
     title: str = "extract",
 ) -> Tensor:
     """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder is left in evaluation mode.
 
-    With several processes in ``group`` each takes a slice of the images, and all get all features.
+    With several processes in ``group`` each takes a slice of the images, and all get all features. ``view`` is not
+    applied to images in a cache: they are plain views. ``precision``: float32 without one.
     """
     encoder.eval()
+    precision = precision or Precision()
     rows = range(len(images))[group.slice_of(len(images))]
     loader = plain_loader(images, view, rows, batch_size=batch_size, workers=workers, device=device)
     batches = progress(loader, title, len(loader))
-    own = [encoder(batch.to(device, non_blocking=True)).float() for batch in batches]
+    own = []
+    for batch in batches:
+        # The last batch may be smaller: it passes by torch.compile, which would compile anew for its size.
+        encode = encoder if len(batch) == batch_size else encoder.forward
+        own.append(precision(encode, batch.to(device, non_blocking=True)).float())
     features = group.gather(torch.cat([torch.empty(0, encoder.num_features, device=device), *own]), len(images))
     if not features.isfinite().all():
         raise RunError("the encoder gives features that are not finite: the run has diverged; try a smaller --lr")

@@ -13,6 +13,7 @@ from ccfast._errors import RunError
 from ccfast.models import Encoder, encode_in_groups
 from ccfast.training.config import TrainConfig
 from ccfast.training.group import ALONE, Group
+from ccfast.training.precision import Precision
 
 DIVERGED = "the run has diverged (try a smaller --lr or a larger --temperature)"
 
@@ -43,24 +44,31 @@ def iterate(
     labels: Tensor,
     bn_group: int,
     group: Group = ALONE,
+    precision: Precision | None = None,
 ) -> float:
-    """One pass over ``batches``; ``labels`` [N] are the clusters of all images. Returns the mean loss."""
+    """One pass over ``batches``; ``labels`` [N] are the clusters of all images. Returns the mean loss.
+
+    ``precision``: of the encoder's forward pass; float32 without one.
+    """
     device = labels.device
+    precision = precision or Precision()
+    scaler = precision.scaler
     encoder.train()
     memory.train()
     total, count = torch.zeros((), device=device), 0
     for images, indices in batches.loader:
         targets = group.gather(labels[indices.to(device, non_blocking=True)], batches.size)
-        features = encode_in_groups(encoder, images.to(device, non_blocking=True), bn_group)
+        features = precision(encode_in_groups, encoder, images.to(device, non_blocking=True), bn_group)
         features = group.gather(features, batches.size)
         try:
             loss = memory(features, targets)
         except ValueError as error:  # on the CPU the ops refuse features that are not finite
             raise RunError(f"{DIVERGED}: {error}") from error
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scaler.scale(loss).backward()
         group.sum_gradients(encoder)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         total, count = total + loss.detach(), count + 1
     mean = float(total) / count
     if not torch.isfinite(total):
