@@ -12,7 +12,6 @@ import ccfast
 from ccfast._errors import InputError
 from ccfast.data import load_data
 from ccfast.data.digits import load_digits
-from ccfast.data.drawings import augment
 from ccfast.data.market import GALLERY, QUERY, TRAIN, load_market
 
 PIL_Image = pytest.importorskip("PIL.Image")
@@ -68,22 +67,6 @@ def test_raw_pixels_of_digits_reach_67_map():
     query, gallery = (F.normalize(part.images.flatten(1), dim=1) for part in (data.query, data.gallery))
     ranking = ccfast.evaluate_ranking(2 - 2 * query @ gallery.T, data.query.ids, data.gallery.ids, None, None)
     assert ranking.mAP == pytest.approx(0.6736, abs=1e-3)
-
-
-def test_augmented_digits_depend_on_the_seed_only():
-    image = load_digits().train.images[0]
-    state = torch.get_rng_state()
-    assert torch.equal(augment(image, 5), augment(image, 5))
-    assert not torch.equal(augment(image, 5), augment(image, 6))
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_augmented_digits_stay_near_the_digit():
-    images = load_digits().train.images[:50]
-    augmented = torch.stack([augment(image, seed) for seed, image in enumerate(images)])
-    assert augmented.shape == images.shape
-    near = F.cosine_similarity(augmented.flatten(1), images.flatten(1))
-    assert 0.8 < near.mean() < 0.999
 
 
 def test_market_reads_identities_and_cameras_from_names(market):
