@@ -68,7 +68,7 @@ class TrainConfig(ClusterOptions):
     data_dir: str | None = option("folder of the images (docs/datasets.md shows each data set's)")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, or timm/NAME")
     weights: str = option("starting weights of the backbone: none, imagenet, a torchvision weights name, or a file")
-    init: str | None = option("start from the encoder of this run folder or checkpoint, backbone and all")
+    init: str | None = option("start from the whole encoder of this run folder or checkpoint, instead of --weights")
     pooling: str = option("from feature maps to vectors", choices=("gem", "average"))
     projection: int = option("features after a linear projection; 0: no projection", 0, low=0)
     height: int = option("height of the encoder's input", low=1)

@@ -29,6 +29,7 @@ from ccfast.training.precision import Precision
 from ccfast.training.pseudo_labels import pseudo_labels, require_clusters, warn_of_collapse
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
+from ccfast.training.transfer import init_encoder
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,10 @@ class _Run:
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
         self.records: list[Record] = []
         torch.manual_seed(config.seed)
-        weights = "none" if config.resume else config.weights  # a checkpoint brings its own
-        self.encoder = make_encoder(config, data.channels, weights).to(device)
+        own = config.resume or config.init is not None  # a checkpoint brings its own weights
+        self.encoder = make_encoder(config, data.channels, "none" if own else config.weights).to(device)
+        if config.init is not None and not config.resume:
+            init_encoder(self.encoder, config)
         self.views = data.make_views(self.encoder)
         if config.cache != "none":
             self.data = decoded(data, self.views.plain, place=config.cache, device=device, workers=config.workers)
@@ -209,6 +212,7 @@ def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
         width=config.width,
         weights=weights,
         pooling=config.pooling,
+        projection=config.projection,
         freeze_bn=config.freeze_bn,
     )
 

@@ -26,7 +26,7 @@ def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: tor
     log.info("%s", data)
     log.info(
         "%s, %d-dimensional features, %.2f M parameters, weights %s; device %s; seed %d",
-        config.arch, encoder.num_features, parameters / 1e6, config.weights, device, config.seed,
+        config.arch, encoder.num_features, parameters / 1e6, config.init or config.weights, device, config.seed,
     )  # fmt: skip
 
 

@@ -1,0 +1,39 @@
+"""``--init``: begin with the encoder of another run, trained with labels or without, on this data set or another."""
+
+from __future__ import annotations
+
+import logging
+
+from ccfast._errors import InputError
+from ccfast.models import Encoder
+from ccfast.training.checkpoint import load, load_model
+from ccfast.training.config import TrainConfig, flag
+from ccfast.training.run_folder import checkpoint_file
+
+log = logging.getLogger(__name__)
+
+#: The options that decide which parameters an encoder has.
+ARCHITECTURE = ("arch", "pooling", "projection")
+
+
+def init_encoder(encoder: Encoder, config: TrainConfig) -> None:
+    """Load the encoder of the run folder or checkpoint ``config.init`` into ``encoder``, which ``config`` describes.
+
+    Raises:
+        InputError: no checkpoint of ccfast, or one of another architecture.
+    """
+    assert config.init is not None
+    try:
+        file = checkpoint_file(config.init)
+        content = load(file)
+        differences = [
+            f"{flag(name)} {content['config'][name]} (this run: {getattr(config, name)})"
+            for name in ARCHITECTURE
+            if content["config"].get(name, getattr(config, name)) != getattr(config, name)
+        ]
+        if differences:
+            raise InputError(f"{file} holds another encoder: {', '.join(differences)}; pass the same options")
+        load_model(encoder, content, file)
+    except InputError as error:
+        raise InputError(f"--init: {error}") from error
+    log.info("encoder of %s (%s, epoch %d)", file, content["config"].get("dataset"), content["epoch"])
