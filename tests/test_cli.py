@@ -140,7 +140,7 @@ def test_an_image_that_breaks_during_a_run_is_named_without_a_traceback(capsys, 
         (tmp_path / folder).mkdir()
         for shot in range(9):
             (tmp_path / folder / f"0001_c{shot}_broken.jpg").write_text("")
-    monkeypatch.setattr("ccfast.data.market.leave_out_bad", lambda files, **_: files)
+    monkeypatch.setattr("ccfast.data.parts.leave_out_bad", lambda files, **_: files)
     options = [
         "--dataset",
         "market1501",

@@ -1,8 +1,6 @@
-"""Data sets: scikit-learn's digits, and folders in Market-1501's layout."""
+"""scikit-learn's digits, the table of data sets, and the views of photographs."""
 
 from __future__ import annotations
-
-import logging
 
 import pytest
 import torch
@@ -10,34 +8,12 @@ import torch.nn.functional as F
 
 import ccfast
 from ccfast._errors import InputError
-from ccfast.data import load_data
+from ccfast.data import DATASETS, load_data
 from ccfast.data.digits import load_digits
-from ccfast.data.market import GALLERY, QUERY, TRAIN, load_market
 
 PIL_Image = pytest.importorskip("PIL.Image")
 
-NAMES = {
-    TRAIN: ["0002_c1s1_000451_03.jpg", "0002_c2s1_000452_03.jpg", "0007_c3s3_000453_01.png", "-1_c1s1_000454_01.jpg"],
-    QUERY: ["0001_c1s1_000001_00.jpg", "0003_c2s1_000002_00.jpg"],
-    GALLERY: ["0000_c1s1_000003_00.jpg", "-1_c1s1_000004_00.jpg", "0001_c2s1_000005_00.jpg", "0003_c6s1_000006_00.jpg"],
-}
-
-
-def write_image(path, shade=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL_Image.new("RGB", (8, 16), (shade % 256, 100, 30)).save(path)
-
-
-def write_market(root, names=NAMES):
-    for folder, files in names.items():
-        for shade, name in enumerate(files):
-            write_image(root / folder / name, 40 * shade)
-    return root
-
-
-@pytest.fixture
-def market(tmp_path):
-    return write_market(tmp_path / "data")
+from image_trees import MARKET, FakeEncoder, write_tree  # noqa: E402
 
 
 def test_digits_are_split_into_thirds_that_share_no_image():
@@ -69,133 +45,29 @@ def test_raw_pixels_of_digits_reach_67_map():
     assert ranking.mAP == pytest.approx(0.6736, abs=1e-3)
 
 
-def test_market_reads_identities_and_cameras_from_names(market):
-    data = load_market(market)
-    assert data.train.ids.tolist() == [2, 2, 7]
-    assert data.train.cams.tolist() == [1, 2, 3]
-    assert data.query.ids.tolist() == [1, 3]
-    assert data.query.cams.tolist() == [1, 2]
+def test_every_data_set_with_a_recipe_is_known():
+    from ccfast.training.recipes import RECIPES
+
+    assert set(DATASETS) == set(RECIPES)
 
 
-def test_market_drops_junk_and_keeps_background_in_the_gallery(market):
-    assert load_market(market).gallery.ids.tolist() == [0, 1, 3]
+def test_an_unknown_data_set_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"--dataset: expected one of digits, market1501, .*, got 'cifar'"):
+        load_data("cifar", "x")
 
 
-def test_market_decodes_to_rgb(market):
-    image = load_market(market).train.images[1]
-    assert image.mode == "RGB"
-    assert image.size == (8, 16)
-
-
-@pytest.mark.parametrize("below", ["", "Market-1501-v15.09.15", "zip/Market-1501-v15.09.15"])
-def test_market_is_found_directly_or_nested(tmp_path, below):
-    write_market(tmp_path / below)
-    assert len(load_data("market1501", tmp_path).train) == 3
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"no such folder.*nowhere"):
-        load_market(tmp_path / "nowhere")
-
-
-def test_another_layout_is_told_what_was_found_and_what_is_expected(tmp_path):
-    write_image(tmp_path / "images" / "cat.jpg")
-    (tmp_path / "labels.csv").write_text("")
-    with pytest.raises(InputError, match=r"holds images/, labels.csv; expected .*bounding_box_train/"):
-        load_market(tmp_path)
-
-
-def test_an_empty_folder_is_told_so(tmp_path):
-    with pytest.raises(InputError, match="holds nothing"):
-        load_market(tmp_path)
-    (tmp_path / TRAIN).mkdir()
-    with pytest.raises(InputError, match=r"bounding_box_train: no images"):
-        load_market(tmp_path)
-
-
-def test_two_data_sets_are_not_guessed_between(tmp_path):
-    write_market(tmp_path / "one")
-    write_market(tmp_path / "two")
-    with pytest.raises(InputError, match=r"several data sets .*one.*two"):
-        load_market(tmp_path)
-
-
-def test_other_names_are_refused_with_an_example(market):
-    write_image(market / TRAIN / "holiday.jpg")
-    with pytest.raises(InputError, match=r"a name like holiday.jpg; expected"):
-        load_market(market)
-
-
-def test_query_without_gallery_is_refused(tmp_path):
-    write_market(tmp_path, {name: files for name, files in NAMES.items() if name != GALLERY})
-    with pytest.raises(InputError, match="bounding_box_test/ is missing"):
-        load_market(tmp_path)
-
-
-def test_query_and_gallery_may_both_be_missing(tmp_path):
-    write_market(tmp_path, {TRAIN: NAMES[TRAIN]})
-    data = load_market(tmp_path)
-    assert data.query is None
-    assert data.gallery is None
-
-
-def test_names_without_cameras_give_no_cameras(tmp_path):
-    write_market(tmp_path, {TRAIN: ["0001_a.jpg"], QUERY: ["0001_b.jpg"], GALLERY: ["0001_c.jpg", "0002_d.jpg"]})
-    data = load_market(tmp_path)
-    assert data.train.cams is None
-    assert data.gallery.cams is None
-    assert data.gallery.ids.tolist() == [1, 2]
-
-
-def test_cameras_in_some_names_only_are_refused(market):
-    write_image(market / TRAIN / "0009_x.jpg")
-    with pytest.raises(InputError, match=r"0009_x.jpg: has no camera"):
-        load_market(market)
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
+def test_every_other_data_set_needs_a_folder_that_is_there(name, tmp_path):
+    with pytest.raises(InputError, match=f"--data-dir: expected the folder of {name}, got none"):
+        load_data(name)
+    with pytest.raises(InputError, match=r"--data-dir: no such folder.*nowhere"):
+        load_data(name, tmp_path / "nowhere")
 
 
 @pytest.fixture
-def broken(market):
-    """A data set with a truncated image and one that is none."""
-    path = market / TRAIN / NAMES[TRAIN][0]
-    PIL_Image.effect_noise((64, 64), 50).convert("RGB").save(path)
-    path.write_bytes(path.read_bytes()[:-400])
-    (market / GALLERY / NAMES[GALLERY][2]).write_text("not an image")
-    return market
-
-
-def test_bad_images_are_refused_by_name(broken):
-    with pytest.raises(InputError, match="2 image") as error:
-        load_market(broken)
-    assert NAMES[TRAIN][0] in str(error.value)
-    assert NAMES[GALLERY][2] in str(error.value)
-    assert "--bad-images skip" in str(error.value)
-
-
-def test_bad_images_are_left_out_with_a_warning(broken, caplog):
-    with caplog.at_level(logging.WARNING, logger="ccfast"):
-        data = load_market(broken, bad_images="skip")
-    assert data.train.ids.tolist() == [2, 7]
-    assert data.gallery.ids.tolist() == [0, 3]
-    assert NAMES[TRAIN][0] in caplog.text
-
-
-def test_a_folder_of_bad_images_only_is_refused(tmp_path):
-    write_market(tmp_path, {TRAIN: ["0001_c1_a.jpg"]})
-    (tmp_path / TRAIN / "0001_c1_a.jpg").write_text("")
-    with pytest.raises(InputError, match="no image that can be read"):
-        load_market(tmp_path, bad_images="skip")
-
-
-class FakeEncoder:
-    height, width = 24, 12
-    input_mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
-    input_std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-
-
-@pytest.fixture
-def views(market):
+def views(tmp_path):
     pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
-    return load_market(market).make_views(FakeEncoder())
+    return load_data("market1501", write_tree(tmp_path, MARKET)).make_views(FakeEncoder())
 
 
 def noise(seed):
@@ -223,8 +95,8 @@ def test_about_half_of_the_augmented_views_are_erased(views):
     assert 0.35 < sum(erased) / 200 < 0.65
 
 
-def test_image_folders_without_torchvision_are_told_what_is_missing(market, monkeypatch):
-    data = load_market(market)
+def test_image_folders_without_torchvision_are_told_what_is_missing(tmp_path, monkeypatch):
+    data = load_data("market1501", write_tree(tmp_path, MARKET))
     monkeypatch.setitem(__import__("sys").modules, "torchvision.transforms.v2", None)
     with pytest.raises(InputError, match="needs torchvision"):
         data.make_views(FakeEncoder())

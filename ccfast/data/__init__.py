@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ccfast._errors import InputError
+from ccfast.data.digits import load_digits
+from ccfast.data.image_folder import load_image_folder
+from ccfast.data.ltcc import load_ltcc
+from ccfast.data.market import LAYOUTS
+from ccfast.data.msmt17 import load_msmt17
+from ccfast.data.omniglot import load_omniglot
 from ccfast.data.protocol import Comparison, Protocol
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.sampler import ClusterSampler
+from ccfast.data.sysumm01 import load_sysumm01
+from ccfast.data.three_folders import load_three_folders
 
-__all__ = ["ClusterSampler", "Comparison", "Part", "Protocol", "ReIDData", "load_data"]
+__all__ = ["DATASETS", "ClusterSampler", "Comparison", "Part", "Protocol", "ReIDData", "load_data"]
+
+#: How each data set that lies in a folder is read.
+LOADERS: dict[str, Callable[..., ReIDData]] = {
+    **{layout.name: partial(load_three_folders, layout) for layout in LAYOUTS},
+    "msmt17": load_msmt17,
+    "sysumm01": load_sysumm01,
+    "ltcc": load_ltcc,
+    "omniglot": load_omniglot,
+    "folder": load_image_folder,
+}
+
+#: The data sets that :func:`load_data` knows.
+DATASETS = ("digits", *LOADERS)
 
 
-def load_data(name: str, data_dir: str | None = None, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """The data set ``name``; ``data_dir`` for those that are folders of images."""
+def load_data(
+    name: str, data_dir: str | Path | None = None, *, bad_images: str = "refuse", workers: int = 0
+) -> ReIDData:
+    """The data set ``name`` of :data:`DATASETS`.
+
+    Args:
+        data_dir: the folder that holds it (for omniglot, also an .npz file); not needed for digits.
+        bad_images: "refuse" image files that cannot be read, or "skip" them with a warning.
+        workers: threads that look for them.
+
+    Raises:
+        InputError: an unknown name, no such folder, another layout, images that cannot be read.
+    """
     if name == "digits":
-        from ccfast.data.digits import load_digits
-
         return load_digits()
-    from ccfast.data.market import load_market
-
-    return load_market(data_dir, bad_images=bad_images, workers=workers)
+    if name not in LOADERS:
+        raise InputError(f"--dataset: expected one of {', '.join(DATASETS)}, got {name!r}")
+    if data_dir is None:
+        raise InputError(f"--data-dir: expected the folder of {name}, got none")
+    return LOADERS[name](data_dir, bad_images=bad_images, workers=workers)

@@ -13,6 +13,9 @@ from ccfast._progress import progress
 
 log = logging.getLogger(__name__)
 
+#: Files that count as images.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
 #: How many bad images a message names.
 NAMED = 5
 
@@ -28,6 +31,17 @@ class ImageFiles(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return decode(self.paths[index])
+
+
+def list_images(folder: Path, *, below: bool = False) -> list[Path]:
+    """The images in ``folder`` (``below``: and in its sub-folders) in the order of their names, but hidden ones."""
+    paths = sorted(folder.rglob("*") if below else folder.iterdir())
+    return [
+        path
+        for path in paths
+        if path.suffix.lower() in EXTENSIONS
+        and not any(name.startswith(".") for name in path.relative_to(folder).parts)
+    ]
 
 
 def decode(path: str | Path) -> Any:

@@ -1,0 +1,113 @@
+"""Omniglot (Lake et al., Science 2015): characters by hand. A character is an identity, who drew it a camera."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ccfast._errors import InputError
+from ccfast.data.drawings import drawing_views
+from ccfast.data.folders import find_root
+from ccfast.data.image_files import decode, leave_out_bad, list_images
+from ccfast.data.reid_data import Part, ReIDData
+
+#: The folder of the 30 alphabets that the authors learn from.
+BACKGROUND = "images_background"
+
+#: Height and width that the images of a folder are read with; their own is 105.
+SIZE = 64
+
+#: Which alphabets, in their order, are held out: every third, so ten of the 30, with 316 characters.
+HELD_OUT = slice(2, None, 3)
+
+#: How many of the drawers of a held-out character are queries: the first ones.
+QUERY_DRAWERS = 2
+
+ARRAYS = ("images", "identity", "drawer", "alphabet")
+EXPECTED = (
+    f"expected an .npz file with the arrays {', '.join(ARRAYS)}, or a folder with {BACKGROUND}/ALPHABET/CHARACTER/ "
+    "and images such as 0709_01.png"
+)
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """``N`` drawings: ``images`` [N, H, W] uint8, ink 0 on white; the others [N] integers."""
+
+    images: np.ndarray
+    identity: np.ndarray
+    drawer: np.ndarray
+    alphabet: np.ndarray
+
+
+def load_omniglot(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
+    """Two thirds of the alphabets to learn from; of the others two drawers are the query, the rest is the gallery."""
+    path = Path(data_dir)
+    drawings = _from_npz(path) if path.is_file() else _from_folder(path, bad_images, workers)
+    alphabets = np.unique(drawings.alphabet)
+    held_out = np.isin(drawings.alphabet, alphabets[HELD_OUT])
+    if not held_out.any():
+        raise InputError(f"{path}: expected at least {HELD_OUT.start + 1} alphabets, got {len(alphabets)}")
+    query = held_out & np.isin(drawings.drawer, np.unique(drawings.drawer[held_out])[:QUERY_DRAWERS])
+    if not (held_out & ~query).any():
+        raise InputError(f"{path}: expected more than {QUERY_DRAWERS} drawers, or the gallery is empty")
+    return ReIDData(
+        "omniglot",
+        _part(drawings, ~held_out),
+        _part(drawings, query),
+        _part(drawings, held_out & ~query),
+        channels=1,
+        make_views=drawing_views,
+    )
+
+
+def _part(drawings: Drawings, rows: np.ndarray) -> Part:
+    """The drawings ``rows`` with ink bright on a dark ground, [N, 1, H, W] uint8."""
+    ids, drawers = (torch.from_numpy(column[rows].astype(np.int64)) for column in (drawings.identity, drawings.drawer))
+    return Part(torch.from_numpy(255 - drawings.images[rows])[:, None], ids, drawers)
+
+
+def _from_npz(path: Path) -> Drawings:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            drawings = Drawings(*(file[name] for name in ARRAYS))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"--data-dir: {path}: {error}; {EXPECTED}") from error
+    if drawings.images.dtype != np.uint8 or drawings.images.ndim != 3 or not len(drawings.images):
+        raise InputError(
+            f"{path}: images: expected uint8 [N, H, W], got {drawings.images.dtype} {drawings.images.shape}"
+        )
+    for name in ARRAYS[1:]:
+        column = getattr(drawings, name)
+        if column.shape != drawings.images.shape[:1] or column.dtype.kind not in "iu":
+            raise InputError(
+                f"{path}: {name}: expected {len(drawings.images)} integers, got {column.dtype} {column.shape}"
+            )
+    return drawings
+
+
+def _from_folder(path: Path, bad_images: str, workers: int) -> Drawings:
+    """Alphabets and characters are numbered in the order of their names."""
+    root = find_root(path, lambda folder: (folder / BACKGROUND).is_dir(), EXPECTED) / BACKGROUND
+    found = [file for file in list_images(root, below=True) if len(file.relative_to(root).parts) == 3]
+    files = leave_out_bad({BACKGROUND: found}, skip=bad_images == "skip", workers=workers)[BACKGROUND]
+    if not files:
+        raise InputError(f"{root}: no images; {EXPECTED}")
+    try:
+        drawer = [int(file.stem.split("_")[1]) for file in files]
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{root}: a name without a drawer's number ({error}); {EXPECTED}") from error
+    images = np.stack([_read(file) for file in files])
+    identity = np.unique([str(file.parent) for file in files], return_inverse=True)[1]
+    alphabet = np.unique([str(file.parent.parent) for file in files], return_inverse=True)[1]
+    return Drawings(images, identity, np.array(drawer), alphabet)
+
+
+def _read(file: Path) -> np.ndarray:
+    from PIL.Image import Resampling
+
+    return np.asarray(decode(file).convert("L").resize((SIZE, SIZE), Resampling.BILINEAR))

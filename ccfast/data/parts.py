@@ -1,0 +1,78 @@
+"""From lists of image files to a data set's parts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ccfast._errors import InputError
+from ccfast.data.image_files import ImageFiles, leave_out_bad
+from ccfast.data.reid_data import Part
+
+log = logging.getLogger(__name__)
+
+TRAIN, QUERY, GALLERY = "train", "query", "gallery"
+
+
+class Label(NamedTuple):
+    """What is known of one image; None where nothing is."""
+
+    id: int | None
+    cam: int | None = None
+    clothes: int | None = None
+
+
+def read_parts(
+    files: dict[str, list[Path]], label: Callable[[Path], Label], *, bad_images: str, workers: int
+) -> dict[str, Part]:
+    """Parts of the images in ``files`` (``train``, and ``query`` and ``gallery`` where there are any).
+
+    Args:
+        label: of each path what is known of the image.
+        bad_images: "refuse" those that cannot be read, or "skip" them.
+        workers: threads that look for them.
+    """
+    kept = leave_out_bad(files, skip=bad_images == "skip", workers=workers)
+    for name, paths in kept.items():
+        if not paths:
+            raise InputError(f"{files[name][0].parent if files[name] else name}: no image that can be read")
+    parts = {name: _part(paths, [label(path) for path in paths]) for name, paths in kept.items()}
+    if QUERY in parts and (parts[QUERY].cams is None) != (parts[GALLERY].cams is None):
+        folders = f"{kept[QUERY][0].parent} and {kept[GALLERY][0].parent}"
+        raise InputError(f"{folders}: cameras (_cN in the names) in one of them only")
+    return parts
+
+
+def _part(paths: list[Path], labels: list[Label]) -> Part:
+    ids, cams, clothes = zip(*labels, strict=True)
+    columns = (
+        _column(paths, values, what) for values, what in ((ids, "identity"), (cams, "camera"), (clothes, "clothes"))
+    )
+    return Part(ImageFiles(paths), *columns)
+
+
+def _column(paths: list[Path], values: Sequence[int | None], what: str) -> Tensor | None:
+    known = [value for value in values if value is not None]
+    if known and len(known) < len(values):
+        raise InputError(f"{paths[values.index(None)]}: has no {what} in its name while others in its folder have")
+    return torch.tensor(known, dtype=torch.int64) if known else None
+
+
+def check_counts(name: str, files: dict[str, list[Path]], published: dict[str, int]) -> None:
+    """One warning where there are more or fewer images than the data set was published with."""
+    counts = {part: len(paths) for part, paths in files.items()}
+    if counts != {part: published[part] for part in counts}:
+        log.warning(
+            "%s: %s images; the published data set has %s. If these are your own images in its layout, all is well; "
+            "otherwise the copy is incomplete or altered.",
+            name, _listed(counts), _listed(published),
+        )  # fmt: skip
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {part}" for part, count in counts.items())
