@@ -1,0 +1,29 @@
+"""``ccfast bench-train``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "how fast a training run's steps are"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ``ccfast train``, and how much to measure."""
+    from ccfast.commands import train
+
+    train.add_options(parser)
+    parser.description = "Measure a run's steps with its own data and options: nothing is learnt or written."
+    parser.add_argument("--steps", type=int, help="steps of every pass that is timed (default: 20)")
+    parser.add_argument("--output", metavar="FILE.json", help="write the numbers to a file too")
+
+
+def run(options: dict[str, Any]) -> None:
+    """Measure."""
+    from ccfast.training.allocator import keep_freed_memory
+    from ccfast.training.bench_train import bench_train
+    from ccfast.training.config_file import config_from_options
+
+    keep_freed_memory()
+    measure = {name: options.pop(name) for name in ("steps", "output") if name in options}
+    bench_train(config_from_options(options), **measure)

@@ -1,0 +1,229 @@
+"""``ccfast bench-train``: how fast a run's steps are, on its own data and with its own options."""
+
+from __future__ import annotations
+
+import json
+import logging
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ccfast._errors import InputError
+from ccfast.data import ClusterSampler, ReIDData, load_data
+from ccfast.data.cache import ImageCache, decoded
+from ccfast.data.loader import augmented_loader
+from ccfast.training import bench_report
+from ccfast.training.bench_report import Report, Row
+from ccfast.training.config import TrainConfig
+from ccfast.training.device import choose_device
+from ccfast.training.extract import extract
+from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.loop import make_encoder, new_state
+from ccfast.training.precision import Precision
+from ccfast.training.pseudo_labels import pseudo_labels, require_clusters
+from ccfast.training.stopwatch import Stopwatch
+from ccfast.training.transfer import init_encoder
+
+log = logging.getLogger(__name__)
+
+#: Everything is measured this often, in turns, so that what else the machine does hits all alike.
+ROUNDS = 5
+#: Steps of a pass before the clock starts: worker processes start, cuDNN chooses, torch.compile compiles.
+WARM_UP = 2
+
+
+def bench_train(config: TrainConfig, steps: int = 20, output: str | None = None) -> Report:
+    """Measure passes of ``steps`` steps, print a table, and write it to ``output`` (JSON) where that is given.
+
+    Nothing is learnt (the rate is 0) and nothing goes to a run folder. ``--cache none`` counts as ``ram`` in the cached
+    rows.
+
+    Raises:
+        InputError: wrong options or data.
+        RunError: the features of the encoder as it is give no clusters to train with.
+    """
+    if steps < 1:
+        raise InputError(f"--steps: expected at least 1, got {steps}")
+    device = choose_device(config.device)
+    data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+    report = _Bench(config, data, device, steps).report()
+    log.info("%s", report)
+    if output is not None:
+        Path(output).write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+class _Bench:
+    """A run in its first epoch: encoder, images, pseudo-labels, memory."""
+
+    def __init__(self, config: TrainConfig, data: ReIDData, device: torch.device, steps: int) -> None:
+        self.config, self.device, self.steps = config, device, steps
+        torch.manual_seed(config.seed)
+        self.encoder = make_encoder(config, data.channels, "none" if config.init else config.weights).to(device)
+        if config.init is not None:
+            init_encoder(self.encoder, config)
+        self.optimizer = new_state(self.encoder, config).optimizer
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = 0.0
+        self.views = data.make_views(self.encoder)
+        if config.compile:
+            self.encoder.compile()
+        self.files, self.cams = data.train.images, data.train.cams
+        self.cached = self._decoded(data)
+        self.once = Stopwatch(device)
+        self._first_epoch()
+
+    def _decoded(self, data: ReIDData) -> ImageCache:
+        train = ReIDData(data.name, data.train, None, None, data.channels, data.make_views)
+        place = "ram" if self.config.cache == "none" else self.config.cache
+        kept = decoded(train, self.views.plain, place=place, device=self.device, workers=self.config.workers)
+        return kept.train.images  # type: ignore[return-value]
+
+    def _first_epoch(self) -> None:
+        features = self._features(self.cached)
+        found = pseudo_labels(features, self.config, self.once)
+        require_clusters(found, features, self.config, None)
+        with self.once("memory of clusters"):
+            self.memory = new_memory(features, found.labels, self.config)
+        self.labels = found.labels
+        sampler = self._sampler()
+        self.size = sampler.batch_size
+        rows = torch.tensor([index for index, _ in next(iter(sampler))], device=self.device)
+        self.some_features, self.some_labels = features[rows], self.labels[rows]
+
+    def report(self) -> Report:
+        """Measure everything in turns."""
+        measured: dict[str, tuple[int, Callable[[], float]]] = {
+            bench_report.ALONE: (self.size, self._encoder_alone),
+            bench_report.CACHED: (self.size, lambda: self._training(self.cached)),
+            bench_report.LOADED: (self.size, lambda: self._training(self.files)),
+            bench_report.METHOD: (self.size, self._method_alone),
+            bench_report.EXTRACT_CACHED: (self.config.batch_size, lambda: self._extraction(self.cached)),
+            bench_report.EXTRACT_LOADED: (self.config.batch_size, lambda: self._extraction(self.files)),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in measured}
+        for _ in range(ROUNDS):
+            for name, (_, measure) in measured.items():
+                seconds[name].append(measure())
+        rows = {name: Row(name, size, statistics.median(seconds[name])) for name, (size, _) in measured.items()}
+        return Report(rows, self._epoch(rows), self.config.iters)
+
+    def _epoch(self, rows: dict[str, Row]) -> dict[str, float]:
+        """Seconds of an epoch's stages: the clusters as timed once, the rest from the medians."""
+        step, method = rows[bench_report.CACHED].seconds, rows[bench_report.METHOD].seconds
+        return {
+            "extract": len(self.cached) / rows[bench_report.EXTRACT_CACHED].images_per_second,
+            **self.once.seconds,
+            "encoder and data": self.config.iters * max(step - method, 0.0),
+            "loss and memory update": self.config.iters * method,
+        }
+
+    def _sampler(self) -> ClusterSampler:
+        """The batches of a pass: the same in every pass."""
+        return ClusterSampler(
+            self.labels,
+            self.cams,
+            num_clusters=self.config.clusters_per_batch,
+            num_instances=self.config.num_instances,
+            iters=self.steps + WARM_UP,
+            generator=torch.Generator().manual_seed(self.config.seed),
+        )
+
+    def _training(self, images: Sequence[Any]) -> float:
+        """Seconds of a step as a run does it: batch, augmentation, encoder, loss, memory, optimiser."""
+        workers = self.config.workers
+        loader = augmented_loader(images, self.views, self._sampler(), workers=workers, device=self.device)
+        return self._step_of(loader, self.memory)
+
+    def _encoder_alone(self) -> float:
+        """Seconds of a step whose images are on the device already, and whose loss costs nothing."""
+        view = self.views.plain(self.files[0])
+        pixels = torch.randint(0, 256, (self.size, *view.shape), dtype=torch.uint8, device=self.device)
+        inputs = pixels if view.dtype == torch.uint8 else pixels.to(view.dtype) / 255
+        batch = inputs, torch.zeros(self.size, dtype=torch.int64, device=self.device)
+        return self._step_of([batch] * (self.steps + WARM_UP), _Sum())
+
+    def _step_of(self, loader: Iterable[tuple[Tensor, Tensor]], memory: nn.Module) -> float:
+        clock = _Clock(loader, self.device)
+        batches = Batches(clock, self.size)
+        bn_group, precision = self.config.bn_group, Precision(self.config.amp, self.device)
+        iterate(self.encoder, memory, self.optimizer, batches, self.labels, bn_group, precision=precision)
+        return clock.seconds / self.steps
+
+    def _method_alone(self) -> float:
+        """Seconds of a step's loss, its gradient to the features, and the memory update."""
+        self.memory.train()
+        for _ in (clock := _Clock([None] * (self.steps + WARM_UP), self.device)):
+            self.memory(self.some_features.requires_grad_(), self.some_labels).backward()
+        return clock.seconds / self.steps
+
+    def _extraction(self, images: Sequence[Any]) -> float:
+        """Seconds of a batch of an extraction, its start and its end included."""
+        some = _first(images, self.steps * self.config.batch_size)
+        watch = Stopwatch(self.device)
+        with watch("extract"):
+            self._features(some)
+        return watch.seconds["extract"] * self.config.batch_size / len(some)
+
+    def _features(self, images: Sequence[Any]) -> Tensor:
+        return extract(
+            self.encoder,
+            images,
+            self.views.plain,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+            device=self.device,
+            precision=Precision(self.config.amp, self.device),
+        )
+
+
+class _Sum(nn.Module):
+    """In the place of the memory: a loss that costs nothing."""
+
+    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
+        return features.sum()
+
+
+class _Clock:
+    """``items``, and the seconds from the end of the warm-up, the next item not fetched yet, until all are used up."""
+
+    def __init__(self, items: Iterable[Any], device: torch.device) -> None:
+        self.items, self.device = items, device
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[Any]:
+        start = 0.0
+        for count, item in enumerate(self.items):
+            yield item
+            if count == WARM_UP - 1:
+                start = self._now()
+        self.seconds = self._now() - start
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class _First(Sequence[Any]):
+    """The first ``count`` of ``items``, none of them read yet."""
+
+    def __init__(self, items: Sequence[Any], count: int) -> None:
+        self.items, self.count = items, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+
+def _first(images: Sequence[Any], count: int) -> Sequence[Any]:
+    if len(images) <= count:
+        return images
+    return ImageCache(images.pixels[:count]) if isinstance(images, ImageCache) else _First(images, count)
