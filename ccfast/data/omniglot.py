@@ -74,9 +74,12 @@ def _part(drawings: Drawings, rows: np.ndarray) -> Part:
 def _from_npz(path: Path) -> Drawings:
     try:
         with np.load(path, allow_pickle=False) as file:
-            drawings = Drawings(*(file[name] for name in ARRAYS))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            arrays = {name: file[name] for name in ARRAYS if name in file}
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"--data-dir: {path}: {error}; {EXPECTED}") from error
+    if missing := [name for name in ARRAYS if name not in arrays]:
+        raise InputError(f"--data-dir: {path}: holds no {', '.join(missing)}; {EXPECTED}")
+    drawings = Drawings(**arrays)
     if drawings.images.dtype != np.uint8 or drawings.images.ndim != 3 or not len(drawings.images):
         raise InputError(
             f"{path}: images: expected uint8 [N, H, W], got {drawings.images.dtype} {drawings.images.shape}"

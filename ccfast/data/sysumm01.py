@@ -20,9 +20,6 @@ VISIBLE, INFRARED = (1, 2, 4, 5), (3, 6)
 #: Visible cameras in rooms.
 INDOOR = (1, 2)
 
-#: Camera 3 stands where camera 2 does: its queries are not searched for there.
-SAME_PLACE = {3: 2}
-
 TRIALS = 10
 
 ID_LISTS = ("exp/train_id.txt", "exp/val_id.txt", "exp/test_id.txt")
@@ -78,9 +75,10 @@ def _single_shot(query: Part, gallery: Part, cameras: tuple[int, ...]) -> Protoc
     for trial in range(TRIALS):
         draw = random.Random(trial)
         rows = torch.tensor([draw.choice(shots[shot]) for shot in sorted(shots)], dtype=torch.int64)
+        searched = {3: rows[gallery.cams[rows] != 2], 6: rows}  # camera 2 stands where camera 3 does
         trials.append(
             tuple(
-                Comparison((query.cams == camera).nonzero()[:, 0], rows[gallery.cams[rows] != SAME_PLACE.get(camera)])
+                Comparison((query.cams == camera).nonzero()[:, 0], searched[camera])
                 for camera in INFRARED
                 if (query.cams == camera).any()
             )

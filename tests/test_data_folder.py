@@ -1,0 +1,103 @@
+"""Any folder of images: flat, nested, by identity, with and without query and gallery."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ccfast._errors import InputError
+from ccfast.data import load_data
+from ccfast.training.evaluate import agreement
+
+pytest.importorskip("PIL.Image")
+
+from image_trees import MARKET, write_image, write_tree
+
+BY_IDENTITY = {"train/anna": ["1.jpg", "2.png"], "train/ben/2023": ["1.jpg"], "train/ben/2024": ["1.jpeg"]}
+TO_MEASURE = {"query/cleo": ["1.jpg"], "query/dan": ["1.jpg"], "gallery/cleo": ["2.jpg"], "gallery/dan": ["2.jpg"]}
+
+
+def names_of(part):
+    return [path.rsplit("/", 1)[1] for path in part.images.paths]
+
+
+def test_a_flat_folder_has_unknown_identities(tmp_path):
+    write_tree(tmp_path, {"": ["b.jpg", "a.png", "c.webp"]})
+    (tmp_path / "notes.txt").write_text("")
+    data = load_data("folder", tmp_path)
+    assert names_of(data.train) == ["a.png", "b.jpg", "c.webp"]
+    assert data.train.ids is None
+    assert data.train.cams is None
+    assert (data.query, data.gallery, data.protocols) == (None, None, {})
+
+
+def test_without_identities_clusters_agree_with_nothing(tmp_path):
+    import torch
+
+    data = load_data("folder", write_tree(tmp_path, {"": ["a.jpg", "b.jpg"]}))
+    assert agreement(torch.tensor([0, 0]), data.train.ids) == {}
+
+
+def test_the_first_sub_folder_is_the_identity(tmp_path):
+    tree = {name.removeprefix("train/"): files for name, files in BY_IDENTITY.items()}
+    data = load_data("folder", write_tree(tmp_path, tree))
+    assert data.train.ids.tolist() == [0, 0, 1, 1]
+    assert data.query is None
+
+
+def test_images_beside_sub_folders_leave_identities_unknown(tmp_path):
+    write_image(write_tree(tmp_path, BY_IDENTITY) / "train" / "someone.jpg")
+    data = load_data("folder", tmp_path)
+    assert data.train.ids is None
+    assert len(data.train) == 5
+
+
+def test_query_and_gallery_share_their_identities(tmp_path):
+    data = load_data("folder", write_tree(tmp_path, BY_IDENTITY | TO_MEASURE))
+    assert data.train.ids.tolist() == [0, 0, 1, 1]
+    assert data.query.ids.tolist() == data.gallery.ids.tolist() == [2, 3]
+    assert data.gallery.cams is None
+    assert list(data.protocols) == ["market1501"]
+
+
+def test_training_images_need_no_identities_beside_query_and_gallery(tmp_path):
+    data = load_data("folder", write_tree(tmp_path, {"train": ["1.jpg", "2.jpg"]} | TO_MEASURE))
+    assert data.train.ids is None
+    assert data.query.ids.tolist() == data.gallery.ids.tolist() == [0, 1]
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path):
+    write_tree(tmp_path, {"train": ["1.jpg", "._1.jpg"], "train/.cache": ["2.jpg"]})
+    assert names_of(load_data("folder", tmp_path).train) == ["1.jpg"]
+
+
+def test_numbers_of_images_are_nobodys_business(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, logger="ccfast"):
+        load_data("folder", write_tree(tmp_path, BY_IDENTITY | TO_MEASURE))
+    assert not caplog.records
+
+
+def test_bad_images_are_refused_or_left_out(tmp_path):
+    (write_tree(tmp_path, BY_IDENTITY) / "train" / "anna" / "1.jpg").write_text("")
+    with pytest.raises(InputError, match=r"1 image.* cannot be read"):
+        load_data("folder", tmp_path)
+    assert load_data("folder", tmp_path, bad_images="skip").train.ids.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({}, "holds nothing; expected images"),
+        (
+            {"train": [], "query/a": ["1.jpg"], "gallery/a": ["1.jpg"]},
+            r"expected train/, or train/, query/ and gallery/",
+        ),
+        ({"train": ["1.jpg"], "query/a": ["1.jpg"]}, r"holds train/, query/; expected train/, or train/, query/ and"),
+        ({"train": ["1.jpg"], "query": ["1.jpg"], "gallery/a": ["1.jpg"]}, r"query: expected a sub-folder for each"),
+        (MARKET, "holds bounding_box_train/; try --dataset market1501"),
+    ],
+)
+def test_other_layouts_are_refused(tmp_path, tree, message):
+    with pytest.raises(InputError, match=message):
+        load_data("folder", write_tree(tmp_path, tree))
