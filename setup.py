@@ -194,6 +194,7 @@ def dependencies(torch) -> list[str]:
 EXTRAS = {
     "infomap": ["infomap>=2"],
     "timm": ["timm"],
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "plot": ["matplotlib"],
     "bench": ["pytest", "pytest-benchmark", "matplotlib"],
     "test": ["pytest", "hypothesis", "pytest-benchmark", "infomap>=2"],
@@ -201,7 +202,8 @@ EXTRAS = {
     "cuda13": ["cupy-cuda13x"],
     "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
 }
-EXTRAS["all"] = sorted({need for extra in ("infomap", "timm", "plot", "bench", "test") for need in EXTRAS[extra]})
+IN_ALL = ("infomap", "timm", "onnx", "plot", "bench", "test")
+EXTRAS["all"] = sorted({need for extra in IN_ALL for need in EXTRAS[extra]})
 
 
 def build(torch) -> dict:

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from ccfast._errors import InputError, RunError
 
-COMMANDS = ("train", "evaluate", "cluster", "info", "bench-train")
+COMMANDS = ("train", "evaluate", "extract", "export", "cluster", "info", "bench-train")
 
 #: Failures of the machine, by what torch says of them.
 ADVICE = {

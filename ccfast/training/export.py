@@ -1,0 +1,128 @@
+"""``ccfast export``: a trained encoder as a file that runs without ccfast, by torch.export or in ONNX."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ccfast._errors import InputError, RunError
+from ccfast._optional import import_optional
+from ccfast.models import Encoder
+from ccfast.training.trained import load_trained
+
+log = logging.getLogger(__name__)
+
+#: Largest difference from the encoder's own features, whose norm is 1, with which a file is kept.
+TOLERANCE = 1e-4
+
+Run = Callable[[Tensor], Tensor]
+
+
+def export_encoder(path: str, output: str, batch: int | None = None) -> float | None:
+    """Write the encoder of a run or checkpoint to ``output``: .pt2 (``torch.export.load``) or .onnx.
+
+    It takes uint8 images [B, channels, height, width], as the encoder does, and gives features [B, D] of unit norm.
+
+    Args:
+        batch: the only B that the file takes; None: any.
+
+    Returns:
+        The largest difference from the encoder's features on random images; None where it could not be measured because
+        onnxruntime is not installed.
+
+    Raises:
+        InputError: another ending, a package that is missing, a folder that cannot be written to.
+        RunError: the file's features are not the encoder's; the file is not kept.
+    """
+    target = Path(output)
+    write = _WRITERS.get(target.suffix)
+    if write is None:
+        raise InputError(f"--output: expected a file that ends in {' or '.join(_WRITERS)}, got {output}")
+    if not target.parent.is_dir():
+        raise InputError(f"--output: no such folder: {target.parent}")
+    if target.suffix == ".onnx":
+        for package in ("onnx", "onnxscript"):
+            import_optional(package, "--output FILE.onnx")
+    trained = load_trained(path, device="cpu")
+    encoder = trained.encoder
+    unfinished = target.with_name(f"{target.stem}.unfinished{target.suffix}")
+    try:
+        with torch.no_grad(), _quiet():
+            run = write(_exported(encoder, batch), unfinished)
+            difference = None if run is None else _difference(encoder, run, batch)
+        if difference is not None and not difference <= TOLERANCE:
+            raise RunError(f"{output}: its features differ from the encoder's by up to {difference:.2g}; not kept")
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    channels = encoder.input_mean.shape[0]
+    log.info("%s (epoch %d) -> %s", trained.file, trained.epoch, target)
+    log.info(
+        "images: uint8 [%s, %d, %d, %d]; features: float32 [%s, %d]",
+        batch or "batch", channels, encoder.height, encoder.width, batch or "batch", encoder.num_features,
+    )  # fmt: skip
+    if difference is None:
+        log.warning("not checked against the encoder: onnxruntime is not installed")
+    else:
+        log.info("largest difference from the encoder's features on random images: %.2g", difference)
+    return difference
+
+
+def _exported(encoder: Encoder, batch: int | None) -> torch.export.ExportedProgram:
+    shapes = None if batch else {"images": {0: torch.export.Dim("batch", min=1)}}
+    return torch.export.export(encoder, (_random_images(encoder, batch or 2),), dynamic_shapes=shapes)
+
+
+def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> Run:
+    torch.export.save(program, path)
+    return torch.export.load(path).module()
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> Run | None:
+    """Returns None where onnxruntime is not installed."""
+    torch.onnx.export(
+        program, (), path, input_names=["images"], output_names=["features"], external_data=False, verbose=False
+    )
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
+
+
+_WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], Run | None]] = {
+    ".pt2": _write_pt2,
+    ".onnx": _write_onnx,
+}
+
+
+def _difference(encoder: Encoder, run: Run, batch: int | None) -> float:
+    """The largest over batches of one and of five images, where any number goes."""
+    batches = [_random_images(encoder, count) for count in ([batch] if batch else [1, 5])]
+    return max(float((run(images) - encoder(images)).abs().max()) for images in batches)
+
+
+def _random_images(encoder: Encoder, count: int) -> Tensor:
+    shape = (count, encoder.input_mean.shape[0], encoder.height, encoder.width)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out the exporters' warnings of their own deprecations."""
+    onnx_log = logging.getLogger("torch.onnx")
+    level = onnx_log.level
+    onnx_log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        onnx_log.setLevel(level)

@@ -1,0 +1,71 @@
+"""``ccfast extract``: a trained encoder's features of a data set in a .npy file, and beside it what each row is of."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccfast._errors import InputError
+from ccfast.data import Part, ReIDData
+from ccfast.training.trained import load_trained
+
+log = logging.getLogger(__name__)
+
+PARTS = ("train", "query", "gallery")
+COLUMNS = ("row", "part", "path", "id", "cam")
+
+
+def extract_features(path: str, output: str, part: str = "all", **overrides: Any) -> Tensor:
+    """Features [N, D] float32 of unit norm, by the encoder of a run or checkpoint, of its data set or of another one.
+
+    ``output`` is a .npy file; a .csv file of the same name gets :data:`COLUMNS` for each row: where the image is (empty
+    for images that are not files), its identity and its camera (empty where there are none).
+
+    Args:
+        part: "train", "query", "gallery", or "all" that there are, in this order.
+        overrides: the run's ``dataset``, ``data_dir``, ``device`` and ``workers`` where another one is given.
+    """
+    target = Path(output)
+    if target.suffix != ".npy":
+        raise InputError(f"--output: expected a file that ends in .npy, got {output}")
+    trained = load_trained(path, **overrides)
+    parts = _chosen(trained.data, part)
+    features = torch.cat([trained.extract(chosen, name) for name, chosen in parts.items()]).cpu()
+    table = target.with_suffix(".csv")
+    try:
+        with open(target, "wb") as file:
+            np.save(file, features.numpy())
+        _write_table(parts, table)
+    except OSError as error:
+        raise InputError(f"--output: {target} cannot be written: {error}") from error
+    log.info("%s (epoch %d): %d x %d features in %s", trained.file, trained.epoch, *features.shape, target)
+    log.info("what the rows are: %s", table)
+    return features
+
+
+def _chosen(data: ReIDData, part: str) -> dict[str, Part]:
+    there = {name: found for name in PARTS if (found := getattr(data, name)) is not None}
+    if part == "all":
+        return there
+    if part not in there:
+        raise InputError(f"--part: expected {', '.join(there)} or all, which {data.name} has here, got {part}")
+    return {part: there[part]}
+
+
+def _write_table(parts: dict[str, Part], path: Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        row = 0
+        for name, part in parts.items():
+            paths = getattr(part.images, "paths", [""] * len(part))
+            cams = [""] * len(part) if part.cams is None else part.cams.tolist()
+            for image, identity, cam in zip(paths, part.ids.tolist(), cams, strict=True):
+                table.writerow([row, name, image, identity, cam])
+                row += 1
