@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ccfast._errors import InputError
 from ccfast.data import Comparison, Part, Protocol, ReIDData
+from ccfast.training import report
 from ccfast.training.evaluate import agreement, evaluate
 
 METRICS = ["mAP", "rank1", "rank5", "rank10", "mINP"]
@@ -140,6 +141,13 @@ def test_further_protocols_carry_their_name():
     assert list(metrics) == METRICS + [f"half/{name}" for name in METRICS]
     expected = mean_by_hand(data, features, range(30), range(60)).mean(0)
     assert values(metrics, "half/") == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_log_names_further_protocols():
+    metrics = dict.fromkeys([*METRICS, *(f"half/{name}" for name in METRICS)], 0.25) | {"half/rank5": 0.5}
+    assert report.ranking(metrics) == (
+        "mAP 25.0  rank-1 25.0  rank-5 25.0  rank-10 25.0; half: mAP 25.0  rank-1 25.0  rank-5 50.0  rank-10 25.0"
+    )
 
 
 def test_re_ranking_looks_at_the_images_of_a_trial_alone():

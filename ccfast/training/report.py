@@ -31,9 +31,14 @@ def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: tor
 
 
 def ranking(record: Record) -> str:
-    """ "mAP 82.1  rank-1 92.3  rank-5 ...", in percent."""
-    ranks = "  ".join(f"rank-{rank} {100 * record[f'rank{rank}']:.1f}" for rank in (1, 5, 10))
-    return f"mAP {100 * record['mAP']:.1f}  {ranks}"
+    """ "mAP 82.1  rank-1 92.3  rank-5 ...", in percent; a data set's further protocols follow, each with its name."""
+    further = [key.removesuffix("/mAP") for key in record if key.endswith("/mAP")]
+    return "; ".join([_ranking(record, ""), *(f"{name}: {_ranking(record, f'{name}/')}" for name in further)])
+
+
+def _ranking(record: Record, prefix: str) -> str:
+    ranks = "  ".join(f"rank-{rank} {100 * record[f'{prefix}rank{rank}']:.1f}" for rank in (1, 5, 10))
+    return f"mAP {100 * record[f'{prefix}mAP']:.1f}  {ranks}"
 
 
 def epoch(record: Record, epochs: int) -> None:
