@@ -25,7 +25,7 @@ def extract_features(path: str, output: str, part: str = "all", **overrides: Any
     """Features [N, D] float32 of unit norm, by the encoder of a run or checkpoint, of its data set or of another one.
 
     ``output`` is a .npy file; a .csv file of the same name gets :data:`COLUMNS` for each row: where the image is (empty
-    for images that are not files), its identity and its camera (empty where there are none).
+    for images that are not files), its identity and its camera (empty where they are not known).
 
     Args:
         part: "train", "query", "gallery", or "all" that there are, in this order.
@@ -66,6 +66,7 @@ def _write_table(parts: dict[str, Part], path: Path) -> None:
         for name, part in parts.items():
             paths = getattr(part.images, "paths", [""] * len(part))
             cams = [""] * len(part) if part.cams is None else part.cams.tolist()
-            for image, identity, cam in zip(paths, part.ids.tolist(), cams, strict=True):
+            ids = [""] * len(part) if part.ids is None else part.ids.tolist()
+            for image, identity, cam in zip(paths, ids, cams, strict=True):
                 table.writerow([row, name, image, identity, cam])
                 row += 1
