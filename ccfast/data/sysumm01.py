@@ -92,14 +92,14 @@ def _read_ids(root: Path, name: str) -> list[int]:
         raise InputError(f"{root}: {name} is missing; {EXPECTED}")
     text = (root / name).read_text(encoding="utf-8")
     try:
-        return sorted(int(number) for number in text.replace("\n", ",").split(",") if number.strip())
+        return [int(number) for number in text.replace("\n", ",").split(",") if number.strip()]
     except ValueError as error:
         raise InputError(f"{root / name}: expected identities such as 1,2,4, got {text[:40]!r}") from error
 
 
 def _images(root: Path, ids: list[int], cameras: tuple[int, ...]) -> list[Path]:
     """The images of ``ids``, identity by identity and camera by camera."""
-    folders = (root / f"cam{camera}" / f"{identity:04d}" for identity in sorted(ids) for camera in cameras)
+    folders = (root / f"cam{camera}" / f"{identity:04d}" for identity in sorted(set(ids)) for camera in cameras)
     images = [path for folder in folders if folder.is_dir() for path in list_images(folder)]
     if not images:
         names = ", ".join(f"cam{camera}/" for camera in cameras)
