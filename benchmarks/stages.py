@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import ccfast
-from ccfast.ops.jaccard import _csr_tensor
+from ccfast.ops.jaccard import csr_tensor
 
 Csr = tuple[Tensor, Tensor, Tensor]
 ops = torch.ops.ccfast
@@ -23,7 +23,7 @@ def encode(features: Tensor, rank: Tensor, distances: Tensor, k2: int) -> Csr:
 
 def encoding(features: Tensor, rank: Tensor, distances: Tensor, k2: int) -> Tensor:
     """V from the neighbours, as ``ccfast.k_reciprocal_encoding`` returns it."""
-    return _csr_tensor(encode(features, rank, distances, k2), len(features))
+    return csr_tensor(encode(features, rank, distances, k2), len(features))
 
 
 def dense_jaccard(features: Tensor, rank: Tensor, distances: Tensor, k2: int) -> Tensor:
@@ -34,7 +34,7 @@ def dense_jaccard(features: Tensor, rank: Tensor, distances: Tensor, k2: int) ->
 
 def sparse_jaccard(features: Tensor, rank: Tensor, distances: Tensor, k2: int, eps: float) -> Tensor:
     """The sparse Jaccard distance from the neighbours."""
-    return _csr_tensor(ops.sparse_jaccard(*encode(features, rank, distances, k2), eps), len(features))
+    return csr_tensor(ops.sparse_jaccard(*encode(features, rank, distances, k2), eps), len(features))
 
 
 def labels_after_knn(features: Tensor, rank: Tensor, distances: Tensor, k2: int, eps: float) -> Tensor:

@@ -12,15 +12,16 @@ TORCH_LIBRARY(ccfast, m) {
   m.def(
       "jaccard_distance_sparse(Tensor features, int k1, int k2, float max_distance) "
       "-> (Tensor crow, Tensor col, Tensor values)");
-  // Stages of the two above and of re-ranking; ranks and V are as in csrc/jaccard/jaccard.h.
+  // Stages of the two above and of re-ranking; ranks and V are as in csrc/jaccard/jaccard.h. They answer for the rows
+  // row_begin .. row_end - 1 (expand_queries: for the rows of rank), so that several processes can share the work.
   m.def(
       "encode_neighbours(Tensor features, Tensor rank, Tensor distances, int half, Tensor? row_scale, "
-      "Tensor? column_shift) -> (Tensor crow, Tensor col, Tensor values)");
+      "Tensor? column_shift, int row_begin=0, int? row_end=None) -> (Tensor crow, Tensor col, Tensor values)");
   m.def(
       "expand_queries(Tensor crow, Tensor col, Tensor values, Tensor rank, int k2) "
       "-> (Tensor crow, Tensor col, Tensor values)");
   m.def(
-      "sparse_jaccard(Tensor crow, Tensor col, Tensor values, float max_distance) "
+      "sparse_jaccard(Tensor crow, Tensor col, Tensor values, float max_distance, int row_begin=0, int? row_end=None) "
       "-> (Tensor crow, Tensor col, Tensor values)");
   m.def(
       "dense_jaccard(Tensor crow, Tensor col, Tensor values, int row_begin, int row_end, int col_begin, int col_end) "

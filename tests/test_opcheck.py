@@ -64,9 +64,10 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
     "encode_neighbours": [
         lambda: (FEATURES, *ranked(), HALF, None, None),
         lambda: (FEATURES, *ranked(), HALF, torch.rand(40), torch.rand(40)),
+        lambda: (FEATURES, ranked()[0], ranked()[1][7:19], HALF, None, None, 7, 19),
     ],
-    "expand_queries": [lambda: (*encoding(), ranked()[0], K2)],
-    "sparse_jaccard": [lambda: (*encoding(), 0.5)],
+    "expand_queries": [lambda: (*encoding(), ranked()[0], K2), lambda: (*encoding(), ranked()[0][3:9], K2)],
+    "sparse_jaccard": [lambda: (*encoding(), 0.5), lambda: (*encoding(), 0.5, 3, 9)],
     "dense_jaccard": [lambda: (*encoding(), 0, 40, 0, 40), lambda: (*encoding(), 3, 9, 11, 40)],
     "dbscan": [lambda: (symmetric_distances(), 0.3, 3), lambda: (symmetric_distances().double(), 0.3, 3)],
     "dbscan_sparse": [lambda: (*csr_parts(to_csr(symmetric_distances(), symmetric_distances() < 1)), 0.3, 3)],

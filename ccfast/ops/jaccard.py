@@ -30,7 +30,7 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
             named).
     """
     features, k1, k2 = _checked(features, k1, k2)
-    return _csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
+    return csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
 
 
 def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: float | None = None) -> Tensor:
@@ -57,7 +57,7 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
         return torch.ops.ccfast.jaccard_distance(features, k1, k2)
     max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
     parts = torch.ops.ccfast.jaccard_distance_sparse(features, k1, k2, max_distance)
-    return _csr_tensor(parts, features.shape[0])
+    return csr_tensor(parts, features.shape[0])
 
 
 def _checked(features: Any, k1: int, k2: int) -> tuple[Tensor, int, int]:
@@ -65,7 +65,13 @@ def _checked(features: Any, k1: int, k2: int) -> tuple[Tensor, int, int]:
     return features.detach(), *checks.neighbours(features, k1, k2)
 
 
-def _csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
+def half_columns(k1: int) -> int:
+    """Columns of the half lists of the encoding: ``round_half_even(k1 / 2) + 1``, at most ``k1``."""
+    return min(round(k1 / 2) + 1, k1)
+
+
+def csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
+    """The square sparse tensor of ``parts`` (crow, col, values)."""
     crow, col, values = parts
     with warnings.catch_warnings():  # CSR is in beta; invariants hold by construction and are not checked
         warnings.simplefilter("ignore", UserWarning)
@@ -80,6 +86,10 @@ def _fake_csr(like: Tensor, rows: int) -> CsrTensors:
         like.new_empty(nnz, dtype=index),
         like.new_empty(nnz, dtype=torch.float32),
     )
+
+
+def _rows(total: int, begin: int, end: int | None) -> int:
+    return (total if end is None else end) - begin
 
 
 @torch.library.register_fake("ccfast::k_reciprocal_encoding")
@@ -105,18 +115,22 @@ def _(
     half: int,
     row_scale: Tensor | None,
     column_shift: Tensor | None,
+    row_begin: int = 0,
+    row_end: int | None = None,
 ) -> CsrTensors:
-    return _fake_csr(features, features.shape[0])
+    return _fake_csr(features, _rows(features.shape[0], row_begin, row_end))
 
 
 @torch.library.register_fake("ccfast::expand_queries")
 def _(crow: Tensor, col: Tensor, values: Tensor, rank: Tensor, k2: int) -> CsrTensors:
-    return _fake_csr(values, crow.shape[0] - 1)
+    return _fake_csr(values, rank.shape[0])
 
 
 @torch.library.register_fake("ccfast::sparse_jaccard")
-def _(crow: Tensor, col: Tensor, values: Tensor, max_distance: float) -> CsrTensors:
-    return _fake_csr(values, crow.shape[0] - 1)
+def _(
+    crow: Tensor, col: Tensor, values: Tensor, max_distance: float, row_begin: int = 0, row_end: int | None = None
+) -> CsrTensors:
+    return _fake_csr(values, _rows(crow.shape[0] - 1, row_begin, row_end))
 
 
 @torch.library.register_fake("ccfast::dense_jaccard")

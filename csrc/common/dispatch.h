@@ -20,9 +20,11 @@ using CsrTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using KnnSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const std::optional<at::Tensor>&, int64_t,
                                                         std::string_view);
 using EncodeSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
-                                   const std::optional<at::Tensor>&, const std::optional<at::Tensor>&);
+                                   const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, int64_t,
+                                   std::optional<int64_t>);
 using ExpandSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t);
-using SparseSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double);
+using SparseSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, int64_t,
+                                   std::optional<int64_t>);
 using DenseSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t, int64_t, int64_t,
                                   int64_t);
 

@@ -91,7 +91,7 @@ void weigh(const EncodingParams& params, int64_t i, EncodingScratch& scratch, Cs
   for (int64_t m = 0; m < params.k1; ++m) {
     const int64_t j = params.rank[i * params.k1 + m];
     scratch.ranked.insert(j, i);
-    scratch.distance[j] = params.distances[i * params.k1 + m];
+    scratch.distance[j] = params.distances[(i - params.rows.begin) * params.k1 + m];
   }
   scratch.weights.clear();
   double highest = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -130,11 +130,11 @@ struct RowSum {
 std::vector<CsrChunk> encode(const EncodingParams& params) {
   const Reciprocal full = reciprocal_neighbours(params, params.k1);
   const Reciprocal half = reciprocal_neighbours(params, params.half);
-  std::vector<CsrChunk> chunks((params.num_rows + kChunkRows - 1) / kChunkRows);
+  std::vector<CsrChunk> chunks((params.rows.size() + kChunkRows - 1) / kChunkRows);
   parallel_chunks(
-      params.num_rows, kChunkRows, [&] { return EncodingScratch(params.num_rows); },
+      params.rows.size(), kChunkRows, [&] { return EncodingScratch(params.num_rows); },
       [&](EncodingScratch& scratch, int64_t chunk, int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
+        for (int64_t i = params.rows.begin + begin; i < params.rows.begin + end; ++i) {
           expand(full, half, i, scratch);
           weigh(params, i, scratch, chunks[chunk]);
         }
@@ -142,11 +142,12 @@ std::vector<CsrChunk> encode(const EncodingParams& params) {
   return chunks;
 }
 
-std::vector<CsrChunk> expand_queries(const Csr& v, const int64_t* rank, int64_t rank_stride, int64_t k2) {
-  std::vector<CsrChunk> chunks((v.rows + kChunkRows - 1) / kChunkRows);
+std::vector<CsrChunk> expand_queries(const Csr& v, const int64_t* rank, int64_t rank_rows, int64_t rank_stride,
+                                     int64_t k2) {
+  std::vector<CsrChunk> chunks((rank_rows + kChunkRows - 1) / kChunkRows);
   const float count = static_cast<float>(k2);
   parallel_chunks(
-      v.rows, kChunkRows, [&] { return RowSum(v.rows); },
+      rank_rows, kChunkRows, [&] { return RowSum(v.rows); },
       [&](RowSum& row, int64_t chunk, int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           row.touched.clear();

@@ -167,7 +167,7 @@ __device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t
   for (int64_t m = 0; m < params.k1; m += kWarp) {
     const bool here = m + lane < params.k1 && params.rank[i * params.k1 + m + lane] == j;
     const unsigned found = __ballot_sync(kFullMask, here);
-    if (found) return params.distances[i * params.k1 + m + __ffs(found) - 1];
+    if (found) return params.distances[(i - params.rows.begin) * params.k1 + m + __ffs(found) - 1];
   }
   double sum = 0;
   for (int64_t d = lane; d < params.dim; d += kWarp) {
@@ -193,21 +193,22 @@ __device__ void weigh(const EncodingParams& params, int64_t i, int size, EncodeS
   highest = block_max(highest, set.scratch);
   for (int u = threadIdx.x; u < size; u += blockDim.x) sum += set.weights[u] = exp(set.weights[u] - highest);
   sum = block_sum(sum, set.scratch);
+  const int64_t offset = out.crow[i - params.rows.begin];
   for (int u = threadIdx.x; u < size; u += blockDim.x) {
-    out.col[out.crow[i] + u] = set.members[u];
-    out.val[out.crow[i] + u] = static_cast<float>(set.weights[u] / sum);
+    out.col[offset + u] = set.members[u];
+    out.val[offset + u] = static_cast<float>(set.weights[u] / sum);
   }
   __syncthreads();
 }
 
 __global__ void encode_kernel(EncodingParams params, const int32_t* back, Workspace workspace, CsrOutput out) {
   EncodeSet set(working_set(workspace), params.k1, params.half);
-  for (int64_t i = blockIdx.x; i < params.num_rows; i += gridDim.x) {
+  for (int64_t i = params.rows.begin + blockIdx.x; i < params.rows.end; i += gridDim.x) {
     const int size = expanded_set(params, back, i, set);
     if (out.col) {
       weigh(params, i, size, set, out);
     } else if (threadIdx.x == 0) {
-      out.counts[i] = size;
+      out.counts[i - params.rows.begin] = size;
     }
     __syncthreads();
   }
@@ -264,7 +265,7 @@ __device__ int64_t write_means(const ExpandParams& params, const Term* terms, in
 
 __global__ void expand_queries_kernel(ExpandParams params, Workspace workspace, CsrOutput out) {
   Term* terms = reinterpret_cast<Term*>(working_set(workspace));
-  for (int64_t i = blockIdx.x; i < params.v.rows; i += gridDim.x) {
+  for (int64_t i = blockIdx.x; i < params.rank_rows; i += gridDim.x) {
     const int count = gather_terms(params, i, terms);
     if (threadIdx.x < kWarp) {
       const int64_t written = write_means(params, terms, count, out.col ? out.crow[i] : 0, out);
@@ -297,12 +298,12 @@ int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries) {
 
 void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace, const CsrOutput& out,
                  void* stream) {
-  launch("jaccard encode", encode_kernel, grid_of(workspace, params.num_rows), kThreads,
+  launch("jaccard encode", encode_kernel, grid_of(workspace, params.rows.size()), kThreads,
          shared_of(workspace, encode_bytes_cuda(params.k1, params.half)), stream, params, back, workspace, out);
 }
 
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const CsrOutput& out, void* stream) {
-  launch("jaccard expand_queries", expand_queries_kernel, grid_of(workspace, params.v.rows), kThreads,
+  launch("jaccard expand_queries", expand_queries_kernel, grid_of(workspace, params.rank_rows), kThreads,
          shared_of(workspace, expand_bytes_cuda(params.k2, params.max_entries)), stream, params, workspace, out);
 }
 

@@ -1,5 +1,6 @@
 // k-reciprocal encoding and Jaccard distance (Zhong et al. 2017, section 3; Cluster Contrast's use of them).
 //
+// Stages answer for a range of the rows, so that several processes can share them; what they read is of all rows.
 // Everything is sparse: V holds 17-26 entries a row in practice, 42-95 after query expansion. Rows are independent and
 // every sum has a fixed order, so results do not depend on the number of threads, and J is bitwise symmetric.
 #pragma once
@@ -17,21 +18,29 @@ inline int64_t half_width(int64_t k1) {
   return 1 + (k1 % 2 == 0 || floor % 2 == 0 ? floor : floor + 1);
 }
 
+// Rows begin .. end - 1.
+struct RowRange {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
 struct EncodingParams {
   const float* features;      // [num_rows, dim]
   const int64_t* rank;        // [num_rows, k1] nearest rows, nearest first
-  const float* distances;     // [num_rows, k1] squared Euclidean distance of each
+  const float* distances;     // [rows.size(), k1] squared Euclidean distance of each, for the rows encoded
   const float* row_scale;     // [num_rows] or null (1): weight = exp(-row_scale[i] * (distance + column_shift[j]))
   const float* column_shift;  // [num_rows] or null (0)
   int64_t num_rows, dim, k1;
-  int64_t half;  // columns of the half lists H, at most k1
+  int64_t half;   // columns of the half lists H, at most k1
+  RowRange rows;  // which are encoded
 };
 
-// V: for every row i the expanded set E(i), each with its weight; weights of a row sum to 1.
+// V: for each of the rows the expanded set E(i), each with its weight; weights of a row sum to 1.
 std::vector<CsrChunk> encode(const EncodingParams& params);
 
-// V'[i] = mean of V[rank[i][m]] for m < k2. rank has rows of rank_stride entries.
-std::vector<CsrChunk> expand_queries(const Csr& v, const int64_t* rank, int64_t rank_stride, int64_t k2);
+// V'[i] = mean of V[rank[i][m]] for m < k2, for rank_rows rows i. rank has rows of rank_stride entries.
+std::vector<CsrChunk> expand_queries(const Csr& v, const int64_t* rank, int64_t rank_rows, int64_t rank_stride,
+                                     int64_t k2);
 
 // V by columns: the rows of a column stand together, ascending.
 struct PostingLists {
@@ -42,8 +51,8 @@ struct PostingLists {
   std::vector<float> val;      // [nnz]
 };
 
-// Every pair with J(i, j) <= max_distance and the whole diagonal, both triangles.
-std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance);
+// Every pair with J(i, j) <= max_distance and the whole diagonal, both triangles, for the rows i.
+std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance, RowRange rows);
 
 // The block rows [row_begin, row_end) x columns [col_begin, col_end) of J, dense and row-major.
 void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
@@ -93,7 +102,7 @@ void encode_cuda(const EncodingParams& params, const int32_t* back, const Worksp
 struct ExpandParams {
   DeviceCsr v;
   const int64_t* rank;
-  int64_t rank_stride, k2, max_entries;
+  int64_t rank_rows, rank_stride, k2, max_entries;
 };
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const CsrOutput& out, void* stream);
 
@@ -111,6 +120,7 @@ struct SparseDistanceParams {
   DeviceCsr v;
   DevicePostings postings;
   float max_distance;
+  RowRange rows;
   int64_t tile = kDefaultTile;
 };
 void sparse_distance_cuda(const SparseDistanceParams& params, const CsrOutput& out, void* stream);

@@ -1,5 +1,6 @@
 // Jaccard distance of sparse encodings on the CPU: one row at a time walks the posting lists of its columns.
 #include <algorithm>
+#include <utility>
 
 #include "../common/parallel.h"
 #include "../common/simd.h"
@@ -42,17 +43,16 @@ struct SharedMass {
   }
 };
 
-// J(i, j) for j > i at most max_distance, ascending in j, with the diagonal first.
-void upper_row(const Csr& v, const PostingLists& postings, int64_t i, float max_distance, SharedMass& shared,
-               CsrChunk& out) {
+// J(i, j) for j >= first at most max_distance, and the diagonal, ascending in j.
+void near_row(const Csr& v, const PostingLists& postings, int64_t i, int64_t first, float max_distance,
+              SharedMass& shared, CsrChunk& out) {
   shared.count = 0;
-  for (int64_t e = v.crow[i]; e < v.crow[i + 1]; ++e) shared.add(postings, v.col[e], v.val[e], i);
-  const size_t before = out.col.size();
-  out.add(i, distance_of(shared.mass[i]));
+  for (int64_t e = v.crow[i]; e < v.crow[i + 1]; ++e) shared.add(postings, v.col[e], v.val[e], first);
+  if (shared.mass[i] == 0.0f) shared.touched[shared.count++] = static_cast<int32_t>(i);
   int32_t* kept = shared.touched.data();
   for (int64_t t = 0; t < shared.count; ++t) {
     const int32_t j = shared.touched[t];
-    if (j != i && distance_of(shared.mass[j]) <= max_distance) {
+    if (j == i || distance_of(shared.mass[j]) <= max_distance) {
       *kept++ = j;
     } else {
       shared.mass[j] = 0.0f;
@@ -63,7 +63,7 @@ void upper_row(const Csr& v, const PostingLists& postings, int64_t i, float max_
     out.add(*j, distance_of(shared.mass[*j]));
     shared.mass[*j] = 0.0f;
   }
-  out.counts.push_back(static_cast<int64_t>(out.col.size() - before));
+  out.counts.push_back(static_cast<int64_t>(kept - shared.touched.data()));
 }
 
 // Mirrors upper rows (diagonal first) to full rows with ascending columns.
@@ -120,14 +120,17 @@ PostingLists::PostingLists(const Csr& v) : start(v.rows + 1, 0) {
     }
 }
 
-std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance) {
-  std::vector<CsrChunk> upper((v.rows + kChunkRows - 1) / kChunkRows);
+// Of all rows only the upper triangle is computed.
+std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance, RowRange rows) {
+  const bool all = rows.size() == v.rows;
+  std::vector<CsrChunk> chunks((rows.size() + kChunkRows - 1) / kChunkRows);
   parallel_chunks(
-      v.rows, kChunkRows, [&] { return SharedMass(v.rows + 1); },
+      rows.size(), kChunkRows, [&] { return SharedMass(v.rows + 1); },
       [&](SharedMass& shared, int64_t chunk, int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) upper_row(v, postings, i, max_distance, shared, upper[chunk]);
+        for (int64_t i = rows.begin + begin; i < rows.begin + end; ++i)
+          near_row(v, postings, i, all ? i : 0, max_distance, shared, chunks[chunk]);
       });
-  return mirror(upper, v.rows);
+  return all ? mirror(chunks, v.rows) : std::move(chunks);
 }
 
 void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,

@@ -60,12 +60,12 @@ __device__ int place_of(bool keep, int* counts, int* total) {
   return before + __popc(mask & ((1u << lane) - 1));
 }
 
-// Row i of the sparse result: pairs within max_distance and the diagonal, ascending.
+// A row of the sparse result: pairs within max_distance and the diagonal, ascending.
 __global__ void sparse_distance_kernel(SparseDistanceParams params, CsrOutput out) {
   int* counts = shared_memory<int>();
   float* mass = reinterpret_cast<float*>(counts + 32);
-  const int64_t i = blockIdx.x, rows = params.v.rows;
-  const int64_t offset = out.col ? out.crow[i] : 0;
+  const int64_t i = params.rows.begin + blockIdx.x, rows = params.v.rows;
+  const int64_t offset = out.col ? out.crow[blockIdx.x] : 0;
   int64_t written = 0;
   for (int64_t first = 0; first < rows; first += params.tile) {
     const int64_t last = first + params.tile < rows ? first + params.tile : rows;
@@ -84,7 +84,7 @@ __global__ void sparse_distance_kernel(SparseDistanceParams params, CsrOutput ou
     }
     __syncthreads();
   }
-  if (out.col == nullptr && threadIdx.x == 0) out.counts[i] = written;
+  if (out.col == nullptr && threadIdx.x == 0) out.counts[blockIdx.x] = written;
 }
 
 __global__ void dense_distance_kernel(DenseDistanceParams params) {
@@ -104,7 +104,7 @@ size_t mass_bytes(int64_t targets, int64_t tile) { return (targets < tile ? targ
 }  // namespace
 
 void sparse_distance_cuda(const SparseDistanceParams& params, const CsrOutput& out, void* stream) {
-  launch("jaccard sparse_distance", sparse_distance_kernel, params.v.rows, kThreads,
+  launch("jaccard sparse_distance", sparse_distance_kernel, params.rows.size(), kThreads,
          32 * sizeof(int) + mass_bytes(params.v.rows, params.tile), stream, params, out);
 }
 

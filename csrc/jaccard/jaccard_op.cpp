@@ -28,8 +28,8 @@ CsrTensors k_reciprocal_encoding(const at::Tensor& features, int64_t k1, int64_t
   const auto [rank, distances] = knn.call(features, std::nullopt, k1, "fp32");
   // 2 - 2 <x, y> = |x - y|^2 + (1 - |x|^2) + (1 - |y|^2); what depends on x alone cancels in the softmax.
   const at::Tensor shift = 1 - features.square().sum(1);
-  const auto [crow, col, values] =
-      encode.call(features, rank, distances, std::min(jaccard::half_width(k1), k1), std::nullopt, shift);
+  const auto [crow, col, values] = encode.call(features, rank, distances, std::min(jaccard::half_width(k1), k1),
+                                               std::nullopt, shift, 0, std::nullopt);
   if (k2 == 1) return {crow, col, values};
   return expand.call(crow, col, values, rank, k2);
 }
@@ -47,7 +47,7 @@ CsrTensors jaccard_distance_sparse(const at::Tensor& features, int64_t k1, int64
   const auto [crow, col, values] = k_reciprocal_encoding(features, k1, k2);
   // Pairs at distance 1 share nothing and are never listed, also where float32 rounds the limit up to 1.
   const float limit = std::min(static_cast<float>(max_distance), std::nextafter(1.0f, 0.0f));
-  return sparse.call(crow, col, values, limit);
+  return sparse.call(crow, col, values, limit, 0, std::nullopt);
 }
 
 }  // namespace

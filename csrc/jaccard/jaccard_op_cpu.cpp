@@ -4,6 +4,7 @@
 
 #include "../common/checks.h"
 #include "../common/dispatch.h"
+#include "arguments.h"
 #include "jaccard.h"
 
 namespace ccfast {
@@ -17,11 +18,11 @@ const float* optional_data(const std::optional<at::Tensor>& value, const char* n
   return value->const_data_ptr<float>();
 }
 
-// rank [N, >= columns] int64 with entries in [0, N).
+// rank [any, >= columns] int64 with entries in [0, rows).
 void check_rank(const at::Tensor& rank, int64_t rows, int64_t columns) {
   CCFAST_CHECK_DTYPE(rank, at::kLong);
-  TORCH_CHECK_VALUE(rank.dim() == 2 && rank.size(0) == rows && rank.size(1) >= columns && rank.is_contiguous(),
-                    "rank: expected a contiguous [", rows, ", >= ", columns, "], got ", rank.sizes());
+  TORCH_CHECK_VALUE(rank.dim() == 2 && rank.size(1) >= columns && rank.is_contiguous(),
+                    "rank: expected a contiguous [rows, >= ", columns, "], got ", rank.sizes());
   const int64_t* data = rank.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < rank.numel(); ++i)
     TORCH_CHECK_VALUE(data[i] >= 0 && data[i] < rows, "rank: expected entries in [0, ", rows, "), got ", data[i]);
@@ -29,20 +30,22 @@ void check_rank(const at::Tensor& rank, int64_t rows, int64_t columns) {
 
 CsrTensors encode_neighbours_cpu(const at::Tensor& features, const at::Tensor& rank, const at::Tensor& distances,
                                  int64_t half, const std::optional<at::Tensor>& row_scale,
-                                 const std::optional<at::Tensor>& column_shift) {
+                                 const std::optional<at::Tensor>& column_shift, int64_t row_begin,
+                                 std::optional<int64_t> row_end) {
   CCFAST_CHECK_DIM(features, 2);
   CCFAST_CHECK_DTYPE(features, at::kFloat);
   CCFAST_CHECK_DTYPE(distances, at::kFloat);
   const int64_t rows = features.size(0), k1 = rank.size(-1);
   check_rank(rank, rows, 1);
-  TORCH_CHECK_VALUE(distances.sizes() == rank.sizes(), "distances: expected shape ", rank.sizes(), ", got ",
-                    distances.sizes());
+  const jaccard::RowRange range = row_range(row_begin, row_end, rows);
+  check_encoding_shapes(rank, distances, rows, range);
   TORCH_CHECK_VALUE(half >= 1 && half <= k1, "half: expected 1 to ", k1, ", got ", half);
   const at::Tensor x = features.contiguous(), d = distances.contiguous();
-  return csr_tensors(jaccard::encode({x.const_data_ptr<float>(), rank.const_data_ptr<int64_t>(),
-                                      d.const_data_ptr<float>(), optional_data(row_scale, "row_scale", rows),
-                                      optional_data(column_shift, "column_shift", rows), rows, x.size(1), k1, half}),
-                     rows);
+  return csr_tensors(
+      jaccard::encode({x.const_data_ptr<float>(), rank.const_data_ptr<int64_t>(), d.const_data_ptr<float>(),
+                       optional_data(row_scale, "row_scale", rows), optional_data(column_shift, "column_shift", rows),
+                       rows, x.size(1), k1, half, range}),
+      range.size());
 }
 
 CsrTensors expand_queries_cpu(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
@@ -50,13 +53,16 @@ CsrTensors expand_queries_cpu(const at::Tensor& crow, const at::Tensor& col, con
   const Csr v = csr_view(crow, col, values);
   TORCH_CHECK_VALUE(k2 >= 1, "k2: expected at least 1, got ", k2);
   check_rank(rank, v.rows, k2);
-  return csr_tensors(jaccard::expand_queries(v, rank.const_data_ptr<int64_t>(), rank.size(1), k2), v.rows);
+  const int64_t rows = rank.size(0);
+  return csr_tensors(jaccard::expand_queries(v, rank.const_data_ptr<int64_t>(), rows, rank.size(1), k2), rows);
 }
 
 CsrTensors sparse_jaccard_cpu(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
-                              double max_distance) {
+                              double max_distance, int64_t row_begin, std::optional<int64_t> row_end) {
   const Csr v = csr_view(crow, col, values);
-  return csr_tensors(jaccard::sparse_distance(v, jaccard::PostingLists(v), static_cast<float>(max_distance)), v.rows);
+  const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
+  return csr_tensors(jaccard::sparse_distance(v, jaccard::PostingLists(v), static_cast<float>(max_distance), range),
+                     range.size());
 }
 
 at::Tensor dense_jaccard_cpu(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, int64_t row_begin,

@@ -7,6 +7,7 @@
 #include "../common/checks.h"
 #include "../common/device.h"
 #include "../common/dispatch.h"
+#include "arguments.h"
 #include "jaccard.h"
 
 namespace ccfast {
@@ -27,7 +28,7 @@ std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t r
 template <class Stage>
 CsrTensors count_and_fill(int64_t rows, const at::TensorOptions& options, const Stage& stage) {
   const at::Tensor counts = at::empty({rows}, options.dtype(at::kLong));
-  stage(jaccard::CsrOutput{counts.mutable_data_ptr<int64_t>(), nullptr, nullptr, nullptr});
+  if (rows > 0) stage(jaccard::CsrOutput{counts.mutable_data_ptr<int64_t>(), nullptr, nullptr, nullptr});
   const at::Tensor crow = at::zeros({rows + 1}, options.dtype(at::kLong));
   crow.narrow(0, 1, rows).copy_(counts.cumsum(0));
   const int64_t nnz = crow[rows].item<int64_t>();
@@ -57,16 +58,17 @@ const float* optional_data(const std::optional<at::Tensor>& value) {
 
 CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& rank, const at::Tensor& distances,
                                   int64_t half, const std::optional<at::Tensor>& row_scale,
-                                  const std::optional<at::Tensor>& column_shift) {
+                                  const std::optional<at::Tensor>& column_shift, int64_t row_begin,
+                                  std::optional<int64_t> row_end) {
   CCFAST_CHECK_DIM(features, 2);
   CCFAST_CHECK_DIM(rank, 2);
   CCFAST_CHECK_DTYPE(features, at::kFloat);
   CCFAST_CHECK_DTYPE(rank, at::kLong);
   const DeviceScope device(features);
   const int64_t rows = features.size(0), k1 = rank.size(1);
-  TORCH_CHECK_VALUE(rank.size(0) == rows && distances.sizes() == rank.sizes() && half >= 1 && half <= k1,
-                    "rank, distances, half: expected [", rows, ", k1] twice and 1 to k1, got ", rank.sizes(), ", ",
-                    distances.sizes(), ", ", half);
+  const jaccard::RowRange range = row_range(row_begin, row_end, rows);
+  check_encoding_shapes(rank, distances, rows, range);
+  TORCH_CHECK_VALUE(half >= 1 && half <= k1, "half: expected 1 to ", k1, ", got ", half);
   const at::Tensor x = features.contiguous(), r = rank.contiguous(), d = distances.contiguous();
   const at::Tensor back = at::empty({rows, k1}, r.options().dtype(at::kInt));
   jaccard::reciprocal_cuda({r.const_data_ptr<int64_t>(), rows, k1, back.mutable_data_ptr<int32_t>()}, device.stream());
@@ -78,9 +80,10 @@ CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& 
                                        rows,
                                        x.size(1),
                                        k1,
-                                       half};
-  const auto [workspace, memory] = workspace_for(jaccard::encode_bytes_cuda(k1, half), rows, x);
-  return count_and_fill(rows, x.options(), [&, &workspace = workspace](const jaccard::CsrOutput& out) {
+                                       half,
+                                       range};
+  const auto [workspace, memory] = workspace_for(jaccard::encode_bytes_cuda(k1, half), range.size(), x);
+  return count_and_fill(range.size(), x.options(), [&, &workspace = workspace](const jaccard::CsrOutput& out) {
     jaccard::encode_cuda(params, back.const_data_ptr<int32_t>(), workspace, out, device.stream());
   });
 }
@@ -90,12 +93,13 @@ CsrTensors expand_queries_cuda(const at::Tensor& crow, const at::Tensor& col, co
   const DeviceScope device(values);
   const jaccard::DeviceCsr v = device_csr(crow, col, values);
   CCFAST_CHECK_DTYPE(rank, at::kLong);
-  TORCH_CHECK_VALUE(k2 >= 1 && rank.dim() == 2 && rank.size(0) == v.rows && rank.size(1) >= k2 && rank.is_contiguous(),
-                    "rank: expected a contiguous [", v.rows, ", >= ", k2, "], got ", rank.sizes());
+  TORCH_CHECK_VALUE(k2 >= 1 && rank.dim() == 2 && rank.size(1) >= k2 && rank.is_contiguous(),
+                    "rank: expected a contiguous [rows, >= ", k2, "], got ", rank.sizes());
+  const int64_t rows = rank.size(0);
   const int64_t max_entries = crow.diff().max().item<int64_t>();
-  const jaccard::ExpandParams params{v, rank.const_data_ptr<int64_t>(), rank.size(1), k2, max_entries};
-  const auto [workspace, memory] = workspace_for(jaccard::expand_bytes_cuda(k2, max_entries), v.rows, values);
-  return count_and_fill(v.rows, values.options(), [&, &workspace = workspace](const jaccard::CsrOutput& out) {
+  const jaccard::ExpandParams params{v, rank.const_data_ptr<int64_t>(), rows, rank.size(1), k2, max_entries};
+  const auto [workspace, memory] = workspace_for(jaccard::expand_bytes_cuda(k2, max_entries), rows, values);
+  return count_and_fill(rows, values.options(), [&, &workspace = workspace](const jaccard::CsrOutput& out) {
     jaccard::expand_queries_cuda(params, workspace, out, device.stream());
   });
 }
@@ -117,12 +121,13 @@ struct Postings {
 };
 
 CsrTensors sparse_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
-                               double max_distance) {
+                               double max_distance, int64_t row_begin, std::optional<int64_t> row_end) {
   const DeviceScope device(values);
   const jaccard::DeviceCsr v = device_csr(crow, col, values);
+  const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
   const Postings postings(crow, col, values);
-  return count_and_fill(v.rows, values.options(), [&](const jaccard::CsrOutput& out) {
-    jaccard::sparse_distance_cuda({v, postings.view(), static_cast<float>(max_distance)}, out, device.stream());
+  return count_and_fill(range.size(), values.options(), [&](const jaccard::CsrOutput& out) {
+    jaccard::sparse_distance_cuda({v, postings.view(), static_cast<float>(max_distance), range}, out, device.stream());
   });
 }
 

@@ -55,7 +55,8 @@ struct Scales {
             n.rows,
             n.dim,
             n.k1,
-            half_width(n.k1)};
+            half_width(n.k1),
+            {0, n.rows}};
   }
 };
 
@@ -141,7 +142,7 @@ CsrRows encoded(const Neighbours& n, const Scales& scales) { return native::csr_
 
 CsrRows expanded(const Neighbours& n, int64_t k2) {
   const CsrRows v = encoded(n, {});
-  return native::csr_of(expand_queries(v.view(), n.rank.data(), n.k1, k2), n.rows);
+  return native::csr_of(expand_queries(v.view(), n.rank.data(), n.rows, n.k1, k2), n.rows);
 }
 
 TEST(the_encoding_equals_its_definition) {
@@ -188,7 +189,7 @@ TEST(the_sparse_distance_holds_every_near_pair_and_the_diagonal) {
     std::vector<float> all(n.rows * n.rows);
     dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
     for (const float limit : {0.0f, 0.6f, 0.999f}) {
-      const CsrRows found = native::csr_of(sparse_distance(v.view(), postings, limit), n.rows);
+      const CsrRows found = native::csr_of(sparse_distance(v.view(), postings, limit, {0, n.rows}), n.rows);
       CsrRows expected;
       for (int64_t i = 0; i < n.rows; ++i) {
         for (int64_t j = 0; j < n.rows; ++j) {
@@ -277,7 +278,7 @@ TEST(cuda_expands_queries_as_the_cpu_does) {
     int64_t most = 0;
     for (int64_t i = 0; i < n.rows; ++i) most = std::max(most, v.crow[i + 1] - v.crow[i]);
     for (const int64_t k2 : {int64_t{1}, (n.k1 + 1) / 2}) {
-      const ExpandParams params{device_csr(v), n.rank.data(), n.k1, k2, most};
+      const ExpandParams params{device_csr(v), n.rank.data(), n.rows, n.k1, k2, most};
       for_each_workspace(expand_bytes_cuda(k2, most), [&](const Workspace& workspace) {
         const CsrRows found =
             count_and_fill(n.rows, [&](const CsrOutput& out) { expand_queries_cuda(params, workspace, out, nullptr); });
@@ -319,9 +320,9 @@ TEST(cuda_distances_are_those_of_the_cpu) {
     CHECK_EQUAL(found, expected);
     for (const float limit : {0.0f, 0.6f, 0.999f}) {
       const CsrRows near = count_and_fill(n.rows, [&](const CsrOutput& out) {
-        sparse_distance_cuda({device_csr(v), device_postings.view(), limit}, out, nullptr);
+        sparse_distance_cuda({device_csr(v), device_postings.view(), limit, {0, n.rows}}, out, nullptr);
       });
-      check_same(near, native::csr_of(sparse_distance(v.view(), postings, limit), n.rows), 0);
+      check_same(near, native::csr_of(sparse_distance(v.view(), postings, limit, {0, n.rows}), n.rows), 0);
     }
   });
 }
@@ -345,9 +346,9 @@ TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   const Postings device_postings(v);
   for (const int64_t tile : {kDefaultTile, int64_t{67}}) {  // and more than are accumulated at a time
     const CsrRows found = count_and_fill(rows, [&](const CsrOutput& out) {
-      sparse_distance_cuda({device_csr(v), device_postings.view(), 0.5f, tile}, out, nullptr);
+      sparse_distance_cuda({device_csr(v), device_postings.view(), 0.5f, {0, rows}, tile}, out, nullptr);
     });
-    check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), 0.5f), rows), 0);
+    check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), 0.5f, {0, rows}), rows), 0);
   }
 }
 

@@ -1,0 +1,28 @@
+// Checks of the ops' arguments that both devices share.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <optional>
+
+#include "jaccard.h"
+
+namespace ccfast {
+
+// Rows row_begin .. row_end - 1 of `rows`; without an end, up to the last one.
+inline jaccard::RowRange row_range(int64_t row_begin, std::optional<int64_t> row_end, int64_t rows) {
+  const int64_t end = row_end.value_or(rows);
+  TORCH_CHECK_VALUE(0 <= row_begin && row_begin <= end && end <= rows, "row_begin, row_end: expected a range within ",
+                    rows, " rows, got ", row_begin, " and ", end);
+  return {row_begin, end};
+}
+
+// rank [rows, k1]; distances [range, k1].
+inline void check_encoding_shapes(const at::Tensor& rank, const at::Tensor& distances, int64_t rows,
+                                  const jaccard::RowRange& range) {
+  TORCH_CHECK_VALUE(rank.dim() == 2 && rank.size(0) == rows, "rank: expected [", rows, ", k1], got ", rank.sizes());
+  TORCH_CHECK_VALUE(distances.dim() == 2 && distances.size(0) == range.size() && distances.size(1) == rank.size(1),
+                    "distances: expected [", range.size(), ", ", rank.size(1), "], got ", distances.sizes());
+}
+
+}  // namespace ccfast

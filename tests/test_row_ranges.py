@@ -1,0 +1,59 @@
+"""The stages behind the Jaccard distance answer for a range of rows with the bits that they have for all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from conftest import Backend
+from sample_inputs import FEATURES
+from torch import Tensor
+
+import ccfast
+from ccfast.ops.jaccard import half_columns
+
+K1, K2 = 15, 4
+Csr = tuple[Tensor, Tensor, Tensor]
+
+
+def joined(parts: list[Csr]) -> Csr:
+    """The rows of ``parts``, one after the other."""
+    counts = torch.cat([crow.diff() for crow, _, _ in parts])
+    crow = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return crow, torch.cat([col for _, col, _ in parts]), torch.cat([values for _, _, values in parts])
+
+
+def check(stage: Callable[[int, int], Csr], whole: Csr) -> None:
+    rows = len(whole[0]) - 1
+    for bounds in ([0, rows // 3, rows], [0, 0, 1, rows - 1, rows]):
+        found = joined([stage(begin, end) for begin, end in pairwise(bounds)])
+        for part, expected in zip(found, whole, strict=True):
+            assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_ranges_of_rows_are_parts_of_the_whole(backend: Backend, name: str) -> None:
+    ops, features = torch.ops.ccfast, backend(FEATURES[name]())
+    rank, distances = ccfast.knn(features, K1)
+    half, shift = half_columns(K1), 1 - features.square().sum(1)
+    v = ops.encode_neighbours(features, rank, distances, half, None, shift)
+    check(lambda b, e: ops.encode_neighbours(features, rank, distances[b:e], half, None, shift, b, e), v)
+    expanded = ops.expand_queries(*v, rank, K2)
+    check(lambda b, e: ops.expand_queries(*v, rank[b:e], K2), expanded)
+    check(lambda b, e: ops.sparse_jaccard(*expanded, 0.7, b, e), ops.sparse_jaccard(*expanded, 0.7))
+    assert torch.equal(
+        ops.sparse_jaccard(*expanded, 0.7)[2], ccfast.jaccard_distance(features, K1, K2, max_distance=0.7).values()
+    )
+
+
+@pytest.mark.parametrize(("begin", "end"), [(-1, 3), (2, 1), (0, 10_000)])
+def test_ranges_outside_of_the_rows_are_refused(backend: Backend, begin: int, end: int) -> None:
+    ops, features = torch.ops.ccfast, backend(FEATURES["clustered"]())
+    rank, distances = ccfast.knn(features, K1)
+    v = ops.encode_neighbours(features, rank, distances, half_columns(K1), None, None)
+    with pytest.raises(ValueError, match="row_begin, row_end: expected a range within"):
+        ops.encode_neighbours(features, rank, distances, half_columns(K1), None, None, begin, end)
+    with pytest.raises(ValueError, match="row_begin, row_end: expected a range within"):
+        ops.sparse_jaccard(*v, 0.5, begin, end)
