@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from ccfast._errors import InputError, RunError
 
-COMMANDS = ("train", "evaluate", "extract", "export", "cluster", "info", "bench-train")
+COMMANDS = ("train", "pretrain", "evaluate", "extract", "export", "cluster", "info", "bench-train")
 
 #: Failures of the machine, by what torch says of them.
 ADVICE = {
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = vars(_parser().parse_args(arguments))
     name = options.pop("command")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end says how to go on
     _set_up_log(quiet=options.get("quiet", False))
     try:
         _module(name).run(options)

@@ -38,10 +38,16 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
     min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
     min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)
     checks.unit_rows("features", features)
-    neighbours, distances = knn(features, k1)
+    return infomap_of_neighbours(*knn(features, k1), min_similarity, min_cluster_size)
+
+
+def infomap_of_neighbours(
+    neighbours: Tensor, distances: Tensor, min_similarity: float, min_cluster_size: int
+) -> Tensor:
+    """The labels [N] from every row's neighbours [N, k1] and their squared distances, as :func:`knn` gives them."""
     similarity = 1 - distances / 2
-    rows = torch.arange(features.shape[0], device=features.device).unsqueeze(1).expand_as(neighbours)
+    rows = torch.arange(len(neighbours), device=neighbours.device).unsqueeze(1).expand_as(neighbours)
     linked = (neighbours != rows) & (similarity >= min_similarity)
     links = (part[linked].cpu().numpy() for part in (rows, neighbours, similarity))
-    labels = infomap_labels(*links, num_nodes=features.shape[0], min_cluster_size=min_cluster_size)
-    return torch.from_numpy(labels).to(features.device)
+    labels = infomap_labels(*links, num_nodes=len(neighbours), min_cluster_size=min_cluster_size)
+    return torch.from_numpy(labels).to(neighbours.device)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ccfast._errors import InputError
 from ccfast.models import Encoder
 from ccfast.training.config import TrainConfig
+from ccfast.training.group import ALONE, Group
+from ccfast.training.random_states import random_states, set_random_states
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
 class State:
-    """All that a run is between two epochs."""
+    """All that a run is between two epochs; ``head`` is what is learnt beside the encoder, if anything is."""
 
     encoder: Encoder
     optimizer: torch.optim.Optimizer
@@ -24,19 +31,24 @@ class State:
     epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
     first_clusters: int | None = None
+    head: nn.Module | None = None
 
 
-def checkpoint(state: State, config: TrainConfig) -> dict[str, Any]:
-    """``state`` as tensors and plain values, readable with ``torch.load(..., weights_only=True)``."""
+def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[str, Any]:
+    """``state`` as tensors and plain values, readable with ``torch.load(..., weights_only=True)``.
+
+    Every process of ``group`` calls this: the checkpoint holds the random states of each.
+    """
     return {
         "config": config.stored(),
         "epoch": state.epoch,
         "best": state.best,
         "first_clusters": state.first_clusters,
         "model": state.encoder.state_dict(),
+        "head": None if state.head is None else state.head.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict(),
-        "random": _random_states(),
+        "random": group.collect(random_states()),
     }
 
 
@@ -45,19 +57,37 @@ def for_search(state: State, config: TrainConfig) -> dict[str, Any]:
     return {"config": config.stored(), "epoch": state.epoch, "best": state.best, "model": state.encoder.state_dict()}
 
 
-def save(content: dict[str, Any], path: Path) -> None:
-    """Write to a temporary file, flush it to the disk, and put it in the place of ``path`` in one step."""
+def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write to a temporary file, flush it to the disk, and put it in the place of ``path`` in one step.
+
+    What ``path`` held goes to ``previous``, if given.
+    """
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         torch.save(content, file)
         file.flush()
         os.fsync(file.fileno())
+    if previous is not None and path.exists():
+        os.replace(path, previous)
     os.replace(temporary, path)
+
+
+def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
+    """The content of the checkpoint in ``path``, or in ``previous`` where that one is damaged; and which it was."""
+    try:
+        return load(path), path
+    except InputError as error:
+        if not previous.exists():
+            raise
+        content = load(previous)
+        log.warning("%s. Going back to the one before it, after epoch %d", error, content["epoch"])
+        return content, previous
 
 
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint of ccfast."""
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such checkpoint") from error
@@ -66,6 +96,14 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"config", "epoch", "model"} <= content.keys():
         raise InputError(f"{path}: not a checkpoint of ccfast train")
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Raise where the file's content is not what was written: torch.load does not look at its checksums."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
 
 
 def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
@@ -79,27 +117,17 @@ def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
         ) from error
 
 
-def restore(state: State, content: dict[str, Any], path: Path) -> None:
-    """Bring ``state`` and the random generators to where the checkpoint was written."""
+def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) -> None:
+    """Bring ``state`` and the random generators of process ``rank`` to where the checkpoint was written."""
     load_model(state.encoder, content, path)
     try:
+        if state.head is not None:
+            state.head.load_state_dict(content["head"])
         state.optimizer.load_state_dict(content["optimizer"])
         state.scheduler.load_state_dict(content["scheduler"])
         state.epoch, state.best = int(content["epoch"]), dict(content["best"])
         state.first_clusters = content["first_clusters"]
-        _set_random_states(content["random"])
+        states = content["random"]
+        set_random_states(states[rank if rank < len(states) else 0])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be resumed from: {error!r}") from error
-
-
-def _random_states() -> dict[str, Any]:
-    states: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["cpu"])
-    if torch.cuda.is_available() and len(states.get("cuda", [])) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import torch
 
 import ccfast
@@ -22,6 +24,13 @@ def choose_device(name: str | None) -> torch.device:
     if device.type == "cuda":
         _check_cuda(device, built)
     return device
+
+
+def peak_memory_mb(device: torch.device) -> int:
+    """The most memory in use so far, in MiB: what torch took of the GPU, or what this process took of the RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) >> 20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # Linux counts KiB
 
 
 def _check_cuda(device: torch.device, built: bool) -> None:

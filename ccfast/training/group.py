@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 from ccfast._errors import InputError
 
+T = TypeVar("T")
+
 Batch = list[tuple[int, int]]
+Csr = tuple[Tensor, Tensor, Tensor]
 
 
 class Group:
@@ -40,7 +45,20 @@ class Group:
         """All ``count`` rows from every process's :meth:`slice_of` them; the gradient flows to this process's own."""
         if self.size == 1:
             return rows
-        lengths = [len(range(count)[self.slice_of(count, rank)]) for rank in range(self.size)]
+        return self._gather(rows, [len(range(count)[self.slice_of(count, rank)]) for rank in range(self.size)])
+
+    def gather_csr(self, rows: Csr, count: int) -> Csr:
+        """All ``count`` sparse rows (crow, col, values) from every process's :meth:`slice_of` them."""
+        if self.size == 1:
+            return rows
+        crow, col, values = rows
+        entries = self.gather(crow.diff(), count)
+        crow = torch.cat([crow.new_zeros(1), entries.cumsum(0)])
+        lengths = [int(entries[self.slice_of(count, rank)].sum()) for rank in range(self.size)]
+        return crow, self._gather(col, lengths), self._gather(values, lengths)
+
+    def _gather(self, rows: Tensor, lengths: list[int]) -> Tensor:
+        """``lengths[rank]`` rows of every process, one after the other."""
         message = rows.detach().new_zeros(max(lengths), *rows.shape[1:])
         message[: len(rows)] = rows.detach()
         shares = [torch.empty_like(message) for _ in lengths]
@@ -49,15 +67,20 @@ class Group:
         parts[self.rank] = rows
         return torch.cat(parts)
 
-    def sum_gradients(self, module: nn.Module) -> None:
-        """Add up the gradients of all processes, in one message."""
+    def collect(self, value: T) -> list[T]:
+        """What every process gives, in the order of their ranks."""
         if self.size == 1:
-            return
-        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-        message = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(message)
-        for gradient, total in zip(gradients, message.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """``module`` whose gradients are averaged over the processes, while the backward pass goes on."""
+        if self.size == 1:
+            return module
+        devices = [device] if device.type == "cuda" else None
+        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
 
     def share_buffers(self, module: nn.Module) -> None:
         """BatchNorm's statistics as the main process has them, as DataParallel keeps its first replica's."""
@@ -70,6 +93,12 @@ class Group:
         if self.size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
+
+    def lost(self, error: RuntimeError) -> bool:
+        """Whether ``error`` says that the other processes cannot be reached any more."""
+        if self.size == 1:
+            return False
+        return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
 
 
 #: The group of a run in a single process.

@@ -28,6 +28,18 @@ def new_memory(features: Tensor, labels: Tensor, config: TrainConfig) -> nn.Modu
     return memory
 
 
+class InGroups(nn.Module):
+    """The encoder as a step runs it: one call for the whole batch, as DistributedDataParallel needs it."""
+
+    def __init__(self, encoder: Encoder, bn_group: int) -> None:
+        super().__init__()
+        self.encoder, self.bn_group = encoder, bn_group
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, D]."""
+        return encode_in_groups(self.encoder, images, self.bn_group)
+
+
 @dataclass(frozen=True)
 class Batches:
     """An epoch's batches of ``size`` images: this process's slices, (images [b, C, H, W], their indices [b])."""
@@ -53,20 +65,21 @@ def iterate(
     device = labels.device
     precision = precision or Precision()
     scaler = precision.scaler
+    encode = group.parallel(InGroups(encoder, bn_group), device)
     encoder.train()
     memory.train()
     total, count = torch.zeros((), device=device), 0
     for images, indices in batches.loader:
         targets = group.gather(labels[indices.to(device, non_blocking=True)], batches.size)
-        features = precision(encode_in_groups, encoder, images.to(device, non_blocking=True), bn_group)
+        features = precision(encode, images.to(device, non_blocking=True))
         features = group.gather(features, batches.size)
         try:
             loss = memory(features, targets)
         except ValueError as error:  # on the CPU the ops refuse features that are not finite
             raise RunError(f"{DIVERGED}: {error}") from error
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        group.sum_gradients(encoder)
+        # Every process has the loss of the whole batch and the gradient of its slice; DDP takes the mean of these.
+        scaler.scale(loss * group.size).backward()
         scaler.step(optimizer)
         scaler.update()
         total, count = total + loss.detach(), count + 1

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ccfast._errors import InputError, Interrupted
+from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
 from ccfast.data import ClusterSampler, Part, ReIDData, load_data
 from ccfast.data.cache import decoded
 from ccfast.data.loader import augmented_loader
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import report
-from ccfast.training.checkpoint import State, checkpoint, for_search, load, restore, save
+from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_unchanged, write_config
-from ccfast.training.device import choose_device
+from ccfast.training.device import choose_device, peak_memory_mb
 from ccfast.training.evaluate import agreement, evaluate
 from ccfast.training.extract import extract
 from ccfast.training.group import Group, SliceOfBatches, join, leave
@@ -29,6 +29,7 @@ from ccfast.training.precision import Precision
 from ccfast.training.pseudo_labels import pseudo_labels, require_clusters, warn_of_collapse
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
+from ccfast.training.tensorboard import Scalars
 from ccfast.training.transfer import init_encoder
 
 log = logging.getLogger(__name__)
@@ -51,29 +52,43 @@ def train(config: TrainConfig) -> TrainResult:
         InputError: wrong options or data; nothing was trained.
         RunError: the run could not go on; its folder keeps the last whole epoch.
     """
+    return run_to_the_end(config, Run)
+
+
+def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
+    """All epochs of a run of ``kind``, or those that are left of it."""
     group, device = join(choose_device(config.device))
     folder = _folder(config, group)
     data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
-    _check_sizes(config, data)
-    run = _Run(config, data, folder, device, group)
+    run = kind(config, data, folder, device, group)
     try:
         run.resume() if config.resume else run.start()
         for _ in range(run.state.epoch, config.epochs):
             run.epoch()
     except KeyboardInterrupt as error:
-        raise Interrupted(_how_to_resume(folder)) from error
+        raise Interrupted(_how_to_resume(folder, group, kind.command)) from error
+    except RuntimeError as error:
+        if not group.lost(error):
+            raise
+        reason = str(error).splitlines()[0]
+        advice = _how_to_resume(folder, group, kind.command)
+        raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
     if group.is_main:
         report.summary(run.records, folder)
     leave(group)
     return TrainResult(folder.path, run.records)
 
 
-class _Run:
+class Run:
     """What stays the same from epoch to epoch, and the state that does not."""
+
+    #: What resumes such a run.
+    command = "train"
 
     def __init__(
         self, config: TrainConfig, data: ReIDData, folder: RunFolder, device: torch.device, group: Group
     ) -> None:
+        self.check(config, data)
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
         self.records: list[Record] = []
         torch.manual_seed(config.seed)
@@ -87,7 +102,17 @@ class _Run:
         self.precision = Precision(config.amp, device)
         if config.compile:
             self.encoder.compile()
-        self.state = new_state(self.encoder, config)
+        self.state = new_state(self.encoder, config, self.head())
+        self.scalars = Scalars(folder.path) if config.tensorboard and group.is_main else None
+
+    def check(self, config: TrainConfig, data: ReIDData) -> None:
+        """Refuse options that do not suit the data."""
+        if config.k1 > len(data.train):
+            raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
+
+    def head(self) -> nn.Module | None:
+        """What is learnt and kept beside the encoder: nothing, as the memory is made anew in every epoch."""
+        return None
 
     def start(self) -> None:
         """Measure the untrained encoder: epoch 0."""
@@ -102,9 +127,9 @@ class _Run:
 
     def resume(self) -> None:
         """Go back to the last whole epoch."""
-        content = load(self.folder.checkpoint)
+        content, path = load_latest(self.folder.checkpoint, self.folder.previous)
         check_unchanged(content["config"], self.config.stored(), self.folder.path)
-        restore(self.state, content, self.folder.checkpoint)
+        restore(self.state, content, path, self.group.rank)
         self.records = [record for record in self.folder.records() if record["epoch"] <= self.state.epoch]
         if self.group.is_main:
             self.folder.rewrite(self.records)
@@ -119,28 +144,38 @@ class _Run:
         config, state, watch = self.config, self.state, Stopwatch(self.device)
         with watch("extract"):
             features = self.extract(self.data.train, "extract")
-        found = pseudo_labels(features, config, watch)
-        self.group.share(found.labels)
+        found = pseudo_labels(features, config, watch, self.group)
         require_clusters(found, features, config, state.first_clusters)
         state.first_clusters = state.first_clusters or found.clusters
         warn_of_collapse(found, state.first_clusters)
         with watch("memory"):
             memory = new_memory(features, found.labels, config)
+        loss = self.learn(memory, found.labels, watch)
+        record = {"epoch": state.epoch + 1, "loss": loss, "clusters": found.clusters, "noise": found.noise}
+        self.end_epoch(record | agreement(found.labels, self.data.train.ids), watch)
+
+    def learn(self, memory: nn.Module, labels: Tensor, watch: Stopwatch) -> float:
+        """Train by the loss ``memory(features [B, D], labels [B])`` on the images' ``labels`` [N]; the mean loss."""
+        config, state = self.config, self.state
         with watch("train"):
-            batches = self.batches(found.labels)
+            batches = self.batches(labels)
             loss = iterate(
                 self.encoder,
                 memory,
                 state.optimizer,
                 batches,
-                found.labels,
+                labels,
                 config.bn_group,
                 self.group,
                 self.precision,
             )
             self.group.share_buffers(self.encoder)
-        record = {"epoch": state.epoch + 1, "loss": loss, "clusters": found.clusters, "noise": found.noise}
-        record |= agreement(found.labels, self.data.train.ids) | {"lr": state.optimizer.param_groups[0]["lr"]}
+        return loss
+
+    def end_epoch(self, record: Record, watch: Stopwatch) -> None:
+        """Step the schedule, evaluate where it is time to, and write the epoch down."""
+        config, state = self.config, self.state
+        record = record | {"lr": state.optimizer.param_groups[0]["lr"]}
         state.scheduler.step()
         state.epoch += 1
         if state.epoch % config.eval_every == 0 or state.epoch == config.epochs:
@@ -190,16 +225,20 @@ class _Run:
         """Write the epoch down: first its metrics, then the checkpoint that makes it whole."""
         state, folder = self.state, self.folder
         record["seconds"] = watch.rounded()
+        record["peak_memory_mb"] = peak_memory_mb(self.device)
         self.records.append(record)
         best = record.get("mAP", -1.0) > state.best.get("mAP", -1.0)
         if best:
             state.best = {"epoch": record["epoch"], "mAP": record["mAP"]}
+        content = checkpoint(state, self.config, self.group)
         if not self.group.is_main:
             return
         folder.append(record)
         if best or self.data.query is None:  # nothing to measure with: the last one is the best
             save(for_search(state, self.config), folder.best)
-        save(checkpoint(state, self.config), folder.checkpoint)
+        save(content, folder.checkpoint, folder.previous)
+        if self.scalars is not None:
+            self.scalars.add(record)
         report.epoch(record, self.config.epochs)
 
 
@@ -217,12 +256,13 @@ def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
     )
 
 
-def new_state(encoder: Encoder, config: TrainConfig) -> State:
+def new_state(encoder: Encoder, config: TrainConfig, head: nn.Module | None = None) -> State:
     """The state before the first epoch: Adam over what is learnt, a tenth of the rate every ``step_size`` epochs."""
-    learnt = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    modules = [encoder] if head is None else [encoder, head]
+    learnt = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(learnt, lr=config.lr, weight_decay=config.weight_decay)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, gamma=0.1)
-    return State(encoder, optimizer, scheduler)
+    return State(encoder, optimizer, scheduler, head=head)
 
 
 def _folder(config: TrainConfig, group: Group) -> RunFolder:
@@ -232,12 +272,8 @@ def _folder(config: TrainConfig, group: Group) -> RunFolder:
     return RunFolder.create(config.run, config.dataset) if group.is_main else RunFolder(Path(config.run or "runs"))
 
 
-def _check_sizes(config: TrainConfig, data: ReIDData) -> None:
-    if config.k1 > len(data.train):
-        raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
-
-
-def _how_to_resume(folder: RunFolder) -> str:
+def _how_to_resume(folder: RunFolder, group: Group, command: str) -> str:
+    program = "ccfast" if group.size == 1 else "torchrun ... -m ccfast --"
     if folder.checkpoint.exists():
-        return f"interrupted; go on with: ccfast train --run {folder.path} --resume"
+        return f"interrupted; go on with: {program} {command} --run {folder.path} --resume"
     return "interrupted before the first checkpoint: nothing to resume"

@@ -11,7 +11,9 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import RunError
+from ccfast.training import sharded
 from ccfast.training.config import ClusterOptions
+from ccfast.training.group import ALONE, Group
 from ccfast.training.recipes import PUBLISHED
 
 if TYPE_CHECKING:
@@ -44,13 +46,19 @@ class PseudoLabels:
         return int((self.labels == -1).sum())
 
 
-def pseudo_labels(features: Tensor, options: ClusterOptions, watch: Stopwatch) -> PseudoLabels:
-    """Cluster ``features`` [N, D] of unit norm."""
+def pseudo_labels(features: Tensor, options: ClusterOptions, watch: Stopwatch, group: Group = ALONE) -> PseudoLabels:
+    """Cluster ``features`` [N, D] of unit norm; the processes of ``group``, which all have them, share the work."""
+    alone = group.size == 1
     if options.cluster == "infomap":
+        arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
         with watch("infomap"):
-            return PseudoLabels(ccfast.infomap(features, options.k1, options.min_similarity, options.min_cluster_size))
+            return PseudoLabels(ccfast.infomap(*arguments) if alone else sharded.infomap(*arguments, group=group))
+    arguments, limit = (features, options.k1, options.k2), options.eps
     with watch("jaccard"):
-        distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=options.eps)
+        if alone:
+            distances = ccfast.jaccard_distance(*arguments, max_distance=limit)
+        else:
+            distances = sharded.jaccard_distance(*arguments, max_distance=limit, group=group)
     with watch("dbscan"):
         return PseudoLabels(ccfast.dbscan(distances, options.eps, options.min_samples))
 

@@ -1,4 +1,4 @@
-"""The run folder: config.yaml, metrics.jsonl, checkpoint.pt, best.pt, curves.png."""
+"""The run folder: config.yaml, metrics.jsonl, checkpoint.pt and the one before it, best.pt, curves.png."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from ccfast._errors import InputError
 
-CONFIG, METRICS, CHECKPOINT, BEST, CURVES = "config.yaml", "metrics.jsonl", "checkpoint.pt", "best.pt", "curves.png"
+CONFIG, METRICS, CURVES = "config.yaml", "metrics.jsonl", "curves.png"
+CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
 
 
 class RunFolder:
@@ -18,7 +19,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config, self.metrics = path / CONFIG, path / METRICS
-        self.checkpoint, self.best, self.curves = path / CHECKPOINT, path / BEST, path / CURVES
+        self.checkpoint, self.previous = path / CHECKPOINT, path / PREVIOUS
+        self.best, self.curves = path / BEST, path / CURVES
 
     @classmethod
     def create(cls, path: str | None, dataset: str) -> RunFolder:

@@ -1,0 +1,48 @@
+"""Steps 2 and 3 of an epoch by several processes: each takes a slice of the rows, and all get all labels.
+
+What they exchange is neighbour lists and sparse encodings, O(N * neighbours); N x N is never stored. The labels are
+those that one process finds, bit for bit: every row is computed from the same numbers in the same order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import ccfast
+from ccfast.ops.infomap import infomap_of_neighbours
+from ccfast.ops.jaccard import csr_tensor, half_columns
+from ccfast.training.group import Group
+
+ops = torch.ops.ccfast
+
+#: The largest float32 below 1, the distance of rows that share nothing.
+BELOW_ONE = 1 - 2**-24
+
+
+def jaccard_distance(features: Tensor, k1: int, k2: int, *, max_distance: float, group: Group) -> Tensor:
+    """``ccfast.jaccard_distance(features, k1, k2, max_distance=max_distance)``, the whole of it in every process."""
+    count = len(features)
+    rows = group.slice_of(count)
+    rank, distances = ccfast.knn(features, k1, queries=features[rows])
+    rank = group.gather(rank, count)
+    shift = 1 - features.square().sum(1)  # from |x - y|^2 to the authors' 2 - 2 <x, y>
+    span = (rows.start, rows.stop)
+    v = ops.encode_neighbours(features, rank, distances, half_columns(k1), None, shift, *span)
+    v = group.gather_csr(v, count)
+    if k2 > 1:
+        v = group.gather_csr(ops.expand_queries(*v, rank[rows], k2), count)
+    near = ops.sparse_jaccard(*v, min(max_distance, BELOW_ONE), *span)
+    return csr_tensor(group.gather_csr(near, count), count)
+
+
+def infomap(features: Tensor, k1: int, min_similarity: float, min_cluster_size: int, *, group: Group) -> Tensor:
+    """``ccfast.infomap``; the search is shared, the partition is found by the main process."""
+    count = len(features)
+    found = ccfast.knn(features, k1, queries=features[group.slice_of(count)])
+    neighbours, distances = (group.gather(part, count) for part in found)
+    if group.is_main:
+        labels = infomap_of_neighbours(neighbours, distances, min_similarity, min_cluster_size)
+    else:
+        labels = torch.empty(count, dtype=torch.int64, device=features.device)
+    return group.share(labels)

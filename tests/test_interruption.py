@@ -1,0 +1,148 @@
+"""Runs that are killed, told to end, or lose a process or a checkpoint: what they say, and how they go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ccfast._errors import InputError
+from ccfast.training import TrainConfig, checkpoint, train
+
+OPTIONS = {"epochs": 3, "iters": 30, "device": "cpu"}
+FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
+
+
+def read(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_costs(records):
+    return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]
+
+
+def start(run, *program):
+    """A run of its own process that has finished its first epoch and is in the middle of the second."""
+    program = program or (sys.executable, "-m", "ccfast")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*program, "train", "--run", str(run), *FLAGS], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoint.previous.pt").exists():  # there once the checkpoint of epoch 1 is
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    time.sleep(0.1)
+    return process
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    records = train(TrainConfig(run=str(tmp_path_factory.mktemp("runs") / "run"), **OPTIONS)).records
+    torch.set_num_threads(threads)
+    return records
+
+
+def resume(run):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "ccfast", "train", "--run", str(run), "--resume"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_an_uninterrupted_one(tmp_path, uninterrupted):
+    process = start(tmp_path / "run")
+    process.kill()
+    process.communicate()
+    assert len(read(tmp_path / "run")) < len(uninterrupted)
+    assert resume(tmp_path / "run").returncode == 0
+    assert without_costs(read(tmp_path / "run")) == without_costs(uninterrupted)
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path):
+    process = start(tmp_path / "run")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip() == (f"ccfast train: interrupted; go on with: ccfast train --run {tmp_path / 'run'} --resume")
+
+
+def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
+    torchrun = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "ccfast",
+        "--",
+    )
+    run = tmp_path / "run"
+    job = start(run, *torchrun)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True, text=True).stdout
+    os.kill(int(children.split()[-1]), signal.SIGKILL)
+    _, err = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert f"--run {run} --resume" in err
+    done = len(read(run))
+    finished = subprocess.run(
+        [*torchrun, "train", "--run", str(run), "--resume"], capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert done < len(read(run)) == 4
+
+
+@pytest.fixture
+def damaged(tmp_path, request):
+    """A run of two epochs whose last checkpoint is damaged, and its undamaged records."""
+    records = train(TrainConfig(run=str(tmp_path / "run"), epochs=2, iters=3, device="cpu")).records
+    path = tmp_path / "run" / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    if request.param == "a flipped bit":
+        content[len(content) // 2] ^= 1
+    else:
+        del content[len(content) * 2 // 3 :]
+    path.write_bytes(content)
+    return tmp_path / "run", records
+
+
+@pytest.mark.parametrize("damaged", ["a flipped bit", "half-written"], indirect=True)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(damaged, caplog):
+    run, records = damaged
+    with caplog.at_level(logging.WARNING, logger="ccfast"):
+        resumed = train(TrainConfig(run=str(run), epochs=2, iters=3, device="cpu", resume=True))
+    assert "checkpoint.pt: not a checkpoint, or a truncated one" in caplog.text
+    assert "Going back to the one before it, after epoch 1" in caplog.text
+    assert without_costs(resumed.records) == without_costs(records) == without_costs(read(run))
+
+
+@pytest.mark.parametrize("damaged", ["half-written"], indirect=True)
+def test_two_damaged_checkpoints_are_refused(damaged):
+    run, _ = damaged
+    (run / "checkpoint.previous.pt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"checkpoint.previous.pt: not a checkpoint"):
+        checkpoint.load_latest(run / "checkpoint.pt", run / "checkpoint.previous.pt")
+
+
+def test_a_checkpoint_brings_back_every_random_generator():
+    import random
+
+    import numpy as np
+
+    from ccfast.training.random_states import random_states, set_random_states
+
+    states = random_states()
+    drawn = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+    set_random_states(states)
+    assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == drawn
