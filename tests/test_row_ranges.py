@@ -8,13 +8,13 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import Backend
-from sample_inputs import FEATURES
+from sample_inputs import FEATURES, neighbours_for
 from torch import Tensor
 
 import ccfast
 from ccfast.ops.jaccard import half_columns
 
-K1, K2 = 15, 4
+K1 = 15
 Csr = tuple[Tensor, Tensor, Tensor]
 
 
@@ -27,7 +27,7 @@ def joined(parts: list[Csr]) -> Csr:
 
 def check(stage: Callable[[int, int], Csr], whole: Csr) -> None:
     rows = len(whole[0]) - 1
-    for bounds in ([0, rows // 3, rows], [0, 0, 1, rows - 1, rows]):
+    for bounds in ([0, rows // 3, rows], [0, 0, rows // 2, rows - rows // 4, rows]):
         found = joined([stage(begin, end) for begin, end in pairwise(bounds)])
         for part, expected in zip(found, whole, strict=True):
             assert torch.equal(part, expected)
@@ -36,16 +36,16 @@ def check(stage: Callable[[int, int], Csr], whole: Csr) -> None:
 @pytest.mark.parametrize("name", FEATURES)
 def test_ranges_of_rows_are_parts_of_the_whole(backend: Backend, name: str) -> None:
     ops, features = torch.ops.ccfast, backend(FEATURES[name]())
-    rank, distances = ccfast.knn(features, K1)
-    half, shift = half_columns(K1), 1 - features.square().sum(1)
+    k1, k2 = neighbours_for(features)
+    rank, distances = ccfast.knn(features, k1)
+    half, shift = half_columns(k1), 1 - features.square().sum(1)
     v = ops.encode_neighbours(features, rank, distances, half, None, shift)
     check(lambda b, e: ops.encode_neighbours(features, rank, distances[b:e], half, None, shift, b, e), v)
-    expanded = ops.expand_queries(*v, rank, K2)
-    check(lambda b, e: ops.expand_queries(*v, rank[b:e], K2), expanded)
+    expanded = ops.expand_queries(*v, rank, k2)
+    check(lambda b, e: ops.expand_queries(*v, rank[b:e], k2), expanded)
     check(lambda b, e: ops.sparse_jaccard(*expanded, 0.7, b, e), ops.sparse_jaccard(*expanded, 0.7))
-    assert torch.equal(
-        ops.sparse_jaccard(*expanded, 0.7)[2], ccfast.jaccard_distance(features, K1, K2, max_distance=0.7).values()
-    )
+    whole = ccfast.jaccard_distance(features, k1, k2, max_distance=0.7)
+    assert torch.equal(ops.sparse_jaccard(*expanded, 0.7)[2], whole.values())
 
 
 @pytest.mark.parametrize(("begin", "end"), [(-1, 3), (2, 1), (0, 10_000)])
