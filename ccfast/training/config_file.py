@@ -12,8 +12,8 @@ from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, flag
 from ccfast.training.recipes import PRESETS
 
 
-def config_from_options(options: dict[str, Any]) -> TrainConfig:
-    """The configuration that the command line describes.
+def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
+    """The configuration that the command line describes, of ``config_type``.
 
     What ``options`` say goes before the file ``options["config"]``, that before the preset ``options["preset"]``, and
     that before the data set's recipe.
@@ -23,7 +23,7 @@ def config_from_options(options: dict[str, Any]) -> TrainConfig:
     chosen = PRESETS[preset] if preset is not None else {}
     written = read_options(Path(file)) if file is not None else {}
     given = {**chosen, **written, **given}
-    return resumed_config(given) if given.get("resume") else TrainConfig(**given)
+    return resumed_config(given, config_type) if given.get("resume") else config_type(**given)
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
@@ -42,11 +42,11 @@ def read_options(path: Path) -> dict[str, Any]:
     return _known(stored, str(path))
 
 
-def read_config(path: Path, **overrides: Any) -> TrainConfig:
+def read_config(path: Path, config_type: type[TrainConfig] = TrainConfig, **overrides: Any) -> TrainConfig:
     """The configuration in a run's config.yaml, with ``overrides``."""
     if not path.exists():
         raise InputError(f"{path.parent}: not a run folder: it holds no {path.name}")
-    return TrainConfig(**{**read_options(path), **overrides})
+    return config_type(**{**read_options(path), **overrides})
 
 
 def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
@@ -54,13 +54,13 @@ def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
     return TrainConfig(**{**_known(stored, source), **overrides})
 
 
-def resumed_config(given: dict[str, Any]) -> TrainConfig:
+def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
     """The configuration of the run folder in ``given`` with what else is given, where a resumed run may change it."""
     if given.get("run") is None:
         raise InputError("--resume: expected the run folder in --run, got none")
     path = Path(given["run"]) / "config.yaml"
-    check_unchanged(read_config(path).stored(), given, path.parent)
-    return read_config(path, **given)
+    check_unchanged(read_config(path, config_type).stored(), given, path.parent)
+    return read_config(path, config_type, **given)
 
 
 def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:

@@ -44,10 +44,12 @@ def _ranking(record: Record, prefix: str) -> str:
 def epoch(record: Record, epochs: int) -> None:
     """One line for an epoch, one more where it was evaluated."""
     title = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
-    if record["clusters"] is None:
+    if record["loss"] is None:
         log.info("before training: %s", ranking(record) if "mAP" in record else "not evaluated")
         return
-    parts = [f"loss {record['loss']:.3f}", f"{record['clusters']} clusters", f"{record['noise']} noise"]
+    parts = [f"loss {record['loss']:.3f}"]
+    if "clusters" in record:
+        parts += [f"{record['clusters']} clusters", f"{record['noise']} noise"]
     if "nmi" in record:
         parts += [f"NMI {record['nmi']:.3f}", f"ARI {record['ari']:.3f}"]
     if "mAP" in record:

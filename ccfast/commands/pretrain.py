@@ -1,0 +1,33 @@
+"""``ccfast pretrain``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+HELP = "train an encoder with the labels of a source data set, for ccfast train --init"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of ``ccfast train`` that have a meaning with labels."""
+    from ccfast.commands._options import add_fields
+    from ccfast.training.config import FIELDS
+    from ccfast.training.pretrain import WITHOUT_LABELS_ONLY
+
+    parser.description = (
+        "Train an encoder on the identities of a data set's training part: smoothed cross-entropy and the batch-hard "
+        "triplet loss, identities in the place of clusters. The run folder is that of ccfast train, whose --init "
+        "goes on from it without labels."
+    )
+    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file, such as a run's config.yaml")
+    add_fields(parser, tuple(name for name in FIELDS if name not in WITHOUT_LABELS_ONLY))
+
+
+def run(options: dict[str, Any]) -> None:
+    """Train, or go on with a run."""
+    from ccfast.training.allocator import keep_freed_memory
+    from ccfast.training.config_file import config_from_options
+    from ccfast.training.pretrain import PretrainConfig, pretrain
+
+    keep_freed_memory()
+    pretrain(config_from_options(options, PretrainConfig))

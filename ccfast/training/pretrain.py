@@ -1,0 +1,123 @@
+"""``ccfast pretrain``: the usual supervised re-ID baseline, on the identities of a labelled source data set.
+
+Classification of identities with smoothed labels and a batch-hard triplet loss (Luo et al., CVPRW 2019), through the
+encoder, augmentation, batches and schedule of ``ccfast train``, whose ``--init`` takes the result to another data set.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import ccfast
+from ccfast._errors import InputError
+from ccfast.data import ReIDData
+from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
+from ccfast.training.loop import Run, TrainResult, run_to_the_end
+from ccfast.training.stopwatch import Stopwatch
+
+LABEL_SMOOTHING = 0.1
+MARGIN = 0.3
+
+#: Options of training without labels that mean nothing with them.
+WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "momentum", "memory")
+
+
+@dataclass
+class PretrainConfig(TrainConfig):
+    """The options of ``ccfast pretrain``: those of ``ccfast train`` but for :data:`WITHOUT_LABELS_ONLY`."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in WITHOUT_LABELS_ONLY if getattr(self, name) != FIELDS[name].default]
+        if given:
+            raise InputError(f"{', '.join(map(flag, given))}: only for training without labels")
+        super().__post_init__()
+
+    def stored(self) -> dict[str, Any]:
+        """What config.yaml and the checkpoints hold."""
+        return {name: value for name, value in super().stored().items() if name not in WITHOUT_LABELS_ONLY}
+
+
+def pretrain(config: PretrainConfig) -> TrainResult:
+    """Train with labels as ``config`` says; the run folder is that of :func:`ccfast.training.train`.
+
+    Raises:
+        InputError: wrong options or data; nothing was trained.
+        RunError: the run could not go on; its folder keeps the last whole epoch.
+    """
+    return run_to_the_end(config, _SupervisedRun)
+
+
+class _SupervisedRun(Run):
+    command = "pretrain"
+
+    def check(self, config: TrainConfig, data: ReIDData) -> None:
+        """Refuse data with nothing to tell apart."""
+        if data.train.ids is None:
+            raise InputError(f"{config.data_dir or data.name}: the identities of its training images are not known")
+        self.identities, self.labels = data.train.ids.unique(return_inverse=True)
+        if len(self.identities) < 2:
+            raise InputError(
+                f"{config.data_dir or data.name}: expected training images of two or more identities, "
+                f"got {len(self.identities)}: there is nothing to learn from"
+            )
+
+    def head(self) -> SupervisedLoss:
+        """The classifier of the identities, within the loss."""
+        loss = SupervisedLoss(self.encoder.num_features, len(self.identities), self.config.temperature)
+        # Every process has the loss of the whole batch, times their number: right for the encoder, whose gradients are
+        # averaged over the processes, and too much for the classifier, whose are not: they are the same in all.
+        loss.weight.register_hook(lambda gradient: gradient / self.group.size)
+        return loss.to(self.device)
+
+    def epoch(self) -> None:
+        """One pass of the sampler's batches over the identities."""
+        watch = Stopwatch(self.device)
+        assert self.state.head is not None
+        loss = self.learn(self.state.head, self.labels.to(self.device), watch)
+        self.end_epoch({"epoch": self.state.epoch + 1, "loss": loss}, watch)
+
+
+class SupervisedLoss(nn.Module):
+    """Cross-entropy over identities with smoothed labels, plus the batch-hard triplet loss.
+
+    The features have unit norm, so the classifier's rows are brought to unit norm too and the logits divided by a
+    temperature (Wang et al., "NormFace", ACM MM 2017): it is the contrastive loss of training without labels, against
+    centroids that are learnt.
+    """
+
+    def __init__(self, num_features: int, num_identities: int, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.weight = nn.Parameter(torch.randn(num_identities, num_features) / num_features**0.5)
+
+    def forward(self, features: Tensor, identities: Tensor) -> Tensor:
+        """``features`` [B, D] of unit norm and ``identities`` [B] in 0 .. num_identities - 1 to a scalar."""
+        classification = ccfast.centroid_contrastive_loss(
+            features,
+            F.normalize(self.weight, dim=1),
+            identities,
+            self.temperature,
+            label_smoothing=LABEL_SMOOTHING,
+        )
+        return classification + batch_hard_triplet_loss(features, identities)
+
+
+def batch_hard_triplet_loss(features: Tensor, identities: Tensor, margin: float = MARGIN) -> Tensor:
+    """The mean of ``max(0, farthest positive - nearest negative + margin)`` (Hermans et al. 2017, equation 5).
+
+    Args:
+        features: [B, D] of unit norm; distances are Euclidean.
+        identities: [B]; images of one identity only have no negative and no loss.
+    """
+    squared = (2 - 2 * features @ features.T).clamp(min=1e-12)  # the root has no gradient at 0
+    distances = squared.sqrt()
+    same = identities[:, None] == identities[None, :]
+    positive = distances.masked_fill(~same, 0).amax(dim=1)
+    negative = distances.masked_fill(same, torch.inf).amin(dim=1)
+    return (positive - negative + margin).clamp(min=0).mean()
