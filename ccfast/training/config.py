@@ -76,7 +76,7 @@ class TrainConfig(ClusterOptions):
     freeze_bn: bool = option("leave the backbone's BatchNorm statistics as they are while training", False)
     bn_group: int = option("images a BatchNorm layer normalises together while training; 0: the whole batch", 64, low=0)
 
-    epochs: int = option("epochs; each clusters anew", low=1)
+    epochs: int = option("epochs", low=1)
     iters: int = option("iterations an epoch", low=1)
     batch_size: int = option("images a batch: clusters x instances", low=1)
     num_instances: int = option("instances of a cluster in a batch; must divide the batch size", low=1)
