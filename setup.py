@@ -183,7 +183,7 @@ def write_build_config(torch, plan: CudaPlan) -> None:
 
 def dependencies(torch) -> list[str]:
     """The extension runs with the torch it was built against and no other, so that one is what pip must keep."""
-    needs = ["numpy", "scipy", "scikit-learn", "tqdm", "pyyaml", "pillow"]
+    needs = ["numpy", "scipy", "scikit-learn", "tqdm", "pyyaml", "pillow", "jinja2"]
     if torch is None:
         return [*needs, "torch>=2.6", "torchvision"]
     release = torch.__version__.split("+")[0]
@@ -196,13 +196,14 @@ EXTRAS = {
     "timm": ["timm"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "plot": ["matplotlib"],
+    "tensorboard": ["tensorboard"],
     "bench": ["pytest", "pytest-benchmark", "matplotlib"],
     "test": ["pytest", "hypothesis", "pytest-benchmark", "infomap>=2"],
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
     "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
 }
-IN_ALL = ("infomap", "timm", "onnx", "plot", "bench", "test")
+IN_ALL = ("infomap", "timm", "onnx", "plot", "tensorboard", "bench", "test")
 EXTRAS["all"] = sorted({need for extra in IN_ALL for need in EXTRAS[extra]})
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from ccfast._errors import InputError, RunError
 
-COMMANDS = ("train", "pretrain", "evaluate", "extract", "export", "cluster", "info", "bench-train")
+COMMANDS = ("train", "pretrain", "evaluate", "report", "extract", "export", "cluster", "info", "bench-train")
 
 #: Failures of the machine, by what torch says of them.
 ADVICE = {

@@ -1,0 +1,196 @@
+"""The page's charts: drawn by matplotlib as SVG whose colours are the page's, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ccfast._optional import import_optional
+from ccfast.report import history
+from ccfast.report.history import Record
+
+#: Inches; a chart fills its column of the page, so only the ratio and the size of the text against it matter.
+SIZE = (4.6, 2.7)
+
+# matplotlib takes no CSS variable: these colours, used for nothing else, are put in the place of one and replaced.
+INK, MUTED, GRID, CARD = "#010101", "#020202", "#030303", "#040404"
+SERIES = [f"#0505{number:02d}" for number in range(8)]
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", CARD: "card"} | {
+    color: f"series-{number}" for number, color in enumerate(SERIES)
+}
+
+#: Told apart without their colours.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+#: More epochs than this are drawn without markers, and their bars without gaps.
+CROWDED = 60
+
+#: A learning rate that falls by more than this is drawn on a logarithmic axis.
+WIDE = 5
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A titled drawing; ``svg`` is markup of our own, to be put on the page as it is."""
+
+    title: str
+    svg: str
+
+
+def charts(records: list[Record]) -> list[Chart]:
+    """What the records know, over the epochs, but for the time; charts without a point are left out."""
+    last = max((record["epoch"] for record in records), default=0)
+    agreement = {name: history.points(records, name) for name in ("nmi", "ari", "purity")}
+    rates = history.points(records, "lr")
+    return [
+        *_accuracy(records, last),
+        *_lines("Loss", "contrastive loss", {"loss": history.points(records, "loss")}, last),
+        *_lines("Clusters", "clusters", {"clusters": history.points(records, "clusters")}, last, from_0=True),
+        *_lines("Noise", "images in no cluster", {"noise": history.points(records, "noise")}, last, from_0=True),
+        *_lines(
+            "Clusters against true identities",
+            "agreement",
+            {"NMI": agreement["nmi"], "ARI": agreement["ari"], "purity": agreement["purity"]},
+            last,
+        ),
+        *_lines("Learning rate", "learning rate", {"rate": rates}, last, log=_wide(rates), from_0=True),
+        *_lines("Peak memory", "MB", {"memory": history.points(records, "peak_memory_mb")}, last, from_0=True),
+    ]
+
+
+def histogram(sizes: list[int]) -> Chart:
+    """How many clusters have how many images."""
+    with _chart("Cluster sizes") as drawn:
+        axes = drawn.axes
+        axes.hist(sizes, bins=_bins(max(sizes)), color=SERIES[0], edgecolor=CARD, linewidth=1)
+        axes.set(xlabel="images in a cluster", ylabel="clusters")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+    return drawn.chart
+
+
+def _bins(largest: int) -> list[float]:
+    """Edges between whole numbers, at most about thirty bins."""
+    step = -(-largest // 30)
+    return [0.5 + step * number for number in range(-(-largest // step) + 1)]
+
+
+def _wide(rates: list[tuple[int, float]]) -> bool:
+    values = [value for _, value in rates]
+    return bool(values) and min(values) > 0 and max(values) / min(values) > WIDE
+
+
+def _accuracy(records: list[Record], last: int) -> Iterator[Chart]:
+    for prefix in history.protocols(records):
+        percents = {
+            label: [(epoch, 100 * value) for epoch, value in history.points(records, prefix + name)]
+            for name, label in (("mAP", "mAP"), ("rank1", "rank-1"))
+        }
+        title = "Accuracy" + (f": {prefix.removesuffix(history.SEPARATOR)}" if prefix else "")
+        yield from _lines(title, "percent", percents, last)
+
+
+def _lines(
+    title: str,
+    unit: str,
+    series: dict[str, list[tuple[int, float]]],
+    last: int,
+    *,
+    log: bool = False,
+    from_0: bool = False,
+) -> Iterator[Chart]:
+    """One chart of lines over the epochs 0 .. last, or none where there is no point."""
+    known = {name: values for name, values in series.items() if values}
+    if not known:
+        return
+    with _chart(title) as drawn:
+        axes = drawn.axes
+        for number, (name, values) in enumerate(known.items()):
+            marker = MARKERS[number] if len(values) <= CROWDED else None
+            axes.plot(*zip(*values, strict=True), color=SERIES[number], marker=marker, label=name)
+        if log:
+            axes.set_yscale("log")
+        elif from_0:
+            axes.set_ylim(bottom=0, top=1.12 * max(max(y for _, y in values) for values in known.values()) or 1)
+        _epochs(axes, unit, last)
+        if len(known) > 1:
+            _legend(axes, len(known))
+    yield drawn.chart
+
+
+def time_chart(records: list[Record]) -> Chart | None:
+    """Seconds by stage, stacked; None where no record tells them."""
+    timed = [record for record in records if record.get("seconds")]
+    if not timed:
+        return None
+    with _chart("Seconds by epoch") as drawn:
+        epochs = [record["epoch"] for record in timed]
+        below = [0.0] * len(timed)
+        names = [stage.stage for stage in history.stages(timed)]
+        for number, name in enumerate(names):
+            heights = [record["seconds"].get(name, 0.0) for record in timed]
+            color = SERIES[number % len(SERIES)]
+            edge = {"edgecolor": CARD, "linewidth": 0.8} if len(timed) <= CROWDED else {"linewidth": 0}
+            drawn.axes.bar(epochs, heights, bottom=below, width=0.8, color=color, label=name, **edge)
+            below = [start + height for start, height in zip(below, heights, strict=True)]
+        _epochs(drawn.axes, "seconds", max(epochs))
+        _legend(drawn.axes, len(names))
+    return drawn.chart
+
+
+def _epochs(axes: Any, unit: str, last: int) -> None:
+    """The same epochs on every chart, ticks at whole ones."""
+    margin = max(0.5, 0.04 * last)
+    axes.set(xlabel="epoch", ylabel=unit, xlim=(-margin, last + margin))
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def _legend(axes: Any, entries: int) -> None:
+    """Above the axes, where no curve can be."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), frameon=False, borderaxespad=0.2,
+        handlelength=1.4, columnspacing=1.2, labelcolor=INK,
+    )  # fmt: skip
+
+
+class _Drawn:
+    """The axes to draw on, and the chart once it is done."""
+
+    axes: Any
+    chart: Chart
+
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none", "text.color": INK, "text.parse_math": False, "font.size": 10, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.edgecolor": MUTED, "axes.labelcolor": MUTED, "xtick.color": MUTED,
+    "ytick.color": MUTED, "axes.grid": True, "axes.grid.axis": "y", "grid.color": GRID, "axes.axisbelow": True,
+    "lines.linewidth": 2, "lines.markersize": 5, "lines.solid_capstyle": "round",
+}  # fmt: skip
+
+
+@contextmanager
+def _chart(title: str) -> Iterator[_Drawn]:
+    matplotlib = import_optional("matplotlib", "ccfast report")
+    figures = import_optional("matplotlib.figure", "ccfast report")
+    drawn = _Drawn()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+        figure = figures.Figure(figsize=SIZE, layout="constrained")
+        drawn.axes = figure.subplots()
+        yield drawn
+        file = io.StringIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+    drawn.chart = Chart(title, _inline(file.getvalue(), title))
+
+
+def _inline(svg: str, title: str) -> str:
+    """The drawing as an element of an HTML page: the page's colours and font, names that no other drawing has."""
+    box = re.search(r'viewBox="([^"]*)"', svg)[1]
+    svg = svg[re.search(r"<svg[^>]*>", svg).end() :]
+    prefix = re.sub(r"\W+", "-", title.lower())
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    svg = re.sub("|".join(VARIABLES), lambda match: f"var(--{VARIABLES[match[0]]})", svg)
+    return f'<svg class="chart" viewBox="{box}" aria-hidden="true">{svg}'

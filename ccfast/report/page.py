@@ -1,0 +1,192 @@
+"""``ccfast report``: everything of a run gathered, and put into the template."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+import ccfast
+from ccfast._errors import InputError
+from ccfast._optional import import_optional
+from ccfast._progress import progress
+from ccfast.data import Part
+from ccfast.report import clusters, curves, history, ranked
+from ccfast.report.thumbnails import Thumbnail, thumbnail
+from ccfast.training.config import TrainConfig
+from ccfast.training.config_file import read_config
+from ccfast.training.evaluate import agreement
+from ccfast.training.pseudo_labels import pseudo_labels
+from ccfast.training.run_folder import RunFolder
+from ccfast.training.stopwatch import Stopwatch
+from ccfast.training.trained import Trained, load_trained
+
+log = logging.getLogger(__name__)
+
+PAGE = "report.html"
+TEMPLATE = "template.html"
+
+#: The longer side, in pixels, of the images of ranked lists and of cluster sheets.
+LARGE, SMALL = 176, 112
+
+#: Options that say where a run was made, not what it computes: a difference from the recipe means nothing.
+PLACES = ("data_dir", "device", "workers")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A thumbnail with what is known of the image."""
+
+    thumbnail: Thumbnail
+    identity: int | None
+    camera: int | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of the run; ``recipe`` is the data set's value where the run has another."""
+
+    name: str
+    value: Any
+    recipe: Any
+    differs: bool
+
+
+def write_report(run: str | Path, output: str | Path | None = None, *, queries: int = 12, **overrides: Any) -> Path:
+    """Write one HTML page about a run, images and drawings inside it, and return its path.
+
+    Args:
+        run: the run folder. Features are those of its best.pt, else of its checkpoint.pt.
+        output: the page; ``report.html`` in the run folder by default. An older page is replaced.
+        queries: how many ranked lists to show.
+        overrides: the run's ``data_dir``, ``device`` and ``workers`` where another one is given.
+
+    Raises:
+        InputError: no run, no data, or matplotlib is missing.
+    """
+    folder, output = _check(Path(run), output, queries)
+    trained = load_trained(folder.path, **overrides)
+    records = history.readable(folder.records())
+    page = _render(
+        run=folder.path.resolve().name,
+        file=trained.file.name,
+        trained=trained,
+        version=ccfast.build_info()["version"],
+        tiles=history.tiles(records, len(trained.data.train)),
+        best=history.best_epoch(records),
+        last=records[-1]["epoch"] if records else None,
+        options=_options(read_config(folder.config) if folder.config.exists() else trained.config),
+        charts=curves.charts(records),
+        stages=history.stages(records),
+        time_chart=curves.time_chart(records),
+        protocol=next(iter(trained.data.protocols.items()), None),
+        ranked=_ranked(trained, queries),
+        **_clusters(trained),
+    )
+    output.write_text(page, encoding="utf-8")
+    log.info("%s: %.1f MB", output, output.stat().st_size / 1e6)
+    return output
+
+
+def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolder, Path]:
+    """Find out what is wrong before minutes of work."""
+    if not run.is_dir():
+        raise InputError(f"RUN: expected a run folder, got {run}, which is {'a file' if run.exists() else 'not there'}")
+    if queries < 0:
+        raise InputError(f"--queries: expected at least 0, got {queries}")
+    output = run / PAGE if output is None else Path(output)
+    if output.is_dir() or not output.parent.is_dir():
+        raise InputError(f"--output: expected a file in a folder that exists, got {output}")
+    for module in ("matplotlib", "jinja2"):
+        import_optional(module, "ccfast report")
+    return RunFolder(run), output
+
+
+def _render(**content: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ccfast.report", "."),
+        autoescape=True,  # names of files come from the data
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": history.duration, "percent": history.percent, "told": _told}
+    return environment.get_template(TEMPLATE).render(**content)
+
+
+def _told(value: Any) -> Any:
+    """An option's value as a reader expects it."""
+    return {None: "–", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else value
+
+
+def _options(config: TrainConfig) -> list[Option]:
+    """The run's options in the order of ``ccfast train --help``, compared with the data set's recipe."""
+    recipe = TrainConfig(dataset=config.dataset, data_dir=config.data_dir).stored()
+    return [
+        Option(name, value, recipe.get(name), name not in PLACES and value != recipe.get(name))
+        for name, value in config.stored().items()
+    ]
+
+
+def _ranked(trained: Trained, count: int) -> list[dict[str, Any]]:
+    """The ranked lists with their images; none where there is nothing to search."""
+    query, gallery = trained.data.query, trained.data.gallery
+    if query is None or gallery is None or count == 0:
+        return []
+    features = trained.extract(query, "query"), trained.extract(gallery, "gallery")
+    lists = ranked.ranked_lists(trained.data, *features, count)
+    return [
+        {
+            "list": found,
+            "query": _picture(query, found.query, LARGE),
+            "entries": [(entry, _picture(gallery, entry.index, LARGE)) for entry in found.entries],
+        }
+        for found in progress(lists, "ranked lists", len(lists))
+    ]
+
+
+def _clusters(trained: Trained) -> dict[str, Any]:
+    """The sheets of clusters with their images, and their sizes."""
+    train, config = trained.data.train, trained.config
+    features = trained.extract(train, "train")
+    labels = pseudo_labels(features, config, Stopwatch(trained.device)).labels.cpu()
+    sizes = clusters.sizes(labels)
+    groups = clusters.sheets(labels, train.ids, config.num_instances)
+    total = sum(len(cluster.members) for group in groups for cluster in group.clusters)
+    rows = (row for group in groups for cluster in group.clusters for row in cluster.members)
+    known = clusters.known(train.ids) is not None
+    pictures: Iterator[Picture] = (_picture(train, row, SMALL, known) for row in progress(rows, "clusters", total))
+    return {
+        "sheets": [
+            (group.title, [(cluster, [next(pictures) for _ in cluster.members]) for cluster in group.clusters])
+            for group in groups
+        ],
+        "images": len(labels),
+        "facts": _facts(labels, sizes, train.ids) if sizes else [],
+        "histogram": curves.histogram(sizes) if sizes else None,
+    }
+
+
+def _facts(labels: Tensor, sizes: list[int], ids: Tensor | None) -> list[tuple[str, str]]:
+    """What the table beside the histogram says."""
+    noise = len(labels) - sum(sizes)
+    names = {"nmi": "NMI", "ari": "ARI", "purity": "purity"}
+    return [
+        ("clusters", f"{len(sizes):,}"),
+        ("images in none", f"{noise:,} ({noise / len(labels):.1%})"),
+        ("smallest, median, largest", f"{min(sizes):,}, {statistics.median_low(sizes):,}, {max(sizes):,}"),
+        *((names[name], f"{value:.3f}") for name, value in agreement(labels, ids).items()),
+    ]
+
+
+def _picture(part: Part, index: int, side: int, known: bool = True) -> Picture:
+    identity = int(part.ids[index]) if known and part.ids is not None else None
+    camera = None if part.cams is None else int(part.cams[index])
+    return Picture(thumbnail(part.images, index, side), identity, camera)

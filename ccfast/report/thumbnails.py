@@ -1,0 +1,58 @@
+"""Images of a data set, small and inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Images no larger than this are drawn with their pixels as squares.
+PIXELATED = 48
+
+QUALITY = 82
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """An image as a data URI; ``name`` is its file's, empty where it is no file."""
+
+    uri: str
+    name: str
+    pixelated: bool
+
+
+def thumbnail(images: Sequence[Any], index: int, side: int) -> Thumbnail:
+    """Image ``index``, its longer side at most ``side`` pixels."""
+    image = as_picture(images[index])
+    pixelated = max(image.size) <= PIXELATED
+    image.thumbnail((side, side))
+    file = io.BytesIO()
+    kind = "PNG" if pixelated else "JPEG"
+    image.save(file, kind, optimize=True, **({} if pixelated else {"quality": QUALITY}))
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return Thumbnail(f"data:image/{kind.lower()};base64,{data}", _name(images, index), pixelated)
+
+
+def as_picture(image: Any) -> Any:
+    """A PIL image, L or RGB, of a data set's image: PIL, or a tensor [1 or 3, H, W] in [0, 1] (or of bytes)."""
+    from PIL import Image
+
+    if not isinstance(image, Tensor):
+        return image.convert("L" if image.mode in ("1", "L", "I", "F") else "RGB")
+    if image.dtype != torch.uint8:
+        image = (image.float().nan_to_num() * 255).round().clamp(0, 255).to(torch.uint8)
+    image = image.cpu() if image.dim() == 3 else image.cpu()[None]
+    pixels = image[:3] if len(image) >= 3 else image[:1]
+    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array)
+
+
+def _name(images: Sequence[Any], index: int) -> str:
+    paths = getattr(images, "paths", None)
+    return "" if paths is None else PurePath(paths[index]).name
