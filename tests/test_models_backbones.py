@@ -173,6 +173,17 @@ def test_convolutional_networks_whose_head_has_a_norm_take_their_weights(timm, t
     assert encoder(torch.rand(2, 3, 64, 32)).shape == (2, encoder.num_features)
 
 
+@pytest.mark.parametrize(
+    ("name", "idle"), [("mobilenetv3_small_050", {"conv_head.weight", "conv_head.bias"}), ("test_vit", set())]
+)
+def test_every_parameter_that_learns_gets_a_gradient(timm, name, idle):
+    encoder = encoder_of(f"timm/{name}", 64, 32)
+    encoder(torch.rand(4, 3, 64, 32))[:, 0].sum().backward()
+    own = dict(encoder.backbone.network.named_parameters())
+    assert {parameter for parameter in own if not own[parameter].requires_grad} == idle
+    assert all(parameter.grad is not None for parameter in encoder.parameters() if parameter.requires_grad)
+
+
 def test_grey_images_are_repeated_for_colour_networks(torchvision_models):
     encoder = encoder_of("resnet18", channels=1).eval()
     grey = torch.randint(256, (2, 1, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

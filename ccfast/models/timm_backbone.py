@@ -31,6 +31,7 @@ def timm_backbone(arch: str, weights: str, state: StateDict | None, size: tuple[
             state, mean, std = to_timm_names(state, network.state_dict()), MEAN, STD
         load_weights(network, state, arch)
     module = _at_size(network, arch, size)
+    _freeze_idle(module, size)
     return Backbone(module, _outputs(module, module, size).shape[1], mean, std, pooled=isinstance(module, _Pooled))
 
 
@@ -81,6 +82,17 @@ def _outputs(network: nn.Module, forward: Callable[[Tensor], Tensor], size: tupl
     outputs = forward(torch.zeros(1, 3, *size))
     network.train()
     return outputs
+
+
+def _freeze_idle(module: nn.Module, size: tuple[int, int]) -> None:
+    """No gradient for parameters that the outputs do not depend on (of a head beyond the maps): DDP waits for each."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    module.eval()
+    total = module(torch.zeros(1, 3, *size)).sum()
+    module.train()
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
 
 
 class _Maps(nn.Module):
