@@ -146,3 +146,15 @@ def test_a_checkpoint_brings_back_every_random_generator():
     drawn = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
     set_random_states(states)
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == drawn
+
+
+def test_a_resumed_run_in_fp16_keeps_the_scale_of_its_gradients(tmp_path):
+    options = {"run": str(tmp_path / "run"), "iters": 2, "device": "cpu", "amp": "fp16"}
+    train(TrainConfig(epochs=1, **options))
+    path = tmp_path / "run" / "checkpoint.pt"
+    content = checkpoint.load(path)
+    assert content["scaler"]["scale"] > 1
+    content["scaler"]["scale"] = 3.0
+    checkpoint.save(content, path)
+    train(TrainConfig(epochs=2, resume=True, **options))
+    assert checkpoint.load(path)["scaler"]["scale"] in (3.0, 1.5)  # halved where a step overflowed

@@ -23,7 +23,7 @@ from ccfast.training.config import TrainConfig
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.iterate import Batches, iterate, new_memory
-from ccfast.training.loop import make_encoder, new_state
+from ccfast.training.loop import make_encoder, make_optimizer
 from ccfast.training.precision import Precision
 from ccfast.training.pseudo_labels import pseudo_labels, require_clusters
 from ccfast.training.stopwatch import Stopwatch
@@ -67,7 +67,7 @@ class _Bench:
         self.encoder = make_encoder(config, data.channels, "none" if config.init else config.weights).to(device)
         if config.init is not None:
             init_encoder(self.encoder, config)
-        self.optimizer = new_state(self.encoder, config).optimizer
+        self.optimizer = make_optimizer(self.encoder, config)
         for settings in self.optimizer.param_groups:
             settings["lr"] = 0.0
         self.views = data.make_views(self.encoder)

@@ -23,11 +23,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """All that a run is between two epochs; ``head`` is what is learnt beside the encoder, if anything is."""
+    """All that a run is between two epochs.
+
+    ``scaler`` scales the gradients of fp16; ``head`` is what is learnt beside the encoder, if anything is.
+    """
 
     encoder: Encoder
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
     epoch: int = 0
     best: dict[str, float] = field(default_factory=dict)
     first_clusters: int | None = None
@@ -48,6 +52,7 @@ def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[
         "head": None if state.head is None else state.head.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict(),
+        "scaler": state.scaler.state_dict(),
         "random": group.collect(random_states()),
     }
 
@@ -125,6 +130,8 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
             state.head.load_state_dict(content["head"])
         state.optimizer.load_state_dict(content["optimizer"])
         state.scheduler.load_state_dict(content["scheduler"])
+        if state.scaler.is_enabled():
+            state.scaler.load_state_dict(content["scaler"])
         state.epoch, state.best = int(content["epoch"]), dict(content["best"])
         state.first_clusters = content["first_clusters"]
         states = content["random"]

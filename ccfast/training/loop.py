@@ -102,7 +102,7 @@ class Run:
         self.precision = Precision(config.amp, device)
         if config.compile:
             self.encoder.compile()
-        self.state = new_state(self.encoder, config, self.head())
+        self.state = new_state(self.encoder, config, self.precision.scaler, self.head())
         self.scalars = Scalars(folder.path) if config.tensorboard and group.is_main else None
 
     def check(self, config: TrainConfig, data: ReIDData) -> None:
@@ -256,13 +256,20 @@ def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
     )
 
 
-def new_state(encoder: Encoder, config: TrainConfig, head: nn.Module | None = None) -> State:
-    """The state before the first epoch: Adam over what is learnt, a tenth of the rate every ``step_size`` epochs."""
+def make_optimizer(encoder: Encoder, config: TrainConfig, head: nn.Module | None = None) -> torch.optim.Adam:
+    """Adam over what is learnt."""
     modules = [encoder] if head is None else [encoder, head]
     learnt = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learnt, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.Adam(learnt, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def new_state(
+    encoder: Encoder, config: TrainConfig, scaler: torch.amp.GradScaler, head: nn.Module | None = None
+) -> State:
+    """The state before the first epoch; the rate falls to a tenth every ``step_size`` epochs."""
+    optimizer = make_optimizer(encoder, config, head)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, gamma=0.1)
-    return State(encoder, optimizer, scheduler, head=head)
+    return State(encoder, optimizer, scheduler, scaler, head=head)
 
 
 def _folder(config: TrainConfig, group: Group) -> RunFolder:
