@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 POOLINGS = ("gem", "average")
@@ -28,7 +27,7 @@ class Average(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, D, h, w] to [B, D]."""
-        return F.adaptive_avg_pool2d(maps, 1).flatten(1)
+        return maps.mean(dim=(2, 3))
 
 
 def make_pooling(name: str) -> nn.Module:
