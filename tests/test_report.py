@@ -16,8 +16,10 @@ from PIL import Image
 
 from ccfast._errors import InputError
 from ccfast.cli import main
+from ccfast.data import Comparison, Part, Protocol, ReIDData
+from ccfast.data.protocol import everything
 from ccfast.report import clusters, curves, history, page, thumbnails, write_report
-from ccfast.report.ranked import choose
+from ccfast.report.ranked import choose, ranked_lists
 from ccfast.training import TrainConfig, train
 from ccfast.training.trained import load_trained
 
@@ -294,6 +296,25 @@ def test_queries_are_chosen_from_both_ends_with_different_identities():
     assert len(choose(precision, ids, 100)) == 8 and choose(precision, ids, 0) == []
 
 
+def test_a_list_holds_what_the_main_protocol_compares_its_query_with():
+    features = torch.nn.functional.normalize(torch.randn(24, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    query = Part([None] * 6, torch.tensor([0, 1, 2, 0, 1, 9]), torch.tensor([1] * 6))
+    gallery = Part([None] * 18, torch.arange(18) % 3, torch.tensor([1, 2, 2] * 6))
+    halves = (Comparison(torch.arange(3), torch.arange(9)), Comparison(torch.arange(3, 6), torch.arange(9, 18)))
+    protocols = {"halves": Protocol((halves,)), "all": everything(6, 18)}
+    data = ReIDData("x", query, query, gallery, 3, lambda encoder: None, protocols)
+    found = ranked_lists(data, features[:6], features[6:], 6)
+    assert sorted(one.query for one in found) == [1, 2, 4]  # identity 0 only in the query's camera, identity 9 nowhere
+    for one in found:
+        rows = torch.arange(9) if one.query < 3 else torch.arange(9, 18)
+        distances = (features[one.query] - features[6:][rows]).pow(2).sum(1)
+        assert [entry.index for entry in one.entries] == rows[distances.argsort()].tolist()
+        assert [entry.right for entry in one.entries] == (gallery.ids[rows] == query.ids[one.query])[
+            distances.argsort()
+        ].tolist()
+        assert one.matches == 3
+
+
 def test_tensors_and_pictures_of_any_kind_become_thumbnails():
     images = [
         torch.rand(1, 8, 8), torch.rand(3, 40, 20), torch.zeros(1, 60, 60, dtype=torch.uint8),
@@ -310,6 +331,13 @@ def test_further_protocols_have_a_tile_and_a_chart_of_their_own():
         "mAP": "50.0", "rank-1": "60.0", "mAP (other)": "30.0", "rank-1 (other)": "40.0"
     }  # fmt: skip
     assert [chart.title for chart in curves.charts(records)] == ["Accuracy", "Accuracy: other"]
+
+
+def test_a_rate_that_falls_by_tens_has_readable_ticks():
+    records = [{"epoch": epoch, "lr": 0.01 * 0.1 ** (epoch // 10)} for epoch in range(1, 41)]
+    (chart,) = curves.charts(records)
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", chart.svg)
+    assert {"0.001", "0.0001", "epoch", "learning rate"} <= set(texts) and not any("$" in text for text in texts)
 
 
 def test_times_add_up_by_stage():

@@ -24,10 +24,10 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", CARD: "card"} | {
 }
 
 #: Told apart without their colours.
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS, DASHES = ("o", "s", "^"), ("-", "--", ":")
 
-#: More epochs than this are drawn without markers, and their bars without gaps.
-CROWDED = 60
+#: More epochs than this are drawn with dashes for markers, and their bars without gaps.
+CROWDED = 30
 
 #: A learning rate that falls by more than this is drawn on a logarithmic axis.
 WIDE = 5
@@ -109,10 +109,12 @@ def _lines(
     with _chart(title) as drawn:
         axes = drawn.axes
         for number, (name, values) in enumerate(known.items()):
-            marker = MARKERS[number] if len(values) <= CROWDED else None
-            axes.plot(*zip(*values, strict=True), color=SERIES[number], marker=marker, label=name)
+            shape = {"marker": MARKERS[number]} if len(values) <= CROWDED else {"linestyle": DASHES[number]}
+            axes.plot(*zip(*values, strict=True), color=SERIES[number], label=name, **shape)
         if log:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")  # its own formatter writes TeX
+            axes.yaxis.set_minor_formatter("")
         elif from_0:
             axes.set_ylim(bottom=0, top=1.12 * max(max(y for _, y in values) for values in known.values()) or 1)
         _epochs(axes, unit, last)
@@ -122,22 +124,20 @@ def _lines(
 
 
 def time_chart(records: list[Record]) -> Chart | None:
-    """Seconds by stage, stacked; None where no record tells them."""
+    """Seconds by stage, stacked in the order of :func:`history.stages`: its table is the legend. None without times."""
     timed = [record for record in records if record.get("seconds")]
     if not timed:
         return None
     with _chart("Seconds by epoch") as drawn:
         epochs = [record["epoch"] for record in timed]
         below = [0.0] * len(timed)
-        names = [stage.stage for stage in history.stages(timed)]
-        for number, name in enumerate(names):
-            heights = [record["seconds"].get(name, 0.0) for record in timed]
+        for number, timing in enumerate(history.stages(timed)):
+            heights = [record["seconds"].get(timing.stage, 0.0) for record in timed]
             color = SERIES[number % len(SERIES)]
             edge = {"edgecolor": CARD, "linewidth": 0.8} if len(timed) <= CROWDED else {"linewidth": 0}
-            drawn.axes.bar(epochs, heights, bottom=below, width=0.8, color=color, label=name, **edge)
+            drawn.axes.bar(epochs, heights, bottom=below, width=0.8, color=color, **edge)
             below = [start + height for start, height in zip(below, heights, strict=True)]
         _epochs(drawn.axes, "seconds", max(epochs))
-        _legend(drawn.axes, len(names))
     return drawn.chart
 
 
@@ -151,7 +151,7 @@ def _epochs(axes: Any, unit: str, last: int) -> None:
 def _legend(axes: Any, entries: int) -> None:
     """Above the axes, where no curve can be."""
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), frameon=False, borderaxespad=0.2,
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=entries, frameon=False, borderaxespad=0.2,
         handlelength=1.4, columnspacing=1.2, labelcolor=INK,
     )  # fmt: skip
 
