@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ccfast._errors import InputError
 from ccfast.data import Comparison, Part, Protocol, ReIDData
-from ccfast.training import report
+from ccfast.training import messages
 from ccfast.training.evaluate import agreement, evaluate
 
 METRICS = ["mAP", "rank1", "rank5", "rank10", "mINP"]
@@ -145,7 +145,7 @@ def test_further_protocols_carry_their_name():
 
 def test_the_log_names_further_protocols():
     metrics = dict.fromkeys([*METRICS, *(f"half/{name}" for name in METRICS)], 0.25) | {"half/rank5": 0.5}
-    assert report.ranking(metrics) == (
+    assert messages.ranking(metrics) == (
         "mAP 25.0  rank-1 25.0  rank-5 25.0  rank-10 25.0; half: mAP 25.0  rank-1 25.0  rank-5 50.0  rank-10 25.0"
     )
 

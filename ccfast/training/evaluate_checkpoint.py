@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from ccfast._errors import InputError
-from ccfast.training import report
+from ccfast.training import messages
 from ccfast.training.evaluate import evaluate
 from ccfast.training.trained import load_trained
 
@@ -25,5 +25,5 @@ def evaluate_checkpoint(path: str, *, rerank: bool = False, **overrides: Any) ->
     features = (trained.extract(query, "query"), trained.extract(gallery, "gallery"))
     metrics = evaluate(trained.data, *features, rerank=rerank)
     suffix = ", re-ranked" if rerank else ""
-    log.info("%s (epoch %d)%s: %s", trained.file, trained.epoch, suffix, report.ranking(metrics))
+    log.info("%s (epoch %d)%s: %s", trained.file, trained.epoch, suffix, messages.ranking(metrics))
     return metrics

@@ -16,7 +16,7 @@ from ccfast.data import ClusterSampler, Part, ReIDData, load_data
 from ccfast.data.cache import decoded
 from ccfast.data.loader import augmented_loader
 from ccfast.models import Encoder, build_encoder
-from ccfast.training import report
+from ccfast.training import messages
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_unchanged, write_config
@@ -74,7 +74,7 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
         advice = _how_to_resume(folder, group, kind.command)
         raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
     if group.is_main:
-        report.summary(run.records, folder)
+        messages.summary(run.records, folder)
     leave(group)
     return TrainResult(folder.path, run.records)
 
@@ -118,7 +118,7 @@ class Run:
         """Measure the untrained encoder: epoch 0."""
         if self.group.is_main:
             self.folder.make()
-        report.beginning(self.data, self.encoder, self.config, self.device)
+        messages.beginning(self.data, self.encoder, self.config, self.device)
         watch = Stopwatch(self.device)
         metrics = self.evaluate(watch)
         if self.group.is_main:
@@ -134,7 +134,7 @@ class Run:
         if self.group.is_main:
             self.folder.rewrite(self.records)
             write_config(self.folder.config, self.config)
-        report.beginning(self.data, self.encoder, self.config, self.device)
+        messages.beginning(self.data, self.encoder, self.config, self.device)
         log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
         if self.state.epoch >= self.config.epochs:
             log.info("nothing is left to do; pass a larger --epochs to go on")
@@ -239,7 +239,7 @@ class Run:
         save(content, folder.checkpoint, folder.previous)
         if self.scalars is not None:
             self.scalars.add(record)
-        report.epoch(record, self.config.epochs)
+        messages.epoch(record, self.config.epochs)
 
 
 def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
