@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ccfast._errors import InputError
+from ccfast._progress import progress
 from ccfast.data import ClusterSampler, ReIDData, load_data
 from ccfast.data.cache import ImageCache, decoded
 from ccfast.data.loader import augmented_loader
@@ -32,7 +33,7 @@ from ccfast.training.transfer import init_encoder
 log = logging.getLogger(__name__)
 
 #: Everything is measured this often, in turns, so that what else the machine does hits all alike.
-ROUNDS = 5
+ROUNDS = 3
 #: Steps of a pass before the clock starts: worker processes start, cuDNN chooses, torch.compile compiles.
 WARM_UP = 2
 
@@ -107,9 +108,8 @@ class _Bench:
             bench_report.EXTRACT_LOADED: (self.config.batch_size, lambda: self._extraction(self.files)),
         }
         seconds: dict[str, list[float]] = {name: [] for name in measured}
-        for _ in range(ROUNDS):
-            for name, (_, measure) in measured.items():
-                seconds[name].append(measure())
+        for name in progress(list(measured) * ROUNDS, "measure", ROUNDS * len(measured)):
+            seconds[name].append(measured[name][1]())
         rows = {name: Row(name, size, statistics.median(seconds[name])) for name, (size, _) in measured.items()}
         return Report(rows, self._epoch(rows), self.config.iters)
 
