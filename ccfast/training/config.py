@@ -16,7 +16,7 @@ NOT_STORED = ("run", "resume", "quiet")
 
 #: What may be said anew when a run is resumed.
 FREE_ON_RESUME = (
-    *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "cache", "tensorboard",
+    *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "tensorboard",
 )  # fmt: skip
 
 
