@@ -1,4 +1,4 @@
-"""Command-line options from the fields of a configuration."""
+"""Command-line options that several commands have, and those from the fields of a configuration."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def _add_field(parser: argparse.ArgumentParser, name: str, default: str) -> None
     else:
         metavar = None if metadata["choices"] else kind(name).__name__.upper()
         parser.add_argument(flag(name), type=kind(name), choices=metadata["choices"], metavar=metavar, help=text)
+
+
+def add_trained(parser: argparse.ArgumentParser) -> None:
+    """What names a trained encoder."""
+    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT", help="a run folder (its best.pt is taken) or a .pt file")
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Where a run's images are now, and what to compute on."""
+    parser.add_argument("--data-dir", help="folder of the images (default: the run's)")
+    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--workers", type=int, help="processes that load images (default: the run's)")

@@ -10,11 +10,13 @@ HELP = "write a trained encoder as .pt2 (torch.export) or .onnx"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    from ccfast.commands._options import add_trained
+
     parser.description = (
         "Write a run's best encoder, or a checkpoint's, as a file that runs without ccfast: uint8 images "
         "[B, channels, height, width] in, features [B, D] of unit norm out. It is compared with the encoder first."
     )
-    parser.add_argument("path", metavar="RUN_OR_CHECKPOINT", help="a run folder (its best.pt is taken) or a .pt file")
+    add_trained(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to: FILE.pt2 or FILE.onnx")
     parser.add_argument(
         "--batch", type=_batch, metavar="SIZE", help="images a batch, for good: dynamic for any number (default)"

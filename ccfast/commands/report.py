@@ -10,13 +10,13 @@ HELP = "one HTML page about a run: curves, ranked lists, clusters"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    from ccfast.commands._options import add_where
+
     parser.description = "Write one HTML page about a run, with its images inside it: to open, send or keep."
     parser.add_argument("run", metavar="RUN", help="a run folder (its best.pt is taken, else its checkpoint.pt)")
     parser.add_argument("-o", "--output", metavar="PAGE.html", help="where the page goes (default: RUN/report.html)")
     parser.add_argument("--queries", type=int, metavar="N", help="how many ranked lists to show (default: 12)")
-    parser.add_argument("--data-dir", help="folder of the images (default: the run's)")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--workers", type=int, help="processes that load images (default: the run's)")
+    add_where(parser)
 
 
 def run(options: dict[str, Any]) -> None:
