@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -71,6 +72,12 @@ void write_nearest(const Params& params, int64_t row, std::vector<Neighbour>& fo
   }
 }
 
+double kth_highest(const float* score, int64_t count, int64_t k, std::vector<float>& scratch) {
+  scratch.assign(score, score + count);
+  std::nth_element(scratch.begin(), scratch.begin() + (k - 1), scratch.end(), std::greater<float>());
+  return scratch[k - 1];
+}
+
 double exact_distance(const Params& params, int64_t row, int64_t target) {
   return squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
 }
@@ -131,9 +138,12 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
     for (int64_t row = begin; row < end; ++row) {
       compact(candidates, row, scratch.order, scratch.scores, scratch.indices);
       found.clear();
+      const float* score = candidates.score.data() + row * candidates.capacity;
+      // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
+      const double lowest = kth_highest(score, candidates.count[row], params.k, scratch.scores) - 2 * error[row];
       for (int64_t slot = 0; slot < candidates.count[row]; ++slot) {
         const int64_t target = candidates.index[row * candidates.capacity + slot];
-        found.push_back({exact_distance(params, row, target), target});
+        if (score[slot] >= lowest) found.push_back({exact_distance(params, row, target), target});
       }
       write_nearest(params, row, found);
       const double discarded = query_norms[row] - 2 * (candidates.threshold[row] + error[row]);
