@@ -78,6 +78,11 @@ double kth_highest(const float* score, int64_t count, int64_t k, std::vector<flo
   return scratch[k - 1];
 }
 
+// Rows come in no order: without this, each one's first lines are waited for.
+void prefetch(const float* row, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 64 / sizeof(float)) __builtin_prefetch(row + d);
+}
+
 double exact_distance(const Params& params, int64_t row, int64_t target) {
   return squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
 }
@@ -141,9 +146,11 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
       const float* score = candidates.score.data() + row * candidates.capacity;
       // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
       const double lowest = kth_highest(score, candidates.count[row], params.k, scratch.scores) - 2 * error[row];
-      for (int64_t slot = 0; slot < candidates.count[row]; ++slot) {
-        const int64_t target = candidates.index[row * candidates.capacity + slot];
-        if (score[slot] >= lowest) found.push_back({exact_distance(params, row, target), target});
+      for (int64_t slot = 0; slot < candidates.count[row]; ++slot)
+        if (score[slot] >= lowest) found.push_back({0, candidates.index[row * candidates.capacity + slot]});
+      for (size_t i = 0; i < found.size(); ++i) {
+        if (i + 1 < found.size()) prefetch(params.features + found[i + 1].index * params.dim, params.dim);
+        found[i].distance = exact_distance(params, row, found[i].index);
       }
       write_nearest(params, row, found);
       const double discarded = query_norms[row] - 2 * (candidates.threshold[row] + error[row]);
