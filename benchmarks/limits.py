@@ -38,7 +38,7 @@ class Limits:
         works = [make(**case.sizes) for make in (case.work, case.inputs_work) if make]
         floor = sum(map(self.peaks.floor, works))
         if floor > MOST_SECONDS / 2:
-            return f"its floor here is {floor:.3g} s"
+            return f"its floor here is {floor:.3g} s, of {MOST_SECONDS:g} s that a call may take"
         size = case.inputs_bytes(**case.sizes) if case.inputs_bytes else 0
         if size > MOST_MEMORY / 2 * free_memory(self.device):
             return f"its inputs are {size / 1e9:.3g} GB"
