@@ -6,39 +6,58 @@ import argparse
 import importlib
 from pathlib import Path
 
-from benchmarks import results
+import torch
+
+from benchmarks import inputs, results
 from benchmarks.case import PRESETS, Case
-from benchmarks.measure import Timing, measure
+from benchmarks.limits import Limits
+from benchmarks.measure import Measured, measure
+from benchmarks.peaks import measure_peaks
 
 OPS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
-BUDGET = {"quick": 0.5, "full": 3.0}  # seconds of timing for a provider
+BUDGET = {"quick": 0.5, "full": 2.0}  # seconds of timing for a provider
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--op", choices=OPS, action="append", help="only this family; may be given again")
     parser.add_argument("--sizes", choices=PRESETS, default="quick", help="sizes of the inputs (default: quick)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default: cpu)")
+    parser.add_argument(
+        "--features", type=Path, metavar="FILE.npy", help="real features [N, D], in place of the synthetic ones"
+    )
     parser.add_argument("--output", type=Path, default=results.FOLDER, metavar="DIR", help="where the result file goes")
     options = parser.parse_args()
+    if options.features:
+        inputs.use_features(options.features)
 
-    where = results.environment()
+    device = torch.device(options.device)
+    inputs.use_device(device)
+    peaks = measure_peaks(device)
+    where = results.environment(device, peaks)
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
     path = results.file_for(options.output, options.sizes, where)
+    limits = Limits(peaks, device)
     for op in options.op or OPS:
         for case in importlib.import_module(f"benchmarks.bench_{op}").cases(options.sizes):
-            timings, facts = measure(case, BUDGET[options.sizes])
-            _print(case, timings, facts)
-            results.add(path, results.rows_of(case, timings, facts, where))
+            measured = measure(case, BUDGET[options.sizes], limits)
+            rows = results.rows_of(case, measured, peaks, where)
+            _print(case, measured, rows)
+            results.add(path, rows)
     print(path)
 
 
-def _print(case: Case, timings: dict[str, Timing], facts: dict[str, float]) -> None:
-    print(case, *(f"{name} {value}" for name, value in facts.items()), sep="; ")
-    for provider, timing in timings.items():
-        memory = timing.first.peak_memory
+def _print(case: Case, measured: Measured, rows: list[results.Row]) -> None:
+    print(case, *(f"{name} {value}" for name, value in measured.facts.items()), sep="; ")
+    for row in rows:
+        if "left_out" in row:
+            print(f"  {row['provider']:28s} left out: {row['left_out']}", flush=True)
+            continue
+        memory, difference = row["peak_memory_bytes"], measured.timings[row["provider"]].first.difference
+        rate = f"{row['rate']:.4g} {row['rate_unit']}, {row['share_of_floor']:.0%} of floor" if "rate" in row else ""
         print(
-            f"  {provider:24s} {timing.quantile(0.5) * 1e3:12.3f} ms "
-            f"{'' if memory is None else f'{memory / 1e6:.0f} MB':>9s}  {timing.first.difference}",
+            f"  {row['provider']:28s} {row['median_s'] * 1e3:12.3f} ms "
+            f"{'' if memory is None else f'{memory / 1e6:.0f} MB':>9s}  {rate:32s} {difference or 'not compared'}",
             flush=True,
         )
 

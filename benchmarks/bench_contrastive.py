@@ -6,11 +6,20 @@ import ccfast
 from benchmarks import differences, peers
 from benchmarks.case import Case
 from benchmarks.inputs import memory_batch
+from benchmarks.peaks import Work
 
 SIZES = {
     "quick": [{"B": 64, "D": 256, "C": 200}],
-    "full": [{"B": 256, "D": 2048, "C": 500}, {"B": 256, "D": 2048, "C": 3000}],
+    "full": sorted(
+        ({"B": B, "D": 2048, "C": C} for B in (64, 256, 1024, 4096) for C in (500, 3000, 10_000, 100_000)),
+        key=lambda sizes: sizes["B"] * sizes["C"],
+    ),
 }
+
+
+def work(B: int, D: int, C: int) -> Work:
+    """Products with the memory, forward and backward; memory, features and gradient once."""
+    return Work(bytes=4.0 * D * (C + 2 * B), flops=4.0 * B * D * C)
 
 
 def _inputs(B: int, D: int, C: int) -> tuple:
@@ -30,20 +39,39 @@ def _forward_and_backward(loss):
     return run
 
 
+def _in_float64(features, memory, labels):
+    """The truth: torch's own ops in float64."""
+    features = features.detach().double().requires_grad_()
+    return _forward_and_backward(peers.loss_in_eager_torch)(features, memory.double(), labels)
+
+
 def cases(preset: str) -> list[Case]:
+    losses = {
+        "ccfast": ccfast.centroid_contrastive_loss,
+        "reference": ccfast.reference.centroid_contrastive_loss,
+        "eager torch": peers.loss_in_eager_torch,
+        "torch.compile": peers.loss_compiled,
+        "linear_cross_entropy": peers.linear_cross_entropy,
+    }
+    missing = {}
+    if reason := peers.missing_linear_cross_entropy():
+        missing = {"linear_cross_entropy": reason}
+        del losses["linear_cross_entropy"]
     return [
         Case(
             op="contrastive",
             name="centroid_contrastive_loss",
             sizes=sizes,
             inputs=_inputs,
-            providers={
-                "ccfast": _forward_and_backward(ccfast.centroid_contrastive_loss),
-                "reference": _forward_and_backward(ccfast.reference.centroid_contrastive_loss),
-                "eager torch": _forward_and_backward(peers.loss_in_eager_torch),
-            },
+            providers={name: _forward_and_backward(loss) for name, loss in losses.items()},
             difference=differences.values,
             allowed=1e-5,
+            truth=_in_float64,
+            warm_up=frozenset({"torch.compile"}),
+            work=work,
+            inputs_bytes=lambda B, D, C: 4.0 * D * (B + C),
+            growth=lambda B, D, C: float(B) * D * C,
+            missing=missing,
             passes="forward + backward",
         )
         for sizes in SIZES[preset]

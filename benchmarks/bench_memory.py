@@ -8,14 +8,33 @@ import ccfast
 from benchmarks import differences, peers
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features, memory_batch
+from benchmarks.peaks import Work
 
-UPDATE = {"quick": {"B": 64, "D": 256, "C": 200}, "full": {"B": 256, "D": 2048, "C": 500}}
+_BATCHES, _CLUSTERS = (64, 256, 1024, 4096), (500, 3000, 10_000, 100_000)
+UPDATE = {
+    "quick": {mode: [{"B": 64, "D": 256, "C": 200}] for mode in ("sequential", "hardest", "mean")},
+    "full": {
+        "sequential": [{"B": B, "D": 2048, "C": C} for C in _CLUSTERS for B in _BATCHES],
+        "hardest": [{"B": B, "D": 2048, "C": 3000} for B in _BATCHES],
+        "mean": [{"B": B, "D": 2048, "C": 3000} for B in _BATCHES],
+    },
+}
 CENTROIDS = {"quick": {"N": 2000, "D": 256, "C": 100}, "full": {"N": 12936, "D": 2048, "C": 700}}
-MODES = ("sequential", "hardest", "mean")
+INSTANCES = 16
+
+
+def _update_work(B: int, D: int, **_) -> Work:
+    """The batch read; the rows of its clusters read and written."""
+    return Work(bytes=4.0 * D * (B + 2 * B // INSTANCES))
+
+
+def _centroids_work(N: int, D: int, C: int) -> Work:
+    """The features read, the centroids written."""
+    return Work(bytes=4.0 * D * (N + C))
 
 
 def _update(B: int, D: int, C: int) -> tuple:
-    return memory_batch(B, D, C)
+    return memory_batch(B, D, C, INSTANCES)
 
 
 def _labelled(N: int, D: int, C: int) -> tuple:
@@ -34,25 +53,7 @@ def _in_place(update, **options):
 
 
 def cases(preset: str) -> list[Case]:
-    updates = []
-    for mode in MODES:
-        providers = {
-            "ccfast": _in_place(ccfast.update_memory_, mode=mode),
-            "reference": _in_place(ccfast.reference.update_memory_, mode=mode),
-        }
-        if mode == "sequential":
-            providers["eager torch"] = _in_place(peers.update_in_eager_torch)
-        case = Case(
-            op="memory",
-            name=f"update_memory_ ({mode})",
-            sizes=UPDATE[preset],
-            inputs=_update,
-            providers=providers,
-            difference=differences.values,
-            allowed=1e-6,
-            in_place=True,
-        )
-        updates.append(case)
+    updates = [_update_case(mode, sizes) for mode, found in UPDATE[preset].items() for sizes in found]
     centroids = Case(
         op="memory",
         name="cluster_centroids",
@@ -65,8 +66,31 @@ def cases(preset: str) -> list[Case]:
         },
         difference=differences.values,
         allowed=1e-6,
+        work=_centroids_work,
     )
     return [*updates, centroids]
+
+
+def _update_case(mode: str, sizes: dict) -> Case:
+    providers = {
+        "ccfast": _in_place(ccfast.update_memory_, mode=mode),
+        "reference": _in_place(ccfast.reference.update_memory_, mode=mode),
+    }
+    if mode == "sequential":
+        providers["eager torch"] = _in_place(peers.update_in_eager_torch)
+    return Case(
+        op="memory",
+        name=f"update_memory_ ({mode})",
+        sizes=sizes,
+        inputs=_update,
+        providers=providers,
+        difference=differences.values,
+        allowed=1e-6,
+        work=_update_work,
+        inputs_bytes=lambda B, D, C: 4.0 * D * (B + C) * 4,  # an untouched copy for every provider's check
+        growth=lambda B, D, C: float(B),
+        in_place=True,
+    )
 
 
 def test_memory(bench) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ccfast
 from benchmarks import differences, peers, stages
-from benchmarks.bench_jaccard import SIZES
+from benchmarks.bench_jaccard import SIZES, sparse_work
+from benchmarks.bench_knn import growth, work
 from benchmarks.case import Case
-from benchmarks.inputs import NOISE, clustered_features, neighbour_statistics, neighbours
+from benchmarks.inputs import NOISE, clustered_features, feature_bytes, feature_sizes, neighbour_statistics, neighbours
 from ccfast import reference
 
 #: 40 GB as N x N: only the sparse chain runs, and its memory is what there is to see. Less noise, because in 128
@@ -32,37 +33,54 @@ def _scikit_learn_on_ccfast_distances(x, k1, k2, eps):
 
 
 def cases(preset: str) -> list[Case]:
-    common = {"op": "pseudo_labels", "difference": differences.labels, "facts": neighbour_statistics}
-    found = [
+    found = [case for sizes in feature_sizes(SIZES[preset]) for case in _cases(sizes)]
+    if preset == "full":
+        large = Case(
+            op="pseudo_labels",
+            name="features to labels, D=128",
+            sizes=LARGE,
+            inputs=_features,
+            providers={"ccfast": stages.labels},
+            difference=differences.labels,
+            truth=_scikit_learn_on_ccfast_distances,
+            facts=neighbour_statistics,
+            work=work,
+        )
+        found.append(large)
+    return found
+
+
+def _cases(sizes: dict) -> list[Case]:
+    common = {
+        "op": "pseudo_labels",
+        "sizes": sizes,
+        "difference": differences.labels,
+        "truth": _scikit_learn_on_ccfast_distances,
+        "facts": neighbour_statistics,
+        "inputs_bytes": feature_bytes,
+    }
+    return [
         Case(
             name="labels after kNN",
-            sizes=SIZES[preset],
             inputs=_with_neighbours,
             providers={
                 "ccfast": lambda x, given, k1, k2, eps: stages.labels_after_knn(x, *given, k2, eps),
                 "reference": _reference_labels_after_knn,
             },
-            **common,
+            work=sparse_work,
+            inputs_work=work,
+            growth=lambda N, **_: float(N),
+            **{**common, "truth": lambda x, given, *rest: _scikit_learn_on_ccfast_distances(x, *rest)},
         ),
         Case(
             name="features to labels",
-            sizes=SIZES[preset],
             inputs=_features,
             providers={"ccfast": stages.labels, "reference": peers.reference_labels},
+            work=work,
+            growth=growth,
             **common,
         ),
     ]
-    if preset == "full":
-        large = Case(
-            name="features to labels",
-            sizes=LARGE,
-            inputs=_features,
-            providers={"ccfast": stages.labels},
-            truth=_scikit_learn_on_ccfast_distances,
-            **common,
-        )
-        found.append(large)
-    return found
 
 
 def test_pseudo_labels(bench) -> None:

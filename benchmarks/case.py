@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
+from benchmarks.peaks import Work
+
+CPU = torch.device("cpu")
 PRESETS = ("quick", "full")
 
 
@@ -34,8 +39,16 @@ class Case:
         difference: (answer, true answer) -> :class:`Difference`.
         allowed: how large it may be.
         allowed_to: how large it may be for a provider that computes less exactly.
+        difference_of: another ``difference`` for a provider that cannot be held to the first.
+        warm_up: providers that compile something when they are first called.
         truth: the provider whose answer is true, or a function of the inputs.
         facts: what should be known of the inputs to judge the times, a function of the sizes.
+        work: the least that it takes, a function of the sizes: what the floor is computed from.
+        inputs_work: the same of building the inputs, where that is not small beside it.
+        inputs_bytes: how large the inputs are, where they can be too large.
+        growth: what time and memory of the providers grow with, a function of the sizes: from one size to the next,
+            providers that would take too long are left out.
+        missing: peers that cannot be run here -> why not.
         passes: forward, forward + backward, ...
         in_place: providers change their inputs; the check then runs on a copy.
     """
@@ -48,8 +61,15 @@ class Case:
     difference: Callable[[Any, Any], Difference]
     allowed: float = 0
     allowed_to: Mapping[str, float] = field(default_factory=dict)
+    difference_of: Mapping[str, Callable[[Any, Any], Difference]] = field(default_factory=dict)
+    warm_up: frozenset[str] = frozenset()
     truth: str | Callable[..., Any] = "reference"
     facts: Callable[..., dict[str, float]] | None = None
+    work: Callable[..., Work] | None = None
+    inputs_work: Callable[..., Work] | None = None
+    inputs_bytes: Callable[..., float] | None = None
+    growth: Callable[..., float] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
     passes: str = "forward"
     dtype: str = "float32"
     in_place: bool = False
@@ -68,11 +88,11 @@ class WrongAnswer(AssertionError):
 
 
 class Bench:
-    """A case with its inputs built and its true answer known."""
+    """A case with its inputs built, on the device it runs on, and its true answer known."""
 
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        self.inputs = case.inputs(**case.sizes)
+    def __init__(self, case: Case, device: torch.device = CPU) -> None:
+        self.case, self.device = case, device
+        self.inputs = moved(case.inputs(**case.sizes), device)
         self.facts = case.facts(**case.sizes) if case.facts else {}
         self._timed_inputs = self._own_inputs()
         self._truth: Any = None
@@ -89,16 +109,31 @@ class Bench:
     def _own_inputs(self) -> tuple:
         return copy.deepcopy(self.inputs) if self.case.in_place else self.inputs
 
-    def check(self, provider: str, answer: Any) -> Difference:
-        """Compare the answer of :meth:`first_call` with the true one; raise where they are too far apart."""
+    def check(self, provider: str, answer: Any, left_out: Mapping[str, str] | None = None) -> Difference | None:
+        """Compare the answer of :meth:`first_call` with the true one; raise where they are too far apart.
+
+        None where the provider that knows the truth is ``left_out`` at this size.
+        """
         if self._truth is None:
             truth = self.case.truth
             if callable(truth):
-                self._truth = truth(*self.inputs)
+                self._truth = moved(truth(*self.inputs), CPU)
+            elif truth in (left_out or {}):
+                return None
             else:
-                self._truth = answer if truth == provider else self.first_call(truth)()
-        difference = self.case.difference(answer, self._truth)
+                self._truth = moved(answer if truth == provider else self.first_call(truth)(), CPU)
+        compare = self.case.difference_of.get(provider, self.case.difference)
+        difference = compare(moved(answer, CPU), self._truth)
         allowed = self.case.allowed_to.get(provider, self.case.allowed)
         if not difference.value <= allowed:
             raise WrongAnswer(f"{self.case} by {provider}: {difference}, at most {allowed:g} allowed")
         return difference
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """The value with its tensors on the device, also those in tuples."""
+    if isinstance(value, tuple):
+        return tuple(moved(part, device) for part in value)
+    if not isinstance(value, torch.Tensor) or value.device.type == device.type:
+        return value
+    return value.detach().to(device).requires_grad_(value.requires_grad)

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.case import PRESETS, Bench, Case
+from benchmarks.case import CPU, PRESETS, Bench, Case
+from benchmarks.limits import Limits
 from benchmarks.measure import bench_plan, first_call
+from benchmarks.peaks import measure_peaks
 
 BUDGET = 0.5  # seconds of timing for a provider
 
@@ -44,11 +46,21 @@ def prepared() -> Callable[[Case], Bench]:
     return prepare
 
 
+@pytest.fixture(scope="session")
+def limits() -> Limits:
+    """What would take too long here; a skipped benchmark says why."""
+    return Limits(measure_peaks(CPU), CPU)
+
+
 @pytest.fixture
-def bench(benchmark, prepared: Callable[[Case], Bench], case: Case, provider: str) -> Callable[[], None]:
+def bench(
+    benchmark, prepared: Callable[[Case], Bench], limits: Limits, case: Case, provider: str
+) -> Callable[[], None]:
     """Check one provider's answer, then time it; what else was measured goes to the report's extra_info."""
 
     def run() -> None:
+        if reason := limits.whole_case(case) or limits.cell(case, provider):
+            pytest.skip(reason)
         ready = prepared(case)
         first = first_call(ready, provider)
         benchmark.group = str(case)
@@ -56,10 +68,12 @@ def bench(benchmark, prepared: Callable[[Case], Bench], case: Case, provider: st
             pass_=case.passes,
             dtype=case.dtype,
             exactness=str(first.difference),
+            floor_s=case.work and limits.peaks.floor(case.work(**case.sizes)),
             peak_memory_mb=first.peak_memory and round(first.peak_memory / 1e6, 1),
             **ready.facts,
         )
         planned = bench_plan(ready, provider, first, BUDGET)
         benchmark.pedantic(ready.run, args=(provider,), rounds=planned.rounds, iterations=planned.iterations)
+        limits.add(case, provider, benchmark.stats.stats.median, first.peak_memory)
 
     return run

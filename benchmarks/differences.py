@@ -22,6 +22,28 @@ def share_of_rows(answer: Tensor, truth: Tensor) -> Difference:
     return Difference("share of rows that differ", float((answer != truth).any(1).float().mean()))
 
 
+SAMPLE = 256
+
+
+def sampled_rows(rows: int) -> slice:
+    """About 256 rows, evenly spread: what an oracle in float64 can answer for at any size."""
+    return slice(None, None, max(1, rows // SAMPLE))
+
+
+def share_of_sampled_rows(answer: Tensor, truth: Tensor) -> Difference:
+    """As :func:`share_of_rows`, the truth being that of :func:`sampled_rows`."""
+    found = share_of_rows(answer[sampled_rows(len(answer))], truth)
+    return Difference(f"share of {len(truth)} sampled rows that differ", found.value)
+
+
+def share_of_neighbours(answer: Tensor, truth: Tensor) -> Difference:
+    """Share of the true neighbours of :func:`sampled_rows` that are not found, in whatever order."""
+    found = (answer[sampled_rows(len(answer))][:, None, :] == truth[:, :, None]).any(2)
+    return Difference(
+        f"share of neighbours of {len(truth)} sampled rows that are missing", 1 - float(found.float().mean())
+    )
+
+
 def values(answer: Tensor | tuple[Tensor, ...], truth: Tensor | tuple[Tensor, ...]) -> Difference:
     """Largest absolute difference of tensors, or of tuples of tensors."""
     pairs = [(answer, truth)] if isinstance(answer, Tensor) else zip(answer, truth, strict=True)

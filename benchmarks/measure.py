@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import re
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from benchmarks.case import Bench, Case, Difference
+from benchmarks.clock import seconds_of, with_peak_memory
+from benchmarks.limits import Limits
 
 ROUND_SECONDS = 5e-3  # a round calls a fast function this long, so that the clock does not count
-SLOW_SECONDS = 10.0  # above this one call is enough, and it is the first
+SLOW_SECONDS = 2.5  # above this one call is enough, and it is the first
 MOST_ROUNDS = 50
-FEWEST_ROUNDS = 5
+FEWEST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class First:
 
     seconds: float
     peak_memory: int | None
-    difference: Difference
+    difference: Difference | None  # None: nothing at this size to compare with
 
     @property
     def slow(self) -> bool:
@@ -66,71 +61,55 @@ class Timing:
         return float(np.quantile(self.seconds, share))
 
 
-def first_call(bench: Bench, provider: str) -> First:
-    """Call once: check the answer, and see how much memory it takes."""
-    call = bench.first_call(provider)
-    seconds, peak_memory, answer = with_peak_memory(call)
-    return First(seconds, peak_memory, bench.check(provider, answer))
+@dataclass(frozen=True)
+class Measured:
+    """A case by all its providers.
 
-
-def measure(case: Case, budget: float) -> tuple[dict[str, Timing], dict[str, float]]:
-    """Time every provider for about ``budget`` seconds, in turns, so that what else the machine does hits all alike.
-
-    Returns:
-        The timings by provider, and the facts of the inputs.
+    Attributes:
+        timings: by provider.
+        left_out: provider -> why it was not run at this size.
+        facts: of the inputs.
     """
-    bench = Bench(case)
-    first = {provider: first_call(bench, provider) for provider in case.truth_first()}
+
+    timings: Mapping[str, Timing]
+    left_out: Mapping[str, str]
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+def first_call(bench: Bench, provider: str, left_out: Mapping[str, str] | None = None) -> First:
+    """Call once: check the answer, and see how much memory it takes."""
+    if provider in bench.case.warm_up:
+        bench.run(provider)
+    seconds, peak_memory, answer = with_peak_memory(bench.first_call(provider), bench.device)
+    return First(seconds, peak_memory, bench.check(provider, answer, left_out))
+
+
+def measure(case: Case, budget: float, limits: Limits) -> Measured:
+    """Time every provider for about ``budget`` seconds, in turns, so that what else the machine does hits all alike."""
+    reason = limits.whole_case(case)
+    left_out = {name: reason or limits.cell(case, name) for name in case.providers}
+    left_out = {name: why for name, why in left_out.items() if why} | dict(case.missing)
+    providers = [name for name in case.truth_first() if name not in left_out]
+    if not providers:
+        return Measured({}, left_out)
+    bench = Bench(case, limits.device)
+    first = {provider: first_call(bench, provider, left_out) for provider in providers}
     plans = {provider: bench_plan(bench, provider, found, budget) for provider, found in first.items()}
     seconds = {provider: [found.seconds] if found.slow else [] for provider, found in first.items()}
     for turn in range(MOST_ROUNDS):
         for provider, planned in plans.items():
             if turn < planned.rounds and not first[provider].slow:
-                seconds[provider].append(timed(bench.run, provider, iterations=planned.iterations))
-    timings = {provider: Timing(seconds[provider], plans[provider], first[provider]) for provider in case.providers}
-    return timings, bench.facts
+                seconds[provider].append(_round(bench, provider, planned.iterations))
+    timings = {name: Timing(seconds[name], plans[name], first[name]) for name in case.providers if name in first}
+    for name, timing in timings.items():
+        limits.add(case, name, timing.quantile(0.5), timing.first.peak_memory)
+    return Measured(timings, left_out, bench.facts)
 
 
 def bench_plan(bench: Bench, provider: str, first: First, budget: float) -> Plan:
     """The plan for a provider, from a warm call unless its first one took too long for another."""
-    return plan(first.seconds if first.slow else timed(bench.run, provider), budget)
+    return plan(first.seconds if first.slow else _round(bench, provider, 1), budget)
 
 
-def timed(call: Callable[..., Any], *arguments: Any, iterations: int = 1) -> float:
-    """Mean seconds of a call."""
-    start = time.perf_counter()
-    for _ in range(iterations):
-        call(*arguments)
-    return (time.perf_counter() - start) / iterations
-
-
-def with_peak_memory(call: Callable[[], Any]) -> tuple[float, int | None, Any]:
-    """Seconds, additional peak memory in bytes (its result included; None where Linux does not tell), and result."""
-    before = _restart_peak()
-    start = time.perf_counter()
-    result = call()
-    seconds = time.perf_counter() - start
-    return seconds, None if before is None else max(0, _status("VmHWM") - before), result
-
-
-@cache
-def _load_libraries() -> None:
-    """Have the matrix product's code and buffers in memory, which stay there and belong to no provider."""
-    matrix = torch.ones(2048, 2048)
-    matrix @ matrix
-
-
-def _restart_peak() -> int | None:
-    """Give unused memory back to the system, and let the high-water mark of resident memory start from here."""
-    _load_libraries()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)  # or the call would live on memory that an earlier one has left
-        Path("/proc/self/clear_refs").write_text("5")
-        return _status("VmRSS")
-    except (AttributeError, OSError):
-        return None
-
-
-def _status(name: str) -> int:
-    text = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024
+def _round(bench: Bench, provider: str, iterations: int) -> float:
+    return seconds_of(lambda: bench.run(provider), bench.device, iterations)

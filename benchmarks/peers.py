@@ -1,7 +1,9 @@
-"""What people would use instead of ccfast: eager PyTorch and scikit-learn."""
+"""What people would use instead of ccfast: PyTorch, eager and compiled, faiss and scikit-learn."""
 
 from __future__ import annotations
 
+import importlib.util
+from functools import cache
 from unittest import mock
 
 import torch
@@ -14,13 +16,36 @@ import ccfast.reference.jaccard as reference_jaccard
 from ccfast import reference
 
 
-def knn_by_topk(features: Tensor, k: int, block: int = 2048) -> Tensor:
-    """Float32 products and topk, by blocks of rows: the indices for unit rows, near ties in any order."""
-    return torch.cat([(rows @ features.T).topk(k).indices for rows in features.split(block)])
+def knn_by_topk(features: Tensor, k: int, dtype: torch.dtype = torch.float32, block: int = 2048) -> Tensor:
+    """Products and topk, by blocks of rows: the indices for unit rows, near ties in any order."""
+    operand = features.to(dtype)
+    return torch.cat([(rows @ operand.T).topk(k).indices for rows in operand.split(block)])
+
+
+def knn_by_topk_half(features: Tensor, k: int) -> Tensor:
+    """The same in bfloat16, which confuses neighbours that are about as near."""
+    return knn_by_topk(features, k, torch.bfloat16)
+
+
+def missing_faiss() -> str | None:
+    """Why faiss cannot be run, or None."""
+    return None if importlib.util.find_spec("faiss") else "faiss is not installed (pip install faiss-cpu)"
+
+
+def knn_by_faiss(features: Tensor, k: int) -> Tensor:
+    """faiss's exact index, built and searched; on the CPU."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatIP(features.shape[1])
+    rows = features.cpu().numpy()
+    index.add(rows)
+    return torch.from_numpy(index.search(rows, k)[1])
 
 
 def scikit_learn_dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
     """scikit-learn on the same distances, sparse or dense."""
+    distances = distances.cpu()
     matrix = distances.numpy() if distances.layout is torch.strided else None
     if matrix is None:
         parts = distances.values(), distances.col_indices(), distances.crow_indices()
@@ -43,6 +68,26 @@ def reference_labels(features: Tensor, k1: int, k2: int, eps: float) -> Tensor:
 def loss_in_eager_torch(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
     """The loss as it is usually written."""
     return F.cross_entropy(F.normalize(features) @ memory.T / temperature, labels)
+
+
+@cache
+def _compiled_loss():
+    return torch.compile(loss_in_eager_torch, dynamic=True)
+
+
+def loss_compiled(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+    """torch.compile of :func:`loss_in_eager_torch`."""
+    return _compiled_loss()(features, memory, labels, temperature)
+
+
+def missing_linear_cross_entropy() -> str | None:
+    """Why torch's own fused loss cannot be run, or None."""
+    return None if hasattr(F, "linear_cross_entropy") else f"torch {torch.__version__} has no linear_cross_entropy"
+
+
+def linear_cross_entropy(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+    """The same through torch's fusion of the products with the cross-entropy (torch >= 2.13)."""
+    return F.linear_cross_entropy(F.normalize(features) / temperature, memory, labels)
 
 
 def update_in_eager_torch(memory: Tensor, features: Tensor, labels: Tensor, momentum: float = 0.1) -> None:

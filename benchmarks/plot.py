@@ -1,13 +1,13 @@
-"""``python -m benchmarks.plot``: the README's picture from the newest result file of each device, in docs/images/."""
+"""``python -m benchmarks.plot``: pictures from the newest result file of each device, in docs/images/."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import results
+from benchmarks import plot_scaling, results
 from benchmarks.results import Row
-from benchmarks.table import by_case, seconds
+from benchmarks.table import by_case, seconds, usual
 
 FOLDER = results.ROOT / "docs" / "images"
 COLOURS = {"reference": "#9aa7b2", "eager torch": "#e0a458", "scikit-learn": "#5b9279", "ccfast": "#1b5fa8"}
@@ -24,10 +24,12 @@ SHOWN = {
 
 
 def main() -> None:
-    for rows in results.newest():
-        path = FOLDER / f"benchmarks-{'cuda' if 'NVIDIA' in rows[0]['device'] else 'cpu'}.png"
-        draw(rows, path)
-        print(path)
+    for _, rows in results.newest():
+        device = "cuda" if "NVIDIA" in rows[0]["device"] else "cpu"
+        for name, picture in (("benchmarks", draw), ("scaling", plot_scaling.draw)):
+            path = FOLDER / f"{name}-{device}.png"
+            picture(rows, path)
+            print(path)
 
 
 def draw(rows: list[Row], path: Path) -> None:
@@ -37,7 +39,7 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    cases = [case for name in SHOWN for case in by_case(rows) if case[0]["case"] == name and len(case) > 1]
+    cases = [case for name in SHOWN for case in usual(by_case(rows)) if case[0]["case"] == name and len(case) > 1]
     figure, (time, memory) = plt.subplots(
         1, 2, figsize=(13, 1.3 + 0.55 * len(cases)), width_ratios=(3, 2), sharey=True, layout="constrained"
     )

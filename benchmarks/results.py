@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.case import Case
-from benchmarks.measure import Timing
+from benchmarks.measure import Measured, Timing
+from benchmarks.peaks import Peaks
 
 Row = dict[str, Any]
 
@@ -24,41 +25,73 @@ FOLDER = Path(__file__).parent / "results"
 KEY = ("op", "case", "provider", "pass", "dtype", "sizes")
 
 
-def environment() -> Row:
+def environment(device: torch.device, peaks: Peaks) -> Row:
     """Where and on what: part of every row."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
     return {
-        "device": f"{_processor()}, {os.cpu_count()} cores",
+        "device": name,
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
         "python": platform.python_version(),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
+        "peaks": peaks.as_facts(),
     }
 
 
-def rows_of(case: Case, timings: dict[str, Timing], facts: dict[str, float], where: Row) -> list[Row]:
-    """The rows of one case."""
-    return [
-        {
-            "op": case.op,
-            "case": case.name,
-            "provider": provider,
-            "pass": case.passes,
-            "dtype": case.dtype,
-            "sizes": dict(case.sizes),
-            "median_s": timing.quantile(0.5),
-            "p20_s": timing.quantile(0.2),
-            "p80_s": timing.quantile(0.8),
-            "rounds": timing.plan.rounds,
-            "iterations": timing.plan.iterations,
-            "peak_memory_bytes": timing.first.peak_memory,
-            "exactness": {"what": timing.first.difference.what, "value": timing.first.difference.value},
-            "facts": facts,
-            **where,
-        }
-        for provider, timing in timings.items()
+def rows_of(case: Case, measured: Measured, peaks: Peaks, where: Row) -> list[Row]:
+    """The rows of one case: those that were measured, and those that were left out with the reason."""
+    common = {"op": case.op, "case": case.name, "pass": case.passes, "dtype": case.dtype, "sizes": dict(case.sizes)}
+    floor = _floor(case, peaks)
+    rows = [
+        {**common, "provider": provider, **_numbers(timing, floor), **floor, "facts": dict(measured.facts), **where}
+        for provider, timing in measured.timings.items()
     ]
+    return rows + [
+        {**common, "provider": provider, "left_out": reason, **floor, **where}
+        for provider, reason in measured.left_out.items()
+    ]
+
+
+def _floor(case: Case, peaks: Peaks) -> Row:
+    if case.work is None:
+        return {}
+    work = case.work(**case.sizes)
+    return {
+        "floor_s": peaks.floor(work),
+        "floor_by": peaks.bound(work),
+        "floor_product": work.product,
+        "flops": work.flops,
+        "bytes": work.bytes,
+    }
+
+
+def _numbers(timing: Timing, floor: Row) -> Row:
+    median = timing.quantile(0.5)
+    numbers = {
+        "median_s": median,
+        "p20_s": timing.quantile(0.2),
+        "p80_s": timing.quantile(0.8),
+        "rounds": timing.plan.rounds,
+        "iterations": timing.plan.iterations,
+        "peak_memory_bytes": timing.first.peak_memory,
+        "exactness": _exactness(timing),
+    }
+    if floor:
+        products = floor["floor_by"] == "products"
+        numbers["rate"] = (floor["flops"] if products else floor["bytes"]) / median / 1e9
+        numbers["rate_unit"] = "GFLOP/s" if products else "GB/s"
+        numbers["share_of_floor"] = floor["floor_s"] / median
+    return numbers
+
+
+def _exactness(timing: Timing) -> Row:
+    difference = timing.first.difference
+    if difference is None:
+        return {"what": "not compared: nothing to compare with at this size", "value": None}
+    return {"what": difference.what, "value": difference.value}
 
 
 def file_for(folder: Path, preset: str, where: Row) -> Path:
@@ -80,12 +113,12 @@ def add(path: Path, rows: list[Row]) -> None:
     path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
 
 
-def newest(folder: Path = FOLDER) -> list[list[Row]]:
-    """The newest file at full sizes of each device."""
-    by_device: dict[str, list[Row]] = {}
+def newest(folder: Path = FOLDER) -> list[tuple[Path, list[Row]]]:
+    """The newest file at full sizes of each device, and its rows."""
+    by_device: dict[str, tuple[Path, list[Row]]] = {}
     for path in sorted(folder.glob("*-????-??-??.json")):
         rows = read(path)
-        by_device[rows[0]["device"]] = rows
+        by_device[rows[0]["device"]] = (path, rows)
     return list(by_device.values())
 
 

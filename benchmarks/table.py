@@ -1,4 +1,7 @@
-"""``python -m benchmarks.table``: the README's table from the result files; ``--check`` only compares."""
+"""``python -m benchmarks.table``: tables from the newest result file of each device; ``--check`` only compares.
+
+The usual sizes go to the README; everything measured, and what was left out with the reason, beside the result file.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,34 @@ from benchmarks.results import Row
 
 README = results.ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks: begin, written by python -m benchmarks.table -->", "<!-- benchmarks: end -->"
-HEADER = "| what | sizes | ccfast | reference | other peers | extra memory: ccfast / reference | ccfast's answer |"
+COLUMNS = (
+    ("what", "---"),
+    ("sizes", "---"),
+    ("ccfast", "--:"),
+    ("of the floor", "--:"),
+    ("reference", "--:"),
+    ("other peers", "--:"),
+    ("extra memory: ccfast / reference", "--:"),
+    ("ccfast's answer", "---"),
+)
+#: The sizes that the README shows of a case that was measured at many.
+USUAL = ({"N": 12_936, "D": 2048}, {"B": 256, "C": 500}, {"B": 256, "C": 3000}, {"B": 256, "C": 10_000})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 where the README's table is not up to date")
     check = parser.parse_args().check
-    text = README.read_text(encoding="utf-8")
-    wanted = with_tables(text)
-    if check and text != wanted:
-        sys.exit("README.md: its table differs from the result files; run: python -m benchmarks.table")
-    README.write_text(wanted, encoding="utf-8")
+    wanted = {README: with_tables(README.read_text(encoding="utf-8"))}
+    for path, rows in results.newest():
+        wanted[path.with_suffix(".md")] = full_table(rows)
+    for path, text in wanted.items():
+        if check and (not path.exists() or path.read_text(encoding="utf-8") != text):
+            sys.exit(
+                f"{path.relative_to(results.ROOT)}: differs from the result files; run: python -m benchmarks.table"
+            )
+        if not check:
+            path.write_text(text, encoding="utf-8")
 
 
 def with_tables(text: str) -> str:
@@ -30,21 +49,43 @@ def with_tables(text: str) -> str:
     _, mark, after = rest.partition(END)
     if not mark:
         sys.exit(f"README.md: expected the marks {BEGIN} and {END}")
-    tables = "\n".join(f"{table(rows)}\n" for rows in results.newest())
+    tables = "\n".join(f"{table(rows, usual(by_case(rows)))}\n" for _, rows in results.newest())
     return f"{before}{BEGIN}\n{tables}{END}{after}"
 
 
-def table(rows: list[Row]) -> str:
-    """One device's rows in Markdown, a line for each case."""
-    lines = [_caption(rows), "", HEADER, "|---|---|--:|--:|--:|--:|---|"]
-    lines += [_line({row["provider"]: row for row in case}) for case in by_case(rows)]
+def full_table(rows: list[Row]) -> str:
+    """Every case that was measured, and every cell that was not."""
+    lines = ["<!-- written by python -m benchmarks.table -->", "", table(rows, by_case(rows))]
+    left_out = [row for row in rows if "left_out" in row]
+    if left_out:
+        lines += ["", "Left out:", "", "| what | sizes | provider | why |", "|---|---|---|---|"]
+        lines += [f"| {row['case']} | {_sizes(row)} | {row['provider']} | {row['left_out']} |" for row in left_out]
+    return "\n".join(lines) + "\n"
+
+
+def table(rows: list[Row], cases: list[list[Row]]) -> str:
+    """Cases of one device in Markdown, a line each."""
+    lines = [_caption(rows), ""]
+    lines += [f"| {' | '.join(name for name, _ in COLUMNS)} |", f"|{'|'.join(align for _, align in COLUMNS)}|"]
+    lines += [_line({row["provider"]: row for row in case}) for case in cases]
     return "\n".join(lines)
 
 
+def usual(cases: list[list[Row]]) -> list[list[Row]]:
+    """The cases at the usual sizes, or at all of theirs where they have none of them."""
+
+    def is_usual(row: Row) -> bool:
+        return any(all(row["sizes"].get(name) == value for name, value in sizes.items()) for sizes in USUAL)
+
+    known = {case[0]["case"] for case in cases if is_usual(case[0])}
+    return [case for case in cases if is_usual(case[0]) or case[0]["case"] not in known]
+
+
 def by_case(rows: list[Row]) -> list[list[Row]]:
-    """The rows of each case, the whole chain first."""
+    """The measured rows of each case, the whole chain first."""
     cases: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row["op"] != "pseudo_labels", row["op"])):
+    measured = [row for row in rows if "left_out" not in row]
+    for row in sorted(measured, key=lambda row: (row["op"] != "pseudo_labels", row["op"])):
         cases.setdefault(f"{row['case']} {row['sizes']}", []).append(row)
     return list(cases.values())
 
@@ -53,9 +94,12 @@ def _caption(rows: list[Row]) -> str:
     def all_of(name: str) -> str:
         return " / ".join(sorted({str(row[name]) for row in rows}))
 
+    peaks = "; ".join(f"{name} {value:,}" for name, value in rows[-1].get("peaks", {}).items())
+    floor = f" The floor is the larger of operations / rate and bytes / rate, with this run's {peaks}." if peaks else ""
     return (
         f"{all_of('device')}; {all_of('threads')} threads; torch {all_of('torch')}; commit {all_of('commit')}; "
         f"{all_of('date')}. Medians; float32; every row's providers took turns in one process."
+        f"{floor}"
     )
 
 
@@ -64,14 +108,19 @@ def _line(case: dict[str, Row]) -> str:
     peers = [name for name in case if name not in ("ccfast", "reference")]
     cells = [
         mine["case"] + ("" if mine["pass"] == "forward" else f", {mine['pass']}"),
-        ", ".join(f"{name}={value:,}" for name, value in mine["sizes"].items()),
+        _sizes(mine),
         seconds(mine["median_s"]),
+        f"{mine['share_of_floor']:.0%}" if "share_of_floor" in mine else "",
         _beside(reference, mine) if reference else "",
         "; ".join(f"{name}: {_beside(case[name], mine)}" for name in peers),
         _memory(mine) + (f" / {_memory(reference)}" if reference else ""),
         _exactness(mine),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _sizes(row: Row) -> str:
+    return ", ".join(f"{name}={value:,}" for name, value in row["sizes"].items())
 
 
 def _beside(other: Row, mine: Row) -> str:
@@ -96,8 +145,8 @@ def _memory(row: Row) -> str:
 
 
 def _exactness(row: Row) -> str:
-    exactness = row["exactness"]
-    return f"{exactness['what']}: {exactness['value']:.2g}"
+    what, value = row["exactness"]["what"], row["exactness"]["value"]
+    return what if value is None else f"{what}: {value:.2g}"
 
 
 if __name__ == "__main__":

@@ -102,12 +102,15 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> No
     ctx.options = options
     ctx.features_dtype = features.dtype
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # or the output that has no gradient gets one of zeros, [B, D]
     # The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward may.
     learned = (features, memory, labels) if ctx.needs_input_grad[1] else ()
     ctx.save_for_backward(output[1], *learned)
 
 
-def _backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if upstream is None:
+        return (None,) * 9
     gradient, *learned = ctx.saved_tensors
     by_features = by_memory = None
     if ctx.needs_input_grad[0]:

@@ -1,6 +1,7 @@
 #include <algorithm>
+#include <cstring>
+#include <functional>
 #include <limits>
-#include <numeric>
 
 #include "../common/parallel.h"
 #include "../common/simd.h"
@@ -26,41 +27,51 @@ CCFAST_CLONES int count_above_each(const float* tile, float half_norm, const flo
   return above;
 }
 
+struct Scratch {
+  std::vector<uint64_t> ordered;
+  std::vector<float> scores;
+};
+
+// A score and its target in one number of the same order: numbers are selected several times faster than pairs.
+uint64_t ordered_pair(float score, int32_t index) {
+  uint32_t bits;
+  std::memcpy(&bits, &score, sizeof bits);
+  bits = bits >> 31 ? ~bits : bits | 0x80000000u;
+  return uint64_t{bits} << 32 | static_cast<uint32_t>(index);
+}
+
+float score_of(uint64_t pair) {
+  const auto ordered = static_cast<uint32_t>(pair >> 32);
+  const uint32_t bits = ordered >> 31 ? ordered & 0x7fffffffu : ~ordered;
+  float score;
+  std::memcpy(&score, &bits, sizeof score);
+  return score;
+}
+
 // Keeps the best `keep` candidates of a row; raises its threshold to the lowest score kept.
-void compact(Candidates& candidates, int64_t row, std::vector<int32_t>& order, std::vector<float>& scores,
-             std::vector<int32_t>& indices) {
+void compact(Candidates& candidates, int64_t row, std::vector<uint64_t>& ordered) {
   const int32_t count = candidates.count[row];
   if (count <= candidates.keep) return;
   float* score = candidates.score.data() + row * candidates.capacity;
   int32_t* index = candidates.index.data() + row * candidates.capacity;
-  order.resize(count);
-  std::iota(order.begin(), order.end(), 0);
-  std::nth_element(order.begin(), order.begin() + candidates.keep - 1, order.end(),
-                   [score](int32_t a, int32_t b) { return score[a] > score[b]; });
-  scores.assign(score, score + count);
-  indices.assign(index, index + count);
-  float lowest = std::numeric_limits<float>::infinity();
+  ordered.resize(count);
+  for (int32_t slot = 0; slot < count; ++slot) ordered[slot] = ordered_pair(score[slot], index[slot]);
+  const auto last = ordered.begin() + (candidates.keep - 1);
+  std::nth_element(ordered.begin(), last, ordered.end(), std::greater<uint64_t>());
   for (int64_t slot = 0; slot < candidates.keep; ++slot) {
-    score[slot] = scores[order[slot]];
-    index[slot] = indices[order[slot]];
-    lowest = std::min(lowest, score[slot]);
+    score[slot] = score_of(ordered[slot]);
+    index[slot] = static_cast<int32_t>(static_cast<uint32_t>(ordered[slot]));
   }
   candidates.count[row] = static_cast<int32_t>(candidates.keep);
-  candidates.threshold[row] = lowest;
+  candidates.threshold[row] = score_of(*last);
 }
-
-struct Scratch {
-  std::vector<int32_t> order, indices;
-  std::vector<float> scores;
-};
 
 void offer(Candidates& candidates, int64_t row, int64_t target, float score, Scratch& scratch) {
   if (!(score > candidates.threshold[row])) return;
   const int64_t slot = row * candidates.capacity + candidates.count[row]++;
   candidates.score[slot] = score;
   candidates.index[slot] = static_cast<int32_t>(target);
-  if (candidates.count[row] == candidates.capacity)
-    compact(candidates, row, scratch.order, scratch.scores, scratch.indices);
+  if (candidates.count[row] == candidates.capacity) compact(candidates, row, scratch.ordered);
 }
 
 void write_nearest(const Params& params, int64_t row, std::vector<Neighbour>& found) {
@@ -69,6 +80,17 @@ void write_nearest(const Params& params, int64_t row, std::vector<Neighbour>& fo
     params.indices[row * params.k + m] = found[m].index;
     params.distances[row * params.k + m] = static_cast<float>(found[m].distance);
   }
+}
+
+double kth_highest(const float* score, int64_t count, int64_t k, std::vector<float>& scratch) {
+  scratch.assign(score, score + count);
+  std::nth_element(scratch.begin(), scratch.begin() + (k - 1), scratch.end(), std::greater<float>());
+  return scratch[k - 1];
+}
+
+// Rows come in no order: without this, each one's first lines are waited for.
+void prefetch(const float* row, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 64 / sizeof(float)) __builtin_prefetch(row + d);
 }
 
 double exact_distance(const Params& params, int64_t row, int64_t target) {
@@ -129,11 +151,16 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
     Scratch scratch;
     std::vector<Neighbour> found;
     for (int64_t row = begin; row < end; ++row) {
-      compact(candidates, row, scratch.order, scratch.scores, scratch.indices);
+      compact(candidates, row, scratch.ordered);
       found.clear();
-      for (int64_t slot = 0; slot < candidates.count[row]; ++slot) {
-        const int64_t target = candidates.index[row * candidates.capacity + slot];
-        found.push_back({exact_distance(params, row, target), target});
+      const float* score = candidates.score.data() + row * candidates.capacity;
+      // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
+      const double lowest = kth_highest(score, candidates.count[row], params.k, scratch.scores) - 2 * error[row];
+      for (int64_t slot = 0; slot < candidates.count[row]; ++slot)
+        if (score[slot] >= lowest) found.push_back({0, candidates.index[row * candidates.capacity + slot]});
+      for (size_t i = 0; i < found.size(); ++i) {
+        if (i + 1 < found.size()) prefetch(params.features + found[i + 1].index * params.dim, params.dim);
+        found[i].distance = exact_distance(params, row, found[i].index);
       }
       write_nearest(params, row, found);
       const double discarded = query_norms[row] - 2 * (candidates.threshold[row] + error[row]);

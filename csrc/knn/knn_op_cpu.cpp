@@ -2,20 +2,26 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "../common/autocast.h"
 #include "../common/checks.h"
 #include "../common/parallel.h"
 #include "../common/simd.h"
+#include "half_panel.h"
 #include "knn.h"
 #include "precision.h"
 
 namespace ccfast {
 namespace {
 
-constexpr int64_t kTile = 2048;  // rows and columns of a tile of products
+constexpr int64_t kTile = 2048;               // rows and columns of a tile of products
+constexpr int64_t kExtraHalfCandidates = 32;  // kept beyond k where products are of bfloat16 rows
+constexpr int64_t kMostOpen = 4;  // above one row in so many without a certificate, float32 tiles search all of them
+
 // Squared norms in float64 of the rows of a contiguous float32 matrix.
 std::vector<double> squared_norms(const at::Tensor& matrix) {
   const int64_t rows = matrix.size(0), dim = matrix.size(1);
@@ -27,51 +33,128 @@ std::vector<double> squared_norms(const at::Tensor& matrix) {
   return norms;
 }
 
+double largest(const std::vector<double>& values) {
+  return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
+}
+
+// What is searched, whatever the arithmetic.
+struct Search {
+  at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous; the same one in a symmetric search
+  bool symmetric;
+  std::vector<double> query_norms, feature_norms;  // squared
+  knn::Params params;
+};
+
+// The arithmetic of the products: of a type that ATen multiplies, or knn::HalfPanel's.
+struct Arithmetic {
+  at::ScalarType type;
+  bool half_panels;
+};
+
 // The rows as the matrix product reads them.
 struct Operand {
   at::Tensor matrix;              // [rows, dim], scaled, in the type of the product
   std::vector<double> norms;      // squared, of the scaled rows before rounding
   std::vector<float> half_norms;  // norms / 2
+  std::vector<double> rounding;   // half_panels: norms of what rounding has changed
 
-  Operand(const at::Tensor& rows, std::vector<double> squared, double scale, at::ScalarType type)
-      : matrix((scale == 1 ? rows : rows * scale).to(type)), norms(std::move(squared)), half_norms(norms.size()) {
+  Operand(const at::Tensor& rows, const std::vector<double>& squared, double scale, Arithmetic arithmetic)
+      : norms(squared), half_norms(squared.size()) {
     for (size_t i = 0; i < norms.size(); ++i) {
       norms[i] *= scale * scale;
       half_norms[i] = static_cast<float>(norms[i] / 2);
     }
+    const at::Tensor scaled = scale == 1 ? rows : rows * scale;
+    matrix = arithmetic.half_panels ? knn::half_operand(scaled) : scaled.to(arithmetic.type);
+    if (arithmetic.half_panels) rounding = knn::half_rounding(scaled, matrix);
   }
+  int64_t rows() const { return static_cast<int64_t>(norms.size()); }
 };
 
-double largest(const std::vector<double>& values) { return *std::max_element(values.begin(), values.end()); }
+// Both sides of the products, and the bound on the error of a score of every query.
+class Operands {
+ public:
+  Operands(const Search& search, Arithmetic arithmetic)
+      : arithmetic(arithmetic),
+        scale(knn::scale_for(std::max(largest(search.feature_norms), largest(search.query_norms)), arithmetic.type)),
+        features(search.features, search.feature_norms, scale, arithmetic) {
+    if (!search.symmetric) queries_.emplace(search.queries, search.query_norms, scale, arithmetic);
+    const int64_t dim = search.params.dim;
+    const double longest = largest(features.norms);
+    const knn::ErrorBound bound = knn::error_bound(longest, dim, arithmetic.type);
+    const knn::RoundedNorm target{std::sqrt(longest), largest(features.rounding)};
+    for (int64_t i = 0; i < queries().rows(); ++i) {
+      const double norm = queries().norms[i];
+      errors.push_back(arithmetic.half_panels ? knn::half_error({std::sqrt(norm), queries().rounding[i]}, target, dim)
+                                              : bound.relative * std::sqrt(norm * longest) + bound.absolute);
+    }
+  }
+  const Operand& queries() const { return queries_ ? *queries_ : features; }
+  double unit() const { return scale * scale; }
 
-// The bound on the error of a score of every query.
-std::vector<double> score_errors(const Operand& queries, double largest_target, int64_t dim, at::ScalarType type) {
-  const knn::ErrorBound bound = knn::error_bound(largest_target, dim, type);
-  std::vector<double> errors(queries.norms.size());
-  for (size_t i = 0; i < errors.size(); ++i)
-    errors[i] = bound.relative * std::sqrt(queries.norms[i] * largest_target) + bound.absolute;
-  return errors;
-}
+  const Arithmetic arithmetic;
+  const double scale;
+  const Operand features;
+  std::vector<double> errors;
+
+ private:
+  std::optional<Operand> queries_;
+};
 
 at::Tensor product(const at::Tensor& a, const at::Tensor& b) { return at::mm(a, b.t()).to(at::kFloat); }
 
-void search_tiles(knn::Candidates& candidates, const Operand& queries, const Operand& features, bool symmetric) {
-  const int64_t num_queries = queries.matrix.size(0), num_features = features.matrix.size(0);
-  for (int64_t row0 = 0; row0 < num_queries; row0 += kTile) {
-    const int64_t rows = std::min(kTile, num_queries - row0);
-    for (int64_t col0 = symmetric ? row0 : 0; col0 < num_features; col0 += kTile) {
-      const int64_t cols = std::min(kTile, num_features - col0);
-      const at::Tensor tile = product(queries.matrix.narrow(0, row0, rows), features.matrix.narrow(0, col0, cols));
+// Products of queries with the targets first .. first + count, tile by tile.
+class Panel {
+ public:
+  Panel(const Operands& operands, int64_t first, int64_t count) {
+    if (operands.arithmetic.half_panels)
+      half_.emplace(operands.features.matrix, first, count);
+    else
+      targets_ = operands.features.matrix.narrow(0, first, count);
+  }
+
+  // The tile of queries first .. first + count [>= count, >= columns]; the next one may take its place.
+  at::Tensor tile(const Operand& queries, int64_t first, int64_t count) {
+    if (!half_) return product(queries.matrix.narrow(0, first, count), targets_);
+    if (!buffer_.defined()) buffer_ = at::empty({kTile, half_->stride()}, at::kFloat);
+    half_->multiply(queries.matrix, first, count, buffer_.mutable_data_ptr<float>());
+    return buffer_;
+  }
+
+ private:
+  at::Tensor targets_, buffer_;
+  std::optional<knn::HalfPanel> half_;
+};
+
+void search_tiles(knn::Candidates& candidates, const Operands& operands, bool symmetric) {
+  const Operand &queries = operands.queries(), &features = operands.features;
+  const float* half_norms = features.half_norms.data();
+  for (int64_t col0 = 0; col0 < features.rows(); col0 += kTile) {
+    const int64_t cols = std::min(kTile, features.rows() - col0);
+    Panel panel(operands, col0, cols);
+    for (int64_t row0 = 0; row0 < (symmetric ? col0 + 1 : queries.rows()); row0 += kTile) {
+      const int64_t rows = std::min(kTile, queries.rows() - row0);
+      const at::Tensor tile = panel.tile(queries, row0, rows);
       const float* scores = tile.const_data_ptr<float>();
-      knn::offer_rows(candidates, scores, cols, rows, cols, row0, col0, features.half_norms.data());
+      knn::offer_rows(candidates, scores, tile.size(1), rows, cols, row0, col0, half_norms);
       if (symmetric && col0 != row0)
-        knn::offer_columns(candidates, scores, cols, rows, cols, row0, col0, features.half_norms.data());
+        knn::offer_columns(candidates, scores, tile.size(1), rows, cols, row0, col0, half_norms);
     }
   }
 }
 
-void search_open_rows(const knn::Params& params, const std::vector<int64_t>& open, const Operand& queries,
-                      const Operand& features, const std::vector<double>& errors, double scale) {
+// Writes the k nearest of every row that the candidates allow; returns the rows that are not proven.
+std::vector<int64_t> search_candidates(const Search& search, const Operands& operands) {
+  const int64_t extra = operands.arithmetic.half_panels ? kExtraHalfCandidates : knn::kExtraCandidates;
+  knn::Candidates candidates(search.params.num_queries, std::min(search.params.num_features, search.params.k + extra));
+  search_tiles(candidates, operands, search.symmetric);
+  return knn::finish(search.params, candidates, operands.queries().norms.data(), operands.errors.data(),
+                     operands.unit());
+}
+
+void search_open_rows(const Search& search, const Operands& operands, const std::vector<int64_t>& open) {
+  const knn::Params& params = search.params;
+  const Operand &queries = operands.queries(), &features = operands.features;
   const int64_t block = std::max<int64_t>(1, kTile * kTile / params.num_features);
   for (int64_t first = 0; first < static_cast<int64_t>(open.size()); first += block) {
     const int64_t rows = std::min<int64_t>(block, open.size() - first);
@@ -81,10 +164,24 @@ void search_open_rows(const knn::Params& params, const std::vector<int64_t>& ope
       for (int64_t r = begin; r < end; ++r) {
         const int64_t row = open[first + r];
         knn::search_again(params, row, scores.const_data_ptr<float>() + r * params.num_features,
-                          features.half_norms.data(), queries.norms[row], errors[row], scale * scale);
+                          features.half_norms.data(), queries.norms[row], operands.errors[row], operands.unit());
       }
     });
   }
+}
+
+void search_by_aten(const Search& search, at::ScalarType type) {
+  const Operands operands(search, {type, false});
+  search_open_rows(search, operands, search_candidates(search, operands));
+}
+
+// In bfloat16 with float32 sums; what that leaves open in float32.
+void search_by_half_panels(const Search& search) {
+  const std::vector<int64_t> open = search_candidates(search, Operands(search, {at::kBFloat16, true}));
+  if (static_cast<int64_t>(open.size()) > search.params.num_queries / kMostOpen)
+    search_by_aten(search, at::kFloat);
+  else if (!open.empty())
+    search_open_rows(search, Operands(search, {at::kFloat, false}), open);
 }
 
 std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std::optional<at::Tensor>& queries,
@@ -98,14 +195,6 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
   check_finite_rows("features", features);
   if (!symmetric) check_finite_rows("queries", *queries);
 
-  std::vector<double> target_norms = squared_norms(targets);
-  std::vector<double> row_norms = symmetric ? target_norms : squared_norms(rows);
-  const double scale =
-      knn::scale_for(std::max(largest(target_norms), row_norms.empty() ? 0 : largest(row_norms)), type);
-  const Operand right(targets, std::move(target_norms), scale, type);
-  const Operand left = symmetric ? right : Operand(rows, std::move(row_norms), scale, type);
-  const std::vector<double> errors = score_errors(left, largest(right.norms), targets.size(1), type);
-
   const at::Tensor indices = at::empty({rows.size(0), k}, targets.options().dtype(at::kLong));
   const at::Tensor distances = at::empty({rows.size(0), k}, targets.options());
   const knn::Params params{rows.const_data_ptr<float>(),
@@ -116,10 +205,13 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
                            k,
                            indices.mutable_data_ptr<int64_t>(),
                            distances.mutable_data_ptr<float>()};
-  knn::Candidates candidates(rows.size(0), std::min(targets.size(0), k + knn::kExtraCandidates));
-  search_tiles(candidates, left, right, symmetric);
-  const std::vector<int64_t> open = knn::finish(params, candidates, left.norms.data(), errors.data(), scale * scale);
-  search_open_rows(params, open, left, right, errors, scale);
+  const Search search{
+      rows,  targets, symmetric, symmetric ? std::vector<double>() : squared_norms(rows), squared_norms(targets),
+      params};
+  if (type != at::kHalf && knn::has_half_panels())
+    search_by_half_panels(search);
+  else
+    search_by_aten(search, type);
   return {indices, distances};
 }
 

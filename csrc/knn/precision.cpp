@@ -57,6 +57,17 @@ ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type) {
   return {relative, 4 * kRoundoff * largest + vanished};
 }
 
+// <x, y> - <x', y'> = <x - x', y> + <x', y - y'>. Products of two bfloat16 numbers are exact in float32; the matrix
+// units take numbers below 2^-126 as 0.
+double half_error(RoundedNorm query, RoundedNorm target, int64_t dim) {
+  const double rounded_query = query.norm + query.rounding, rounded_target = target.norm + target.rounding;
+  const double steps = static_cast<double>(dim + 4) * kRoundoff;
+  const double accumulation = steps / (1 - std::min(steps, 0.5)) * rounded_query * rounded_target;
+  const double half_norms = 4 * kRoundoff * (query.norm * target.norm + target.norm * target.norm);
+  return query.rounding * target.norm + rounded_query * target.rounding + accumulation + half_norms +
+         0x1p-100 * std::sqrt(static_cast<double>(dim));
+}
+
 void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k) {
   CCFAST_CHECK_DIM(features, 2);
   TORCH_CHECK_VALUE(rows.dim() == 2 && rows.size(1) == features.size(1), "queries: expected shape [Q, ",

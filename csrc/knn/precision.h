@@ -25,6 +25,15 @@ struct ErrorBound {
 
 ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type);
 
+// A row's norm, and the norm of what rounding to bfloat16 has changed of it.
+struct RoundedNorm {
+  double norm, rounding;
+};
+
+// |computed score - score| where bfloat16 rows are multiplied with sums in float32, for a query and any target of up to
+// these norms. Rounding is measured, not bounded by the worst case of every number: it is a fifth of that.
+double half_error(RoundedNorm query, RoundedNorm target, int64_t dim);
+
 // Arguments of an op call that memory safety rests on.
 void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k);
 

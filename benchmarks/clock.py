@@ -1,0 +1,84 @@
+"""Seconds and memory of a call, on a CPU or on a GPU."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def seconds_of(call: Callable[[], Any], device: torch.device, iterations: int = 1) -> float:
+    """Mean seconds of a call; on a GPU by events, which count from the first kernel to the last."""
+    if device.type == "cuda":
+        return _seconds_by_events(call, iterations)
+    start = time.perf_counter()
+    for _ in range(iterations):
+        call()
+    return (time.perf_counter() - start) / iterations
+
+
+def _seconds_by_events(call: Callable[[], Any], iterations: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(iterations):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / iterations
+
+
+def with_peak_memory(call: Callable[[], Any], device: torch.device) -> tuple[float, int | None, Any]:
+    """Seconds, additional peak memory in bytes (its result included; None where Linux does not tell), and result."""
+    before = _restart_peak(device)
+    start = time.perf_counter()
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    return seconds, None if before is None else max(0, _peak(device) - before), result
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a call may take."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found.group(1)) * 1024
+
+
+@cache
+def _load_libraries() -> None:
+    """Have the matrix product's code and buffers in memory, which stay there and belong to no provider."""
+    matrix = torch.ones(2048, 2048)
+    matrix @ matrix
+
+
+def _restart_peak(device: torch.device) -> int | None:
+    """Give unused memory back to the system, and let the high-water mark of resident memory start from here."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    _load_libraries()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # or the call would live on memory that an earlier one has left
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    except (AttributeError, OSError):
+        return None
+
+
+def _peak(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated() if device.type == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE).group(1)) * 1024

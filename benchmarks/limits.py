@@ -1,0 +1,66 @@
+"""What is not run, and why: every cell that is left out leaves a reason in the output."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from benchmarks.case import Case
+from benchmarks.clock import free_memory
+from benchmarks.peaks import Peaks
+
+MOST_SECONDS = 20.0  # for one call
+MOST_MEMORY = 0.6  # of what is free
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One size of a case by a provider: measured, or foretold where that was too much."""
+
+    sizes: str
+    growth: float
+    seconds: float
+    memory: float
+
+
+@dataclass
+class Limits:
+    """Foretells time and memory of a cell from the same provider's smaller one in the same run."""
+
+    peaks: Peaks
+    device: torch.device
+    seen: dict[tuple[str, str], Seen] = field(default_factory=dict)
+
+    def whole_case(self, case: Case) -> str | None:
+        """Why no provider can do it here, from its floor alone, or None. Its inputs count too."""
+        works = [make(**case.sizes) for make in (case.work, case.inputs_work) if make]
+        floor = sum(map(self.peaks.floor, works))
+        if floor > MOST_SECONDS / 2:
+            return f"its floor here is {floor:.3g} s, of {MOST_SECONDS:g} s that a call may take"
+        size = case.inputs_bytes(**case.sizes) if case.inputs_bytes else 0
+        if size > MOST_MEMORY / 2 * free_memory(self.device):
+            return f"its inputs are {size / 1e9:.3g} GB"
+        return None
+
+    def cell(self, case: Case, provider: str) -> str | None:
+        """Why this provider is left out, or None."""
+        before = self.seen.get((case.name, provider))
+        if before is None or not case.growth:
+            return None
+        growth = case.growth(**case.sizes)
+        seconds = before.seconds * growth / before.growth
+        memory = before.memory * growth / before.growth
+        # Foretold from what was foretold, where several sizes in a row are too much.
+        self.seen[case.name, provider] = Seen(before.sizes, growth, seconds, memory)
+        if seconds > MOST_SECONDS:
+            return f"about {seconds:.2g} s a call, by {before.sizes}"
+        if memory > MOST_MEMORY * free_memory(self.device):
+            return f"about {memory / 1e9:.2g} GB, by {before.sizes}"
+        return None
+
+    def add(self, case: Case, provider: str, seconds: float, memory: int | None) -> None:
+        """Remember a cell that has been measured."""
+        growth = case.growth(**case.sizes) if case.growth else math.nan
+        self.seen[case.name, provider] = Seen(str(case), growth, seconds, memory or 0)
