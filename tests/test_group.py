@@ -21,7 +21,7 @@ from ccfast.data import ClusterSampler
 from ccfast.models import build_encoder
 from ccfast.training import TrainConfig, sharded, train
 from ccfast.training.config import ClusterOptions
-from ccfast.training.group import Group, SliceOfBatches
+from ccfast.training.group import Group, SliceOfBatches, leave
 from ccfast.training.iterate import Batches, iterate, new_memory
 from ccfast.training.pseudo_labels import pseudo_labels
 from ccfast.training.stopwatch import Stopwatch
@@ -74,8 +74,9 @@ def together(size, function, folder):
 def _process(rank, size, function, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
-    torch.save(function(Group(rank, size)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    group = Group(rank, size)
+    torch.save(function(group), f"{folder}/{rank}.pt")
+    leave(group)
 
 
 def features_with_duplicates():

@@ -6,6 +6,7 @@ keeps and updates alike, and BatchNorm groups never cross a slice (as with DataP
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -138,6 +139,8 @@ def join(device: torch.device) -> tuple[Group, torch.device]:
 
 
 def leave(group: Group) -> None:
-    """Undo :func:`join`."""
+    """Undo :func:`join`; wrappers that still hold on to the group go first: its threads must end before the process."""
     if group.size > 1:
+        gc.collect()
+        dist.barrier()
         dist.destroy_process_group()
