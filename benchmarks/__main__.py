@@ -15,7 +15,7 @@ from benchmarks.measure import Measured, measure
 from benchmarks.peaks import measure_peaks
 
 OPS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
-BUDGET = {"quick": 0.5, "full": 2.0}  # seconds of timing for a provider
+BUDGET = {"quick": 0.5, "full": 1.5}  # seconds of timing for a provider
 
 
 def main() -> None:

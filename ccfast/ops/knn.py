@@ -16,7 +16,8 @@ def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") 
     """The k nearest rows of ``features`` for every query, by squared Euclidean distance.
 
     The answer is exact: distances are accumulated in float64, nearest first, ties to the lower index. ``precision``
-    only chooses the arithmetic of the candidate search, whose result is certified row by row.
+    only chooses the arithmetic of the candidate search, whose result is certified row by row. A CPU with matrix units
+    for bfloat16 looks for candidates with those under "fp32" too.
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16; any finite values.

@@ -11,6 +11,7 @@
 namespace ccfast::contrastive {
 
 constexpr int64_t kLogitsAtATime = 1 << 22;  // what of the B x C logits exists at a time
+constexpr int64_t kFewestRows = 256;         // but this many rows: every block reads the memory twice
 
 struct Options {
   double temperature;
@@ -45,7 +46,7 @@ inline at::ScalarType compute_type(const at::Tensor& features) {
 
 // Rows whose logits are computed at a time.
 inline int64_t rows_at_a_time(int64_t classes) {
-  return std::max<int64_t>(1, kLogitsAtATime / std::max<int64_t>(classes, 1));
+  return std::max(kFewestRows, kLogitsAtATime / std::max<int64_t>(classes, 1));
 }
 
 }  // namespace ccfast::contrastive
