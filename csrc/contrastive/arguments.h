@@ -11,7 +11,7 @@
 namespace ccfast::contrastive {
 
 constexpr int64_t kLogitsAtATime = 1 << 22;  // what of the B x C logits exists at a time
-constexpr int64_t kFewestRows = 256;         // but this many rows: every block reads the memory twice
+constexpr int64_t kFewestRows = 128;         // but this many rows: every block reads the memory twice
 
 struct Options {
   double temperature;
