@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 
 from ccfast._errors import InputError
 from ccfast.data import load_data
+from ccfast.data.image_files import decode
 from ccfast.training.evaluate import agreement
 
 pytest.importorskip("PIL.Image")
 
 from image_trees import MARKET, write_image, write_tree
+from PIL import Image
 
 BY_IDENTITY = {"train/anna": ["1.jpg", "2.png"], "train/ben/2023": ["1.jpg"], "train/ben/2024": ["1.jpeg"]}
 TO_MEASURE = {"query/cleo": ["1.jpg"], "query/dan": ["1.jpg"], "gallery/cleo": ["2.jpg"], "gallery/dan": ["2.jpg"]}
@@ -101,3 +104,10 @@ def test_bad_images_are_refused_or_left_out(tmp_path):
 def test_other_layouts_are_refused(tmp_path, tree, message):
     with pytest.raises(InputError, match=message):
         load_data("folder", write_tree(tmp_path, tree))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_images_of_16_bits_keep_their_shades(tmp_path, name):
+    shades = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
+    Image.fromarray(shades).save(tmp_path / name)
+    assert np.asarray(decode(tmp_path / name))[0, :, 0].tolist() == [0, 1, 128, 255]

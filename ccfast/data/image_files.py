@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ccfast._errors import InputError
 from ccfast._progress import progress
 
@@ -45,11 +47,13 @@ def list_images(folder: Path, *, below: bool = False) -> list[Path]:
 
 
 def decode(path: str | Path) -> Any:
-    """The image in ``path``, completely decoded, in RGB."""
+    """The image in ``path``, completely decoded, in RGB; the first frame where there are several."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
             return image.convert("RGB")
     except Exception as error:  # a broken file can raise anything: OSError, SyntaxError, ValueError, ...
         raise InputError(f"{path}: cannot be read as an image: {error}") from error
