@@ -7,6 +7,7 @@ import csv
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ccfast.cli import main
 from ccfast.data import Part, ReIDData, load_data
@@ -80,5 +81,12 @@ def test_a_part_that_is_not_there_is_refused(run, tmp_path, files, capsys):
 def test_other_endings_and_places_are_refused(run, tmp_path, capsys):
     assert main(["extract", str(run), "-o", str(tmp_path / "features.npz")]) == 2
     assert "expected a file that ends in .npy" in capsys.readouterr().err
-    assert main(["extract", str(run), "-o", str(tmp_path / "nowhere" / "features.npy"), "--part", "query"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    assert main(["extract", str(run), "-o", str(tmp_path / "nowhere" / "features.npy")]) == 2
+    assert "--output: no such folder" in capsys.readouterr().err
+
+
+def test_colour_images_for_an_encoder_of_grey_ones_are_refused(run, tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    arguments = ["extract", str(run), "-o", str(tmp_path / "f.npy"), "--dataset", "folder", "--data-dir", str(tmp_path)]
+    assert main([*arguments, "--workers", "0", "--device", "cpu"]) == 2
+    assert "--dataset folder: its images have 3 channels, and the encoder of" in capsys.readouterr().err

@@ -34,6 +34,8 @@ def extract_features(path: str, output: str, part: str = "all", **overrides: Any
     target = Path(output)
     if target.suffix != ".npy":
         raise InputError(f"--output: expected a file that ends in .npy, got {output}")
+    if not target.parent.is_dir():
+        raise InputError(f"--output: no such folder: {target.parent}")
     trained = load_trained(path, **overrides)
     parts = _chosen(trained.data, part)
     features = torch.cat([trained.extract(chosen, name) for name, chosen in parts.items()]).cpu()

@@ -38,8 +38,14 @@ class Trained:
     @cached_property
     def data(self) -> ReIDData:
         """The data set that ``config`` names; read when first asked for."""
-        config = self.config
-        return load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+        config, channels = self.config, self.encoder.input_mean.shape[0]
+        data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+        if data.channels not in (1, channels):  # one channel is repeated
+            raise InputError(
+                f"--dataset {data.name}: its images have {data.channels} channels, and the encoder of {self.file} "
+                f"takes {channels}"
+            )
+        return data
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
         """Features of a part's images, [N, D] of unit norm, on ``device``."""
