@@ -120,3 +120,13 @@ def test_other_endings_folders_and_checkpoints_are_refused(trained, tmp_path):
         export.export_encoder(str(trained[0]), str(tmp_path / "nowhere" / "encoder.pt2"))
     with pytest.raises(InputError, match="no such checkpoint"):
         export.export_encoder(str(tmp_path / "best.pt"), str(tmp_path / "encoder.pt2"))
+
+
+def test_a_disk_that_is_full_ends_the_command_in_words(trained, tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(export.Path, "write_bytes", full)
+    assert main(["export", str(trained[0]), "-o", str(tmp_path / "encoder.pt2")]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

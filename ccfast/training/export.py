@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -80,7 +81,9 @@ def _exported(encoder: Encoder, batch: int | None) -> torch.export.ExportedProgr
 
 
 def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> Run:
-    torch.export.save(program, path)
+    content = io.BytesIO()
+    torch.export.save(program, content)
+    path.write_bytes(content.getvalue())  # what goes wrong here is an OSError, not one of torch's
     return torch.export.load(path).module()
 
 
