@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -14,7 +15,9 @@ import pytest
 import torch
 
 from ccfast._errors import InputError
+from ccfast.cli import main
 from ccfast.training import TrainConfig, checkpoint, train
+from ccfast.training.config_file import write_config
 
 OPTIONS = {"epochs": 3, "iters": 30, "device": "cpu"}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
@@ -158,3 +161,32 @@ def test_a_resumed_run_in_fp16_keeps_the_scale_of_its_gradients(tmp_path):
     checkpoint.save(content, path)
     train(TrainConfig(epochs=2, resume=True, **options))
     assert checkpoint.load(path)["scaler"]["scale"] in (3.0, 1.5)  # halved where a step overflowed
+
+
+class FullDisk(io.BytesIO):
+    """A file that takes no more than a few bytes."""
+
+    def write(self, data):
+        if self.tell() + len(data) > 5000:
+            raise OSError("No space left on device")
+        return super().write(data)
+
+    def fileno(self):
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def test_a_full_disk_ends_a_run_in_words_and_leaves_its_checkpoints(tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    arguments = ["train", "--run", str(run), "--iters", "2", "--device", "cpu"]
+    assert main([*arguments, "--epochs", "1"]) == 0
+    before = {file: file.read_bytes() for file in run.glob("*.pt")}
+    monkeypatch.setattr(checkpoint, "open", lambda *_: FullDisk(), raising=False)
+    assert main([*arguments, "--epochs", "2", "--resume"]) == 1
+    assert "cannot be written (is the disk full?)" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in run.glob("*.pt")} == before
+
+
+def test_a_run_without_a_checkpoint_says_to_begin_anew(tmp_path, capsys):
+    write_config(tmp_path / "config.yaml", TrainConfig())
+    assert main(["train", "--run", str(tmp_path), "--resume"]) == 2
+    assert "holds no checkpoint: the run ended before its first one" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_resuming_needs_a_run(tmp_path):
         train(TrainConfig(resume=True))
     with pytest.raises(InputError, match="no such run folder"):
         run(tmp_path / "nowhere", resume=True)
-    with pytest.raises(InputError, match="no such checkpoint"):
+    with pytest.raises(InputError, match="holds no checkpoint"):
         run(tmp_path, resume=True)
 
 

@@ -66,12 +66,19 @@ def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> N
     """Write to a temporary file, flush it to the disk, and put it in the place of ``path`` in one step.
 
     What ``path`` held goes to ``previous``, if given.
+
+    Raises:
+        OSError: it cannot be written; ``path`` and ``previous`` are what they were.
     """
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path}: cannot be written (is the disk full?): {str(error).splitlines()[0]}") from error
     if previous is not None and path.exists():
         os.replace(path, previous)
     os.replace(temporary, path)
@@ -83,6 +90,11 @@ def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
         return load(path), path
     except InputError as error:
         if not previous.exists():
+            if not path.exists():
+                raise InputError(
+                    f"--resume: {path.parent} holds no checkpoint: the run ended before its first one; remove the "
+                    "folder and begin anew, without --resume"
+                ) from error
             raise
         content = load(previous)
         log.warning("%s. Going back to the one before it, after epoch %d", error, content["epoch"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ class RunFolder:
         """One more line of metrics.jsonl."""
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the checkpoint, which makes the epoch whole
 
     def records(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds; a last line that was cut off does not count."""
