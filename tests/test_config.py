@@ -125,3 +125,24 @@ def test_a_runs_config_starts_the_same_run_again(tmp_path):
 def test_a_config_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"--config: .*mine.yaml: no such file"):
         config_from_options({"config": str(tmp_path / "mine.yaml")})
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("freeze_bn: 'no'", "--freeze-bn"), ("arch: 5", "--arch"), ("data_dir: 5", "--data-dir"), ("run: [1]", "--run")],
+)
+def test_a_value_of_another_type_in_a_config_file_is_refused(tmp_path, text, named):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"^{named}: expected (true or false|text), got"):
+        config_from_options({"config": str(tmp_path / "mine.yaml")})
+
+
+def test_paths_may_be_path_objects(tmp_path):
+    config = TrainConfig(dataset="folder", data_dir=tmp_path, run=tmp_path / "run")
+    write_config(tmp_path / "config.yaml", config)
+    assert read_config(tmp_path / "config.yaml").data_dir == str(tmp_path)
+
+
+def test_groups_of_one_image_are_refused():
+    with pytest.raises(InputError, match="--bn-group: expected 0 or at least 2, got 1"):
+        TrainConfig(bn_group=1)

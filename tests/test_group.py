@@ -17,13 +17,16 @@ import torch.nn.functional as F
 from torch import nn
 
 import ccfast
-from ccfast.data import ClusterSampler
+from ccfast._errors import RunError
+from ccfast.data import ClusterSampler, load_data
 from ccfast.models import build_encoder
 from ccfast.training import TrainConfig, sharded, train
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import Group, SliceOfBatches, leave
 from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.loop import Run
 from ccfast.training.pseudo_labels import pseudo_labels
+from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
@@ -173,3 +176,10 @@ def test_processes_train_as_one_does(tmp_path):
         assert record["mAP"] == pytest.approx(expected["mAP"], abs=1e-3)
         assert record["clusters"] == expected["clusters"]
         assert (record["loss"] or 0) == pytest.approx(expected["loss"] or 0, rel=1e-3)
+
+
+def test_batches_with_less_than_two_images_a_process_are_refused(tmp_path):
+    config = TrainConfig(batch_size=8, num_instances=4, device="cpu")
+    run = Run(config, load_data("digits"), RunFolder(tmp_path), torch.device("cpu"), Group(0, 5))
+    with pytest.raises(RunError, match="batches of 2 clusters x 4 instances are too small for 5 processes"):
+        run.batches(torch.arange(10) % 3)

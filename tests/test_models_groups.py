@@ -108,3 +108,8 @@ def test_frozen_layers_use_their_statistics_in_every_group():
     encoder.train()
     encoder.neck.eval()
     torch.testing.assert_close(encode_in_groups(encoder, batch, 4), encoder(batch))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_every_group_has_two_images_at_least(count):
+    assert encode_in_groups(small(), images(count), 2).isfinite().all()

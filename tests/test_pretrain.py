@@ -119,10 +119,10 @@ def test_an_interrupted_run_says_how_to_resume(tmp_path, monkeypatch):
 
 def test_runs_with_and_without_labels_are_not_resumed_as_each_other(quick, tmp_path, capsys):
     assert main(["train", "--run", str(quick.run), "--resume", "--epochs", "3"]) == 2
-    assert "--resume" in capsys.readouterr().err
+    assert f"--resume: {quick.run} is a run of ccfast pretrain; go on with: ccfast pretrain" in capsys.readouterr().err
     without = train(TrainConfig(run=str(tmp_path / "run"), **{**QUICK, "epochs": 1})).run
     assert main(["pretrain", "--run", str(without), "--resume"]) == 2
-    assert "--eps, --k1: only for training without labels" in capsys.readouterr().err
+    assert f"{without} is a run of ccfast train; go on with: ccfast train --run {without}" in capsys.readouterr().err
 
 
 def test_the_result_can_be_evaluated_and_started_from(quick, tmp_path):

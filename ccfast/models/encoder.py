@@ -95,9 +95,10 @@ def encode_in_groups(encoder: nn.Module, images: Tensor, group: int) -> Tensor:
     BatchNorm is the only place where images of a batch meet, so running the groups one after the other gives each
     its own statistics. The published accuracy was reached with groups of 64: 256 images on four GPUs by DataParallel.
     As there, where the first replica's statistics are kept and the others' discarded, the running statistics follow
-    the first group alone: a step moves them once, by the layer's momentum, however many groups there are.
+    the first group alone: a step moves them once, by the layer's momentum, however many groups there are. A group has
+    two images at least, as BatchNorm needs them.
     """
-    count = max(1, round(len(images) / group)) if group else 1
+    count = max(1, min(round(len(images) / group), len(images) // 2)) if group else 1
     if count == 1:
         return encoder(images)
     first, *others = images.tensor_split(count)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 from dataclasses import dataclass, field
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_type_hints
 
 from ccfast import _checks as checks
 from ccfast._errors import InputError
@@ -64,6 +65,9 @@ class ClusterOptions:
 class TrainConfig(ClusterOptions):
     """The options of ``ccfast train``; what is left out comes from the data set's recipe; then all is checked."""
 
+    #: The command whose options these are.
+    command: ClassVar[str] = "train"
+
     dataset: str = option("data set", "digits", tuple(RECIPES))
     data_dir: str | None = option("folder of the images (docs/datasets.md shows each data set's)")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, or timm/NAME")
@@ -113,6 +117,8 @@ class TrainConfig(ClusterOptions):
                 f"--batch-size: expected a multiple of --num-instances ({self.num_instances}), "
                 f"at least twice as large, got {self.batch_size}"
             )
+        if self.bn_group == 1:
+            raise InputError("--bn-group: expected 0 or at least 2, got 1: one image has no variance")
         if self.dataset == "digits" and (self.height, self.width) != (8, 8):
             raise InputError(f"--height, --width: digits are 8 x 8, got {self.height} x {self.width}")
         if self.dataset not in BUILT_IN and self.data_dir is None:
@@ -157,9 +163,14 @@ def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
 
 
 def check_field(options: Any, name: str) -> None:
-    """Check the field ``name`` of ``options``, and give a number its type."""
+    """Check the field ``name`` of ``options``, and give a number or a path its type."""
     item = next(item for item in dataclasses.fields(options) if item.name == name)
     choices, bounds = item.metadata["choices"], item.metadata["bounds"]
+    if isinstance(getattr(options, name), os.PathLike):
+        setattr(options, name, os.fspath(getattr(options, name)))
+    value, expected = getattr(options, name), {bool: "true or false", str: "text"}.get(kind(name))
+    if expected is not None and value is not None and not isinstance(value, kind(name)):  # YAML's values have types
+        raise InputError(f"{flag(name)}: expected {expected}, got {value!r}")
     try:
         if choices is not None:
             checks.choice(flag(name), getattr(options, name), choices=choices)

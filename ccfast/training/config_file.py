@@ -27,8 +27,10 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Write config.yaml."""
-    path.write_text(yaml.safe_dump(config.stored(), sort_keys=False), encoding="utf-8")
+    """Write config.yaml, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(yaml.safe_dump(config.stored(), sort_keys=False), encoding="utf-8")
+    temporary.replace(path)
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -59,8 +61,17 @@ def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = Train
     if given.get("run") is None:
         raise InputError("--resume: expected the run folder in --run, got none")
     path = Path(given["run"]) / "config.yaml"
+    if path.exists():
+        check_command(read_options(path), config_type, path.parent)
     check_unchanged(read_config(path, config_type).stored(), given, path.parent)
     return read_config(path, config_type, **given)
+
+
+def check_command(stored: dict[str, Any], config_type: type[TrainConfig], run: Path) -> None:
+    """Refuse to go on with a run of the other command: only runs without labels have options of clustering."""
+    begun = "train" if "cluster" in stored else "pretrain"
+    if begun != config_type.command:
+        raise InputError(f"--resume: {run} is a run of ccfast {begun}; go on with: ccfast {begun} --run {run} --resume")
 
 
 def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:

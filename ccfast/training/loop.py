@@ -19,7 +19,7 @@ from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
 from ccfast.training.config import TrainConfig
-from ccfast.training.config_file import check_unchanged, write_config
+from ccfast.training.config_file import check_command, check_unchanged, write_config
 from ccfast.training.device import choose_device, peak_memory_mb
 from ccfast.training.evaluate import agreement, evaluate
 from ccfast.training.extract import extract
@@ -66,13 +66,16 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
         for _ in range(run.state.epoch, config.epochs):
             run.epoch()
     except KeyboardInterrupt as error:
-        raise Interrupted(_how_to_resume(folder, group, kind.command)) from error
+        raise Interrupted(_how_to_resume(folder, group, config.command)) from error
     except RuntimeError as error:
         if not group.lost(error):
             raise
         reason = str(error).splitlines()[0]
-        advice = _how_to_resume(folder, group, kind.command)
+        advice = _how_to_resume(folder, group, config.command)
         raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
+    finally:
+        if run.scalars is not None:
+            run.scalars.close()
     if group.is_main:
         messages.summary(run.records, folder)
     leave(group)
@@ -81,9 +84,6 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
 
 class Run:
     """What stays the same from epoch to epoch, and the state that does not."""
-
-    #: What resumes such a run.
-    command = "train"
 
     def __init__(
         self, config: TrainConfig, data: ReIDData, folder: RunFolder, device: torch.device, group: Group
@@ -128,6 +128,7 @@ class Run:
     def resume(self) -> None:
         """Go back to the last whole epoch."""
         content, path = load_latest(self.folder.checkpoint, self.folder.previous)
+        check_command(content["config"], type(self.config), self.folder.path)
         check_unchanged(content["config"], self.config.stored(), self.folder.path)
         restore(self.state, content, path, self.group.rank)
         self.records = [record for record in self.folder.records() if record["epoch"] <= self.state.epoch]
@@ -209,6 +210,11 @@ class Run:
             iters=config.iters,
             generator=generator,
         )
+        if sampler.batch_size < 2 * self.group.size:  # BatchNorm needs two
+            raise RunError(
+                f"batches of {sampler.num_clusters} clusters x {sampler.num_instances} instances are too small for "
+                f"{self.group.size} processes, two images each; go on with fewer"
+            )
         own = SliceOfBatches(sampler, self.group)
         loader = augmented_loader(train.images, self.views, own, workers=config.workers, device=self.device)
         return Batches(progress(loader, f"epoch {self.state.epoch + 1}", config.iters), sampler.batch_size)

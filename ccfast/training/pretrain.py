@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions
 class PretrainConfig(TrainConfig):
     """The options of ``ccfast pretrain``: those of ``ccfast train`` but for :data:`WITHOUT_LABELS_ONLY`."""
 
+    command: ClassVar[str] = "pretrain"
+
     def __post_init__(self) -> None:
         given = [name for name in WITHOUT_LABELS_ONLY if getattr(self, name) != FIELDS[name].default]
         if given:
@@ -54,8 +56,6 @@ def pretrain(config: PretrainConfig) -> TrainResult:
 
 
 class _SupervisedRun(Run):
-    command = "pretrain"
-
     def check(self, config: TrainConfig, data: ReIDData) -> None:
         """Refuse data with nothing to tell apart."""
         if data.train.ids is None:
