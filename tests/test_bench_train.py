@@ -64,3 +64,8 @@ def test_the_clock_starts_after_the_warm_up(monkeypatch):
     clock = _Clock(range(WARM_UP + 3), torch.device("cpu"))
     assert list(clock) == list(range(WARM_UP + 3))
     assert clock.seconds == 7.0
+
+
+def test_an_output_that_cannot_be_is_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(InputError, match="--output: no such folder"):
+        bench_train(TrainConfig(device="cpu"), output=str(tmp_path / "nowhere" / "numbers.json"))

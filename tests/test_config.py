@@ -10,7 +10,7 @@ import yaml
 
 from ccfast._errors import InputError
 from ccfast.training import TrainConfig, train
-from ccfast.training.config_file import config_from_options, read_config, write_config
+from ccfast.training.config_file import check_unchanged, config_from_options, read_config, write_config
 from ccfast.training.recipes import BUILT_IN, PRESETS, RECIPES
 
 
@@ -146,3 +146,24 @@ def test_paths_may_be_path_objects(tmp_path):
 def test_groups_of_one_image_are_refused():
     with pytest.raises(InputError, match="--bn-group: expected 0 or at least 2, got 1"):
         TrainConfig(bn_group=1)
+
+
+def test_a_preset_and_a_file_of_another_data_set_are_refused(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump({"dataset": "digits"}))
+    with pytest.raises(InputError, match=r"--preset veri776: .*mine.yaml is of another data set, digits"):
+        config_from_options({"preset": "veri776", "config": str(file), "data_dir": "x"})
+
+
+def test_a_run_from_before_an_option_had_its_default(tmp_path):
+    stored = TrainConfig().stored()
+    del stored["projection"], stored["amp"]
+    check_unchanged(stored, TrainConfig().stored(), tmp_path)
+    with pytest.raises(InputError, match=r"--projection 64 \(the run has 0\)"):
+        check_unchanged(stored, TrainConfig(projection=64).stored(), tmp_path)
+
+
+def test_tensorboard_without_its_package_is_refused_before_anything_is_done(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="--tensorboard needs the package tensorboard"):
+        TrainConfig(tensorboard=True)

@@ -7,12 +7,16 @@ from typing import Any
 
 HELP = "how fast a training run's steps are"
 
+#: Options of ``ccfast train`` that mean nothing where no run folder is made.
+OF_A_RUN_FOLDER = ("run", "resume", "tensorboard")
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``ccfast train``, and how much to measure."""
-    from ccfast.commands import train
+    from ccfast.commands.train import add_recipe
+    from ccfast.training.config import FIELDS
 
-    train.add_options(parser)
+    add_recipe(parser, tuple(name for name in FIELDS if name not in OF_A_RUN_FOLDER))
     parser.description = "Measure a run's steps with its own data and options: nothing is learnt or written."
     parser.add_argument("--steps", type=int, help="steps of every pass that is timed (default: 20)")
     parser.add_argument("--output", metavar="FILE.json", help="write the numbers to a file too")

@@ -10,17 +10,23 @@ HELP = "train an encoder without labels"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """One flag for each field of TrainConfig, a file of them, and a preset."""
-    from ccfast.commands._options import add_fields
     from ccfast.training.config import FIELDS
-    from ccfast.training.recipes import PRESETS
 
     parser.description = "Train an encoder without labels. With no option: scikit-learn's digits, about a minute."
+    add_recipe(parser, tuple(FIELDS))
+
+
+def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
+    """Flags for the fields ``names``, and where else their values may come from."""
+    from ccfast.commands._options import add_fields
+    from ccfast.training.recipes import PRESETS
+
     parser.epilog = "Where they differ: the command line goes before --config, before --preset, before the recipe."
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), metavar="NAME", help=f"a published recipe: {', '.join(PRESETS)}"
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a file, such as a run's config.yaml")
-    add_fields(parser, tuple(FIELDS))
+    add_fields(parser, names)
 
 
 def run(options: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ def bench_train(config: TrainConfig, steps: int = 20, output: str | None = None)
     """
     if steps < 1:
         raise InputError(f"--steps: expected at least 1, got {steps}")
+    if output is not None and not Path(output).absolute().parent.is_dir():
+        raise InputError(f"--output: no such folder: {Path(output).absolute().parent}")
     device = choose_device(config.device)
     data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
     report = _Bench(config, data, device, steps).report()

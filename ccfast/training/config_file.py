@@ -22,6 +22,8 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
     preset, file = given.pop("preset", None), given.pop("config", None)
     chosen = PRESETS[preset] if preset is not None else {}
     written = read_options(Path(file)) if file is not None else {}
+    if written.get("dataset", chosen.get("dataset")) != chosen.get("dataset") and chosen:
+        raise InputError(f"--preset {preset}: {file} is of another data set, {written['dataset']}; name one of them")
     given = {**chosen, **written, **given}
     return resumed_config(given, config_type) if given.get("resume") else config_type(**given)
 
@@ -75,11 +77,12 @@ def check_command(stored: dict[str, Any], config_type: type[TrainConfig], run: P
 
 
 def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
-    """Refuse what a resumed run cannot take on."""
+    """Refuse what a resumed run cannot take on. Options that came after the run began had their defaults in it."""
+    before = {name: stored.get(name, item.default) for name, item in FIELDS.items()}
     changed = [
-        f"{flag(name)} {value} (the run has {stored.get(name)})"
+        f"{flag(name)} {value} (the run has {before[name]})"
         for name, value in wanted.items()
-        if name not in FREE_ON_RESUME and value != stored.get(name)
+        if name not in FREE_ON_RESUME and value != before[name]
     ]
     if changed:
         raise InputError(f"--resume: {run} was begun with other options: {', '.join(changed)}")
