@@ -30,6 +30,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     figure, (time, stages, memory) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     _lines(time, rows, "knn", "median_s")
@@ -39,8 +40,12 @@ def draw(rows: list[Row], path: Path) -> None:
     stages.set(title=f"features to pseudo-labels by ccfast, D={DIM:,}", xlabel="N", ylabel="seconds")
     _lines(memory, rows, "features to labels", "peak_memory_bytes", scale=1e-6)
     memory.set(title="features to pseudo-labels: additional peak memory", xlabel="N", ylabel="MB")
+    time.set(yscale="log")
+    sizes = sorted({*_measured(rows, "knn"), *_measured(rows, "features to labels")})
     for axes in (time, memory):
-        axes.set(xscale="log", yscale="log")
+        axes.set(xscale="log")
+        axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(color="#eef1f3", which="both")
     for axes in (time, stages, memory):
         axes.set_axisbelow(True)
