@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import ccfast
-from ccfast.ops.jaccard import csr_tensor
+from ccfast.ops.jaccard import csr_tensor, half_columns
 
 Csr = tuple[Tensor, Tensor, Tensor]
 ops = torch.ops.ccfast
@@ -14,10 +14,8 @@ ops = torch.ops.ccfast
 
 def encode(features: Tensor, rank: Tensor, distances: Tensor, k2: int) -> Csr:
     """V from the neighbours, with query expansion."""
-    k1 = rank.shape[1]
-    half = min(round(k1 / 2) + 1, k1)
     shift = 1 - features.square().sum(1)
-    v = ops.encode_neighbours(features, rank, distances, half, None, shift)
+    v = ops.encode_neighbours(features, rank, distances, half_columns(rank.shape[1]), None, shift)
     return v if k2 == 1 else ops.expand_queries(*v, rank, k2)
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import socket
-import subprocess
-import sys
 from functools import partial
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from processes import ccfast_in_processes
 from torch import nn
 
 import ccfast
@@ -148,26 +145,11 @@ def test_processes_step_as_one_does(size, tmp_path):
 OPTIONS = {"epochs": 2, "iters": 4, "batch_size": 48, "device": "cpu"}
 
 
-def start(rank, size, port, arguments):
-    environment = {
-        **os.environ, "WORLD_SIZE": str(size), "RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, "-m", "ccfast", *arguments]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 def test_processes_train_as_one_does(tmp_path):
     size, bn_group = 3, 16
     alone = train(TrainConfig(run=str(tmp_path / "alone"), bn_group=bn_group, **OPTIONS)).records
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     options = {**OPTIONS, "bn_group": bn_group, "run": tmp_path / "together"}
-    flags = [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), str(value))]
-    processes = [start(rank, size, port, ["train", *flags]) for rank in range(size)]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * size, outputs
+    outputs = ccfast_in_processes(size, "train", options)
     assert "after:  mAP" in outputs[0]
     assert "mAP" not in outputs[1]
 

@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from processes import without_costs
 
 from ccfast._errors import InputError
 from ccfast.cli import main
@@ -25,10 +26,6 @@ FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(v
 
 def read(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_costs(records):
-    return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]
 
 
 def start(run, *program):

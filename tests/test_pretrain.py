@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from processes import ccfast_in_processes
 
 from ccfast._errors import InputError, Interrupted
 from ccfast.cli import main
@@ -148,23 +145,6 @@ def test_two_processes_learn_the_classifier_that_one_does(tmp_path):
     """The weight decay is large, so that a gradient of another scale would show: Adam alone would hide it."""
     options = {"epochs": 1, "iters": 3, "device": "cpu", "weight_decay": 1.0}
     run(tmp_path / "alone", bn_group=20, **options)  # a batch holds 10 digits x 4
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, "-m", "ccfast", "pretrain", "--run", str(tmp_path / "two"), *flags]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    ccfast_in_processes(2, "pretrain", {**options, "run": tmp_path / "two"})
     found, expected = weights(tmp_path / "two")["classifier"], weights(tmp_path / "alone")["classifier"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

@@ -8,6 +8,7 @@ import logging
 import pytest
 import torch
 import yaml
+from processes import without_costs
 
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast.training import TrainConfig, checkpoint, loop, train
@@ -19,10 +20,6 @@ QUICK = {"epochs": 2, "iters": 4, "device": "cpu"}
 
 def run(path, **options):
     return train(TrainConfig(run=str(path), **{**QUICK, **options}))
-
-
-def without_costs(records):
-    return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccfast._errors import InputError
-from ccfast.models.weights import StateDict
+from ccfast.models.weights import StateDict, not_downloaded
 
 _RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
 #: The networks that the authors released ImageNet weights of, and the files' names.
@@ -54,7 +53,4 @@ def published_state(arch: str) -> StateDict:
             _RELEASE + WITH_IBN[arch], map_location="cpu", check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError) as error:  # no network, or a download whose hash is wrong
-        raise InputError(
-            f"--weights imagenet: the weights of {arch} could not be downloaded ({error}); "
-            "pass a file with --weights FILE, or --weights none to start from random weights"
-        ) from error
+        raise not_downloaded(f"--weights imagenet: the weights of {arch}", error) from error

@@ -10,7 +10,7 @@ from ccfast._errors import InputError
 from ccfast._optional import import_optional
 from ccfast.models.encoder import Backbone
 from ccfast.models.ibn import WITH_IBN, add_ibn, published_state
-from ccfast.models.weights import StateDict, load_weights
+from ccfast.models.weights import StateDict, load_weights, not_downloaded
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -54,10 +54,7 @@ def _build(arch: str, weights: str) -> Any:
     try:
         return builder(weights=weights)
     except (OSError, RuntimeError) as error:  # no network, or a download whose hash is wrong
-        raise InputError(
-            f"--weights: {weights} could not be downloaded ({error}); "
-            "pass a file with --weights FILE, or --weights none to start from random weights"
-        ) from error
+        raise not_downloaded(f"--weights: {weights}", error) from error
 
 
 def _build_with_ibn(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ccfast._errors import InputError
 from ccfast.models.efficientnet_lite import MEAN, STD, is_efficientnet_lite_pytorch, to_timm_names
 from ccfast.models.encoder import Backbone
-from ccfast.models.weights import StateDict, load_weights
+from ccfast.models.weights import StateDict, load_weights, not_downloaded
 
 PREFIX = "timm/"
 
@@ -48,10 +48,7 @@ def _create(arch: str, pretrained: bool) -> Any:
     except Exception as error:  # the download's errors are of many kinds
         if not pretrained:
             raise InputError(f"--arch {arch}: timm could not make it: {error}") from error
-        raise InputError(
-            f"--weights imagenet: the weights of {arch} could not be downloaded ({error}); "
-            "pass a file with --weights FILE, or --weights none to start from random weights"
-        ) from error
+        raise not_downloaded(f"--weights imagenet: the weights of {arch}", error) from error
 
 
 def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:

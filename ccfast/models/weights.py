@@ -33,6 +33,14 @@ def read_state_dict(path: Path) -> StateDict:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
+def not_downloaded(what: str, error: Exception) -> InputError:
+    """What to say, and what to do, when pretrained weights cannot be had; ``what`` names the option and the weights."""
+    return InputError(
+        f"{what} could not be downloaded ({error}); "
+        "pass a file with --weights FILE, or --weights none to start from random weights"
+    )
+
+
 def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
     """Load ``state`` into ``module``.
 

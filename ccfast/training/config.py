@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from ccfast import _checks as checks
@@ -147,6 +148,7 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+@cache
 def kind(name: str) -> type:
     """The type of a field's value: ``int`` of ``int`` and of ``int | None``."""
     hint = get_type_hints(TrainConfig)[name]

@@ -10,6 +10,7 @@ import yaml
 from ccfast._errors import InputError
 from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, flag
 from ccfast.training.recipes import PRESETS
+from ccfast.training.run_folder import write_whole
 
 
 def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
@@ -30,9 +31,7 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
 
 def write_config(path: Path, config: TrainConfig) -> None:
     """Write config.yaml, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(yaml.safe_dump(config.stored(), sort_keys=False), encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, yaml.safe_dump(config.stored(), sort_keys=False))
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -46,11 +45,15 @@ def read_options(path: Path) -> dict[str, Any]:
     return _known(stored, str(path))
 
 
-def read_config(path: Path, config_type: type[TrainConfig] = TrainConfig, **overrides: Any) -> TrainConfig:
-    """The configuration in a run's config.yaml, with ``overrides``."""
+def read_config(path: Path) -> TrainConfig:
+    """The configuration in a run's config.yaml."""
+    return TrainConfig(**_options_of_run(path))
+
+
+def _options_of_run(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(f"{path.parent}: not a run folder: it holds no {path.name}")
-    return config_type(**{**read_options(path), **overrides})
+    return read_options(path)
 
 
 def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
@@ -62,11 +65,11 @@ def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = Train
     """The configuration of the run folder in ``given`` with what else is given, where a resumed run may change it."""
     if given.get("run") is None:
         raise InputError("--resume: expected the run folder in --run, got none")
-    path = Path(given["run"]) / "config.yaml"
-    if path.exists():
-        check_command(read_options(path), config_type, path.parent)
-    check_unchanged(read_config(path, config_type).stored(), given, path.parent)
-    return read_config(path, config_type, **given)
+    run = Path(given["run"])
+    begun = _options_of_run(run / "config.yaml")
+    check_command(begun, config_type, run)
+    check_unchanged(config_type(**begun).stored(), given, run)
+    return config_type(**{**begun, **given})
 
 
 def check_command(stored: dict[str, Any], config_type: type[TrainConfig], run: Path) -> None:

@@ -72,9 +72,14 @@ class RunFolder:
 
     def rewrite(self, records: list[dict[str, Any]]) -> None:
         """Leave ``records`` only: epochs whose checkpoint was never finished are done again."""
-        temporary = self.metrics.with_name(METRICS + ".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        temporary.replace(self.metrics)
+        write_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def checkpoint_file(path: str | Path) -> Path:
