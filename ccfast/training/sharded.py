@@ -16,9 +16,6 @@ from ccfast.training.group import Group
 
 ops = torch.ops.ccfast
 
-#: The largest float32 below 1, the distance of rows that share nothing.
-BELOW_ONE = 1 - 2**-24
-
 
 def jaccard_distance(features: Tensor, k1: int, k2: int, *, max_distance: float, group: Group) -> Tensor:
     """``ccfast.jaccard_distance(features, k1, k2, max_distance=max_distance)``, the whole of it in every process."""
@@ -32,7 +29,7 @@ def jaccard_distance(features: Tensor, k1: int, k2: int, *, max_distance: float,
     v = group.gather_csr(v, count)
     if k2 > 1:
         v = group.gather_csr(ops.expand_queries(*v, rank[rows], k2), count)
-    near = ops.sparse_jaccard(*v, min(max_distance, BELOW_ONE), *span)
+    near = ops.sparse_jaccard(*v, max_distance, *span)
     return csr_tensor(group.gather_csr(near, count), count)
 
 

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "jaccard.h"
@@ -15,6 +17,11 @@ inline jaccard::RowRange row_range(int64_t row_begin, std::optional<int64_t> row
   TORCH_CHECK_VALUE(0 <= row_begin && row_begin <= end && end <= rows, "row_begin, row_end: expected a range within ",
                     rows, " rows, got ", row_begin, " and ", end);
   return {row_begin, end};
+}
+
+// Pairs at distance 1 share nothing and are never listed, also where float32 rounds a limit below 1 up to 1.
+inline float distance_limit(double max_distance) {
+  return std::min(static_cast<float>(max_distance), std::nextafter(1.0f, 0.0f));
 }
 
 // rank [rows, k1]; distances [range, k1].

@@ -1,6 +1,5 @@
 // CUDA kernels of the k-reciprocal sets, their expansion, V and query expansion; the contract is in jaccard.h.
-#include "../common/cuda.cuh"
-#include "jaccard.h"
+#include "jaccard.cuh"
 
 namespace ccfast::jaccard {
 namespace {
@@ -85,6 +84,7 @@ __device__ bool contains(const int32_t* sorted, int count, int32_t value) {
 
 // Working set of the encoding of one row.
 struct EncodeSet {
+  int64_t* start;       // [2]: of the row's entries in the result
   int* count;           // [4]: entries of members, and room for a count
   double* scratch;      // [32] of block reductions
   double* weights;      // [capacity]
@@ -94,14 +94,16 @@ struct EncodeSet {
 
   __host__ __device__ EncodeSet(char* memory, int64_t k1, int64_t half)
       : capacity(next_power_of_two(k1 * (half + 1))), reciprocal_capacity(next_power_of_two(k1)) {
-    count = reinterpret_cast<int*>(memory);
+    start = reinterpret_cast<int64_t*>(memory);
+    count = reinterpret_cast<int*>(start + 2);
     scratch = reinterpret_cast<double*>(count + 4);
     weights = scratch + 32;
     reciprocal = reinterpret_cast<int32_t*>(weights + capacity);
     members = reciprocal + reciprocal_capacity;
   }
   __host__ __device__ int64_t bytes() const {
-    return 4 * sizeof(int) + (32 + capacity) * sizeof(double) + (reciprocal_capacity + capacity) * sizeof(int32_t);
+    return 2 * sizeof(int64_t) + 4 * sizeof(int) + (32 + capacity) * sizeof(double) +
+           (reciprocal_capacity + capacity) * sizeof(int32_t);
   }
 };
 
@@ -115,7 +117,6 @@ __device__ int reciprocal_set(const EncodingParams& params, const int32_t* back,
     set.reciprocal[m] = member ? static_cast<int32_t>(rank[m]) : kNone;
     if (member) atomicAdd(set.count, 1);
   }
-  __syncthreads();
   block_sort(set.reciprocal, static_cast<int>(set.reciprocal_capacity), Ascending());
   const int size = *set.count;
   for (int m = threadIdx.x; m < size; m += blockDim.x) set.members[m] = set.reciprocal[m];
@@ -156,7 +157,6 @@ __device__ int expanded_set(const EncodingParams& params, const int32_t* back, i
   append_expansions(params, back, size, set);
   const int gathered = *set.count, padded = static_cast<int>(next_power_of_two(gathered));
   for (int m = gathered + threadIdx.x; m < padded; m += blockDim.x) set.members[m] = kNone;
-  __syncthreads();
   block_sort(set.members, padded, Ascending());
   return unique_entries(set.members, gathered, set.count + 1);
 }
@@ -178,8 +178,9 @@ __device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t
   return warp_sum(sum);
 }
 
-// Softmax of the exponents over E(i), in float64, written to the output row.
-__device__ void weigh(const EncodingParams& params, int64_t i, int size, EncodeSet& set, const CsrOutput& out) {
+// Softmax of the exponents over E(i), in float64, written to the row's entries in the result.
+__device__ void weigh(const EncodingParams& params, int64_t i, int size, EncodeSet& set, const ScatteredRows& out,
+                      int64_t start) {
   const double scale = params.row_scale ? params.row_scale[i] : 1.0;
   for (int u = threadIdx.x / kWarp; u < size; u += kWarps) {
     const int64_t j = set.members[u];
@@ -193,23 +194,18 @@ __device__ void weigh(const EncodingParams& params, int64_t i, int size, EncodeS
   highest = block_max(highest, set.scratch);
   for (int u = threadIdx.x; u < size; u += blockDim.x) sum += set.weights[u] = exp(set.weights[u] - highest);
   sum = block_sum(sum, set.scratch);
-  const int64_t offset = out.crow[i - params.rows.begin];
   for (int u = threadIdx.x; u < size; u += blockDim.x) {
-    out.col[offset + u] = set.members[u];
-    out.val[offset + u] = static_cast<float>(set.weights[u] / sum);
+    out.col[start + u] = set.members[u];
+    out.val[start + u] = static_cast<float>(set.weights[u] / sum);
   }
-  __syncthreads();
 }
 
-__global__ void encode_kernel(EncodingParams params, const int32_t* back, Workspace workspace, CsrOutput out) {
+__global__ void encode_kernel(EncodingParams params, const int32_t* back, Workspace workspace, ScatteredRows out) {
   EncodeSet set(working_set(workspace), params.k1, params.half);
   for (int64_t i = params.rows.begin + blockIdx.x; i < params.rows.end; i += gridDim.x) {
     const int size = expanded_set(params, back, i, set);
-    if (out.col) {
-      weigh(params, i, size, set, out);
-    } else if (threadIdx.x == 0) {
-      out.counts[i - params.rows.begin] = size;
-    }
+    const int64_t start = take_by_block(out, i - params.rows.begin, size, set.start);
+    if (start >= 0) weigh(params, i, size, set, out, start);
     __syncthreads();
   }
 }
@@ -237,40 +233,45 @@ __device__ int gather_terms(const ExpandParams& params, int64_t i, Term* terms) 
   }
   const int padded = static_cast<int>(next_power_of_two(count));
   for (int e = count + threadIdx.x; e < padded; e += blockDim.x) terms[e] = {INT64_MAX, 0.0f};
-  __syncthreads();
   block_sort(terms, padded, ByKey());
   return count;
 }
 
-// Sums runs of one column in the order of m, by the first warp; returns the number of columns to its lanes.
-__device__ int64_t write_means(const ExpandParams& params, const Term* terms, int count, int64_t offset,
-                               const CsrOutput& out) {
-  int64_t written = 0;
+// Calls visit(slot, place) for the first term of every column, the lanes of a warp sharing them; returns the number of
+// columns to each.
+template <class Visit>
+__device__ int64_t for_each_column(const ExpandParams& params, const Term* terms, int count, const Visit& visit) {
+  int64_t columns = 0;
   for (int first = 0; first < count; first += kWarp) {
-    const int slot = first + static_cast<int>(threadIdx.x);
-    const int64_t column = slot < count ? terms[slot].key / params.k2 : -1;
-    const bool head = slot < count && (slot == 0 || terms[slot - 1].key / params.k2 != column);
+    const int lane = threadIdx.x % kWarp, slot = first + lane;
+    const bool head = slot < count && (slot == 0 || terms[slot - 1].key / params.k2 != terms[slot].key / params.k2);
     const unsigned mask = __ballot_sync(kFullMask, head);
-    if (head && out.col) {
-      float sum = terms[slot].val;
-      for (int e = slot + 1; e < count && terms[e].key / params.k2 == column; ++e) sum += terms[e].val;
-      const int64_t place = offset + written + __popc(mask & ((1u << threadIdx.x) - 1));
-      out.col[place] = column;
-      out.val[place] = sum / static_cast<float>(params.k2);
-    }
-    written += __popc(mask);
+    if (head) visit(slot, columns + __popc(mask & ((1u << lane) - 1)));
+    columns += __popc(mask);
   }
-  return written;
+  return columns;
 }
 
-__global__ void expand_queries_kernel(ExpandParams params, Workspace workspace, CsrOutput out) {
+// Sums runs of one column in the order of m and writes their means, by one warp.
+__device__ void write_means(const ExpandParams& params, int64_t i, const Term* terms, int count,
+                            const ScatteredRows& out) {
+  const int64_t columns = for_each_column(params, terms, count, [](int, int64_t) {});
+  const int64_t start = __shfl_sync(kFullMask, threadIdx.x % kWarp == 0 ? take(out, i, columns) : 0, 0);
+  if (start < 0) return;
+  for_each_column(params, terms, count, [&](int slot, int64_t place) {
+    const int64_t column = terms[slot].key / params.k2;
+    float sum = terms[slot].val;
+    for (int e = slot + 1; e < count && terms[e].key / params.k2 == column; ++e) sum += terms[e].val;
+    out.col[start + place] = column;
+    out.val[start + place] = sum / static_cast<float>(params.k2);
+  });
+}
+
+__global__ void expand_queries_kernel(ExpandParams params, Workspace workspace, ScatteredRows out) {
   Term* terms = reinterpret_cast<Term*>(working_set(workspace));
   for (int64_t i = blockIdx.x; i < params.rank_rows; i += gridDim.x) {
     const int count = gather_terms(params, i, terms);
-    if (threadIdx.x < kWarp) {
-      const int64_t written = write_means(params, terms, count, out.col ? out.crow[i] : 0, out);
-      if (out.col == nullptr && threadIdx.x == 0) out.counts[i] = written;
-    }
+    if (threadIdx.x < kWarp) write_means(params, i, terms, count, out);
     __syncthreads();
   }
 }
@@ -296,13 +297,14 @@ int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries) {
   return next_power_of_two(k2 * max_entries) * static_cast<int64_t>(sizeof(Term));
 }
 
-void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace, const CsrOutput& out,
-                 void* stream) {
+void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace,
+                 const ScatteredRows& out, void* stream) {
   launch("jaccard encode", encode_kernel, grid_of(workspace, params.rows.size()), kThreads,
          shared_of(workspace, encode_bytes_cuda(params.k1, params.half)), stream, params, back, workspace, out);
 }
 
-void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const CsrOutput& out, void* stream) {
+void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
+                         void* stream) {
   launch("jaccard expand_queries", expand_queries_kernel, grid_of(workspace, params.rank_rows), kThreads,
          shared_of(workspace, expand_bytes_cuda(params.k2, params.max_entries)), stream, params, workspace, out);
 }

@@ -58,8 +58,7 @@ std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings
 void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
                     int64_t col_end, float* out);
 
-// ---- CUDA: the same stages on a stream. Stages that answer in CSR run twice: first they count the entries of every
-// row (col is null), then, with crow from the counts, they fill. ----
+// ---- CUDA: the same stages on a stream ----
 
 // Sparse rows in device memory.
 struct DeviceCsr {
@@ -69,13 +68,20 @@ struct DeviceCsr {
   const float* val;
 };
 
-// Where a stage puts its rows.
-struct CsrOutput {
-  int64_t* counts;      // [rows] out of the counting pass
-  const int64_t* crow;  // [rows + 1] for the filling pass
-  int64_t* col;         // [nnz] or null: count only
-  float* val;           // [nnz]
+// Where a stage puts its rows, whose sizes nobody knows before: each takes the next free stretch, in whatever order the
+// blocks come. What does not fit is counted and not written; `used` tells how much room another run needs.
+struct ScatteredRows {
+  unsigned long long* used;  // entries of all rows, 0 at the start
+  int64_t capacity;          // entries that fit col and val
+  int64_t* start;            // [rows]
+  int64_t* count;            // [rows]
+  int64_t* col;              // [capacity], ascending within a row
+  float* val;                // [capacity]
 };
+
+// The rows in their order: row i to crow[i] .. crow[i + 1] of col and val.
+void gather_rows_cuda(const ScatteredRows& rows, int64_t count, const int64_t* crow, int64_t* col, float* val,
+                      void* stream);
 
 // Memory of the blocks that do not fit their working set into shared memory: `blocks` slices of `bytes` each, or none.
 struct Workspace {
@@ -96,34 +102,56 @@ bool fits_shared_memory_cuda(int64_t bytes);
 int64_t encode_bytes_cuda(int64_t k1, int64_t half);
 int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries);
 
-void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace, const CsrOutput& out,
-                 void* stream);
+void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace,
+                 const ScatteredRows& out, void* stream);
 
 struct ExpandParams {
   DeviceCsr v;
   const int64_t* rank;
   int64_t rank_rows, rank_stride, k2, max_entries;
 };
-void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const CsrOutput& out, void* stream);
+void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
+                         void* stream);
 
-// V by columns in device memory.
-struct DevicePostings {
-  const int64_t* start;  // [columns + 1]
-  const int64_t* row;    // [nnz]
-  const float* val;      // [nnz]
+// What a row holds of a column.
+struct Posting {
+  int32_t row;
+  float val;
 };
 
-// Targets that a block accumulates at a time in shared memory: 32 KiB.
-constexpr int64_t kDefaultTile = 8192;
+// V by columns in device memory: the rows of a column stand together, ascending.
+struct DevicePostings {
+  const int64_t* start;  // [columns + 1]
+  const Posting* entry;  // [nnz]
+};
 
+struct PostingsParams {
+  DeviceCsr v;
+  int64_t entries;            // of v
+  const int32_t* sorted_col;  // [entries] v.col, sorted
+  const int64_t* order;       // [entries] the place in v of each, ascending within a column
+  int64_t* start;             // [v.rows + 1] out
+  Posting* entry;             // [entries] out
+};
+void postings_cuda(const PostingsParams& params, void* stream);
+
+// Targets that a block has room for at a time in shared memory: 64 KiB, three blocks on a multiprocessor of a data
+// centre GPU. Rows of the usual data share something with 600 to 5,500 targets.
+constexpr int kDefaultSlots = 8192;
+
+// Rows of v are weights that sum to 1.
 struct SparseDistanceParams {
   DeviceCsr v;
   DevicePostings postings;
-  float max_distance;
+  float max_distance;  // below 1
   RowRange rows;
-  int64_t tile = kDefaultTile;
+  int slots = kDefaultSlots;  // a power of two, at least 2
 };
-void sparse_distance_cuda(const SparseDistanceParams& params, const CsrOutput& out, void* stream);
+void sparse_distance_cuda(const SparseDistanceParams& params, const ScatteredRows& out, void* stream);
+
+// Targets that a block accumulates at a time in shared memory: 56 KiB, four blocks on a multiprocessor, and all of the
+// images of Market-1501.
+constexpr int64_t kDefaultTile = 14336;
 
 struct DenseDistanceParams {
   DeviceCsr v;

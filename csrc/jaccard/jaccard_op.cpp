@@ -4,7 +4,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "../common/autocast.h"
 #include "../common/checks.h"
@@ -45,9 +44,7 @@ CsrTensors jaccard_distance_sparse(const at::Tensor& features, int64_t k1, int64
   TORCH_CHECK_VALUE(max_distance >= 0 && max_distance < 1, "max_distance: expected a number in [0, 1), got ",
                     max_distance);
   const auto [crow, col, values] = k_reciprocal_encoding(features, k1, k2);
-  // Pairs at distance 1 share nothing and are never listed, also where float32 rounds the limit up to 1.
-  const float limit = std::min(static_cast<float>(max_distance), std::nextafter(1.0f, 0.0f));
-  return sparse.call(crow, col, values, limit, 0, std::nullopt);
+  return sparse.call(crow, col, values, max_distance, 0, std::nullopt);
 }
 
 }  // namespace

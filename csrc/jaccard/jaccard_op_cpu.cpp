@@ -61,7 +61,7 @@ CsrTensors sparse_jaccard_cpu(const at::Tensor& crow, const at::Tensor& col, con
                               double max_distance, int64_t row_begin, std::optional<int64_t> row_end) {
   const Csr v = csr_view(crow, col, values);
   const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
-  return csr_tensors(jaccard::sparse_distance(v, jaccard::PostingLists(v), static_cast<float>(max_distance), range),
+  return csr_tensors(jaccard::sparse_distance(v, jaccard::PostingLists(v), distance_limit(max_distance), range),
                      range.size());
 }
 

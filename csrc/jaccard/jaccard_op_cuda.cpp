@@ -3,6 +3,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "../common/checks.h"
 #include "../common/device.h"
@@ -16,6 +17,11 @@ namespace {
 constexpr int64_t kWorkspaceBlocks =
     1024;  // blocks that share the device when a row's working set exceeds shared memory
 
+// What usual data need, with room to spare; more costs a second run of the stage.
+constexpr int64_t kExpectedSets = 2;    // entries of V a row, in multiples of k1
+constexpr int64_t kExpectedGrowth = 4;  // of a row by query expansion
+constexpr int64_t kExpectedNear = 64;   // pairs a row within the largest distance
+
 // The workspace for rows of `bytes` each: none while they fit shared memory. The tensor owns the memory.
 std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t rows, const at::Tensor& like) {
   if (jaccard::fits_shared_memory_cuda(bytes)) return {{nullptr, 0, 0}, at::Tensor()};
@@ -24,19 +30,44 @@ std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t r
   return {{memory.mutable_data_ptr(), blocks, slice}, memory};
 }
 
-// Runs a stage twice: to count the entries of every row, then to fill them.
+// Memory for the rows of a stage, which come in any order.
+struct Scattered {
+  Scattered(int64_t rows, int64_t capacity, const at::TensorOptions& options)
+      : used(at::zeros({1}, options.dtype(at::kLong))),
+        start(at::empty({rows}, options.dtype(at::kLong))),
+        count(at::empty({rows}, options.dtype(at::kLong))),
+        col(at::empty({capacity}, options.dtype(at::kLong))),
+        values(at::empty({capacity}, options.dtype(at::kFloat))) {}
+  jaccard::ScatteredRows view() const {
+    return {reinterpret_cast<unsigned long long*>(used.mutable_data_ptr<int64_t>()),
+            col.numel(),
+            start.mutable_data_ptr<int64_t>(),
+            count.mutable_data_ptr<int64_t>(),
+            col.mutable_data_ptr<int64_t>(),
+            values.mutable_data_ptr<float>()};
+  }
+  at::Tensor used, start, count, col, values;
+};
+
+// Runs a stage with room for about as many entries as there will be, again with room for all where that was too little,
+// and brings the rows into their order. The one wait for the device is for the number of entries.
 template <class Stage>
-CsrTensors count_and_fill(int64_t rows, const at::TensorOptions& options, const Stage& stage) {
-  const at::Tensor counts = at::empty({rows}, options.dtype(at::kLong));
-  if (rows > 0) stage(jaccard::CsrOutput{counts.mutable_data_ptr<int64_t>(), nullptr, nullptr, nullptr});
+CsrTensors run_stage(int64_t rows, int64_t expected_entries, const at::TensorOptions& options, void* stream,
+                     const Stage& stage) {
+  Scattered scattered(rows, expected_entries, options);
+  stage(scattered.view());
+  const int64_t nnz = scattered.used.item<int64_t>();
+  if (nnz > expected_entries) {
+    scattered = Scattered(rows, nnz, options);
+    stage(scattered.view());
+  }
   const at::Tensor crow = at::zeros({rows + 1}, options.dtype(at::kLong));
-  crow.narrow(0, 1, rows).copy_(counts.cumsum(0));
-  const int64_t nnz = crow[rows].item<int64_t>();
+  at::Tensor ends = crow.narrow(0, 1, rows);
+  at::cumsum_out(ends, scattered.count, 0);
   const at::Tensor col = at::empty({nnz}, options.dtype(at::kLong)),
                    values = at::empty({nnz}, options.dtype(at::kFloat));
-  if (nnz > 0)
-    stage(jaccard::CsrOutput{nullptr, crow.const_data_ptr<int64_t>(), col.mutable_data_ptr<int64_t>(),
-                             values.mutable_data_ptr<float>()});
+  jaccard::gather_rows_cuda(scattered.view(), rows, crow.const_data_ptr<int64_t>(), col.mutable_data_ptr<int64_t>(),
+                            values.mutable_data_ptr<float>(), stream);
   return {crow, col, values};
 }
 
@@ -48,6 +79,7 @@ jaccard::DeviceCsr device_csr(const at::Tensor& crow, const at::Tensor& col, con
                         crow.is_contiguous() && col.is_contiguous() && values.is_contiguous(),
                     "crow, col, values: expected contiguous [N + 1], [nnz], [nnz], got ", crow.sizes(), ", ",
                     col.sizes(), ", ", values.sizes());
+  TORCH_CHECK_VALUE(crow.numel() <= std::numeric_limits<int32_t>::max(), "crow: expected fewer than 2^31 rows");
   return {crow.numel() - 1, crow.const_data_ptr<int64_t>(), col.const_data_ptr<int64_t>(),
           values.const_data_ptr<float>()};
 }
@@ -83,9 +115,11 @@ CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& 
                                        half,
                                        range};
   const auto [workspace, memory] = workspace_for(jaccard::encode_bytes_cuda(k1, half), range.size(), x);
-  return count_and_fill(range.size(), x.options(), [&, &workspace = workspace](const jaccard::CsrOutput& out) {
-    jaccard::encode_cuda(params, back.const_data_ptr<int32_t>(), workspace, out, device.stream());
-  });
+  const int64_t expected = range.size() * std::min(k1 * (half + 1), kExpectedSets * k1);
+  return run_stage(range.size(), expected, x.options(), device.stream(),
+                   [&, &workspace = workspace](const jaccard::ScatteredRows& out) {
+                     jaccard::encode_cuda(params, back.const_data_ptr<int32_t>(), workspace, out, device.stream());
+                   });
 }
 
 CsrTensors expand_queries_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
@@ -99,25 +133,29 @@ CsrTensors expand_queries_cuda(const at::Tensor& crow, const at::Tensor& col, co
   const int64_t max_entries = crow.diff().max().item<int64_t>();
   const jaccard::ExpandParams params{v, rank.const_data_ptr<int64_t>(), rows, rank.size(1), k2, max_entries};
   const auto [workspace, memory] = workspace_for(jaccard::expand_bytes_cuda(k2, max_entries), rows, values);
-  return count_and_fill(rows, values.options(), [&, &workspace = workspace](const jaccard::CsrOutput& out) {
-    jaccard::expand_queries_cuda(params, workspace, out, device.stream());
-  });
+  const int64_t expected = std::min(k2, kExpectedGrowth) * (col.numel() / std::max<int64_t>(v.rows, 1) + 1) * rows;
+  return run_stage(rows, expected, values.options(), device.stream(),
+                   [&, &workspace = workspace](const jaccard::ScatteredRows& out) {
+                     jaccard::expand_queries_cuda(params, workspace, out, device.stream());
+                   });
 }
 
 // V by columns: a stable sort by column keeps the rows of a column ascending.
 struct Postings {
-  Postings(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values) {
-    const int64_t rows = crow.numel() - 1;
-    const auto [sorted, order] = at::sort(col, /*stable=*/true, /*dim=*/0, /*descending=*/false);
-    const at::Tensor boundaries = at::arange(rows + 1, col.options());
-    start = at::searchsorted(sorted, boundaries);
-    row = at::repeat_interleave(at::arange(rows, col.options()), crow.diff(), 0, col.numel()).index_select(0, order);
-    val = values.index_select(0, order);
+  Postings(const jaccard::DeviceCsr& v, const at::Tensor& col, void* stream) {
+    const auto [sorted, order] = at::sort(col.to(at::kInt), /*stable=*/true, /*dim=*/0, /*descending=*/false);
+    static_assert(sizeof(jaccard::Posting) == sizeof(int64_t));
+    start = at::empty({v.rows + 1}, col.options());
+    entry = at::empty({col.numel()}, col.options());
+    jaccard::postings_cuda(
+        {v, col.numel(), sorted.const_data_ptr<int32_t>(), order.const_data_ptr<int64_t>(),
+         start.mutable_data_ptr<int64_t>(), static_cast<jaccard::Posting*>(entry.mutable_data_ptr())},
+        stream);
   }
   jaccard::DevicePostings view() const {
-    return {start.const_data_ptr<int64_t>(), row.const_data_ptr<int64_t>(), val.const_data_ptr<float>()};
+    return {start.const_data_ptr<int64_t>(), static_cast<const jaccard::Posting*>(entry.const_data_ptr())};
   }
-  at::Tensor start, row, val;
+  at::Tensor start, entry;
 };
 
 CsrTensors sparse_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
@@ -125,10 +163,11 @@ CsrTensors sparse_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, co
   const DeviceScope device(values);
   const jaccard::DeviceCsr v = device_csr(crow, col, values);
   const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
-  const Postings postings(crow, col, values);
-  return count_and_fill(range.size(), values.options(), [&](const jaccard::CsrOutput& out) {
-    jaccard::sparse_distance_cuda({v, postings.view(), static_cast<float>(max_distance), range}, out, device.stream());
-  });
+  const Postings postings(v, col, device.stream());
+  const jaccard::SparseDistanceParams params{v, postings.view(), distance_limit(max_distance), range};
+  return run_stage(
+      range.size(), kExpectedNear * range.size(), values.options(), device.stream(),
+      [&](const jaccard::ScatteredRows& out) { jaccard::sparse_distance_cuda(params, out, device.stream()); });
 }
 
 at::Tensor dense_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
@@ -139,7 +178,7 @@ at::Tensor dense_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, con
                     v.rows);
   TORCH_CHECK_VALUE(0 <= col_begin && col_begin <= col_end && col_end <= v.rows, "columns: expected a range within ",
                     v.rows);
-  const Postings postings(crow, col, values);
+  const Postings postings(v, col, device.stream());
   const at::Tensor out = at::empty({row_end - row_begin, col_end - col_begin}, values.options());
   jaccard::dense_distance_cuda(
       {v, postings.view(), row_begin, row_end, col_begin, col_end, out.mutable_data_ptr<float>()}, device.stream());

@@ -208,17 +208,30 @@ TEST(the_sparse_distance_holds_every_near_pair_and_the_diagonal) {
 
 // --- the CUDA kernels, emulated ---
 
-// Counts, then fills.
+// The rows of a stage in their order. It is run with too little room, and again with room for all entries.
 template <class Stage>
-CsrRows count_and_fill(int64_t rows, const Stage& stage) {
-  std::vector<int64_t> counts(rows, -1);
-  stage(CsrOutput{counts.data(), nullptr, nullptr, nullptr});
+CsrRows run_stage(int64_t rows, const Stage& stage) {
+  std::vector<int64_t> start(rows, -1), count(rows, -1), col;
+  std::vector<float> val;
+  unsigned long long used = 0;
+  const auto run = [&](int64_t capacity) {
+    used = 0;
+    col.assign(capacity + 1, -7);
+    val.assign(capacity + 1, -7.0f);
+    const ScatteredRows out{&used, capacity, start.data(), count.data(), col.data(), val.data()};
+    stage(out);
+    CHECK_EQUAL(col[capacity], -7);  // nothing is written where there is no room
+    return out;
+  };
+  run(rows / 3);
+  const ScatteredRows found = run(static_cast<int64_t>(used));
   CsrRows out;
   out.crow.resize(rows + 1);
-  std::partial_sum(counts.begin(), counts.end(), out.crow.begin() + 1);
-  out.col.assign(out.crow[rows], -1);
-  out.val.assign(out.crow[rows], NAN);
-  stage(CsrOutput{nullptr, out.crow.data(), out.col.data(), out.val.data()});
+  std::partial_sum(count.begin(), count.end(), out.crow.begin() + 1);
+  CHECK_EQUAL(out.crow[rows], static_cast<int64_t>(used));
+  out.col.assign(used, -1);
+  out.val.assign(used, NAN);
+  gather_rows_cuda(found, rows, out.crow.data(), out.col.data(), out.val.data(), nullptr);
   return out;
 }
 
@@ -264,8 +277,9 @@ TEST(cuda_encodes_as_the_cpu_does) {
     for (const Scales& scales : {Scales(), some_scales(n.rows, 1), some_scales(n.rows, 1000)}) {
       const CsrRows expected = encoded(n, scales);
       for_each_workspace(encode_bytes_cuda(n.k1, half_width(n.k1)), [&](const Workspace& workspace) {
-        const CsrRows found = count_and_fill(
-            n.rows, [&](const CsrOutput& out) { encode_cuda(scales.params(n), back.data(), workspace, out, nullptr); });
+        const CsrRows found = run_stage(n.rows, [&](const ScatteredRows& out) {
+          encode_cuda(scales.params(n), back.data(), workspace, out, nullptr);
+        });
         check_same(found, expected, 1e-7);
       });
     }
@@ -281,32 +295,42 @@ TEST(cuda_expands_queries_as_the_cpu_does) {
       const ExpandParams params{device_csr(v), n.rank.data(), n.rows, n.k1, k2, most};
       for_each_workspace(expand_bytes_cuda(k2, most), [&](const Workspace& workspace) {
         const CsrRows found =
-            count_and_fill(n.rows, [&](const CsrOutput& out) { expand_queries_cuda(params, workspace, out, nullptr); });
+            run_stage(n.rows, [&](const ScatteredRows& out) { expand_queries_cuda(params, workspace, out, nullptr); });
         check_same(found, expanded(n, k2), 0);
       });
     }
   });
 }
 
-// V by columns, as the glue sorts it.
+// V by columns, sorted as the glue sorts it.
 struct Postings {
-  std::vector<int64_t> start, row;
-  std::vector<float> val;
+  std::vector<int64_t> start;
+  std::vector<Posting> entry;
 
-  explicit Postings(const CsrRows& v) : start(v.crow.size(), 0) {
-    const int64_t rows = static_cast<int64_t>(v.crow.size()) - 1;
-    for (int64_t c = 0; c < rows; ++c) {
-      for (int64_t i = 0; i < rows; ++i)
-        for (int64_t e = v.crow[i]; e < v.crow[i + 1]; ++e) {
-          if (v.col[e] != c) continue;
-          row.push_back(i);
-          val.push_back(v.val[e]);
-        }
-      start[c + 1] = static_cast<int64_t>(row.size());
-    }
+  explicit Postings(const CsrRows& v) : start(v.crow.size(), -1), entry(v.col.size(), {-1, NAN}) {
+    std::vector<int64_t> order(v.col.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return v.col[a] < v.col[b]; });
+    std::vector<int32_t> sorted;
+    for (const int64_t e : order) sorted.push_back(static_cast<int32_t>(v.col[e]));
+    const int64_t entries = static_cast<int64_t>(v.col.size());
+    postings_cuda({device_csr(v), entries, sorted.data(), order.data(), start.data(), entry.data()}, nullptr);
   }
-  DevicePostings view() const { return {start.data(), row.data(), val.data()}; }
+  DevicePostings view() const { return {start.data(), entry.data()}; }
 };
+
+TEST(cuda_postings_are_those_of_the_cpu) {
+  for_each_sample([](const Neighbours& n) {
+    const CsrRows v = expanded(n, (n.k1 + 1) / 2);
+    const PostingLists expected(v.view());
+    const Postings found(v);
+    CHECK_EQUAL(found.start, expected.start);
+    for (size_t p = 0; p < found.entry.size(); ++p) {
+      CHECK_EQUAL(found.entry[p].row, expected.row[p]);
+      CHECK_EQUAL(found.entry[p].val, expected.val[p]);
+    }
+  });
+}
 
 TEST(cuda_distances_are_those_of_the_cpu) {
   for_each_sample([](const Neighbours& n) {
@@ -319,7 +343,7 @@ TEST(cuda_distances_are_those_of_the_cpu) {
     dense_distance_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
     CHECK_EQUAL(found, expected);
     for (const float limit : {0.0f, 0.6f, 0.999f}) {
-      const CsrRows near = count_and_fill(n.rows, [&](const CsrOutput& out) {
+      const CsrRows near = run_stage(n.rows, [&](const ScatteredRows& out) {
         sparse_distance_cuda({device_csr(v), device_postings.view(), limit, {0, n.rows}}, out, nullptr);
       });
       check_same(near, native::csr_of(sparse_distance(v.view(), postings, limit, {0, n.rows}), n.rows), 0);
@@ -327,48 +351,84 @@ TEST(cuda_distances_are_those_of_the_cpu) {
   });
 }
 
-// More rows than the neighbour lists of clustered samples can be made for in a moment.
+// More rows than the neighbour lists of clustered samples can be made for in a moment. Some are empty; columns are as
+// many as rows, so that all of one column are the neighbours of a hub.
 CsrRows many_rows(int64_t rows) {
   CsrRows v;
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t column = i * 31 % 97;
-    v.col.insert(v.col.end(), {column, column + 100, 200 + i % 7});
-    v.val.insert(v.val.end(), {0.25f, 0.5f, 0.25f});
+    if (i % 50 != 49) {
+      v.col.insert(v.col.end(), {column, column + 100, 200 + i % 7});
+      v.val.insert(v.val.end(), {0.25f, 0.5f, 0.25f});
+    }
     v.end_row();
   }
   return v;
 }
 
-// More targets than a block has threads.
+void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int slots) {
+  const Postings postings(v);
+  const int64_t rows = v.view().rows;
+  const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
+    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, slots}, out, nullptr);
+  });
+  check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size()), 0);
+  CHECK_EQUAL(static_cast<int64_t>(found.crow.size()) - 1, std::min(range.size(), rows));
+}
+
+// From a table with room for all targets to one that holds one at a time.
+TEST(cuda_sparse_distances_do_not_depend_on_the_room_for_targets) {
+  const CsrRows v = many_rows(701);
+  for (const int slots : {kDefaultSlots, 512, 64, 8, 2})
+    for (const float limit : {0.0f, 0.5f, 0.99999994f}) check_sparse_distance(v, limit, {690, 701}, slots);
+}
+
 TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
-  const int64_t rows = 701;
-  const CsrRows v = many_rows(rows);
-  const Postings device_postings(v);
-  for (const int64_t tile : {kDefaultTile, int64_t{67}}) {  // and more than are accumulated at a time
-    const CsrRows found = count_and_fill(rows, [&](const CsrOutput& out) {
-      sparse_distance_cuda({device_csr(v), device_postings.view(), 0.5f, {0, rows}, tile}, out, nullptr);
-    });
-    check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), 0.5f, {0, rows}), rows), 0);
+  const CsrRows v = many_rows(701);
+  check_sparse_distance(v, 0.5f, {0, 701}, kDefaultSlots);
+  check_sparse_distance(v, 0.7f, {0, 701}, 256);
+}
+
+// Pairs whose distance is the limit itself, to the last bit, and the next number below it.
+TEST(cuda_sparse_distances_at_the_limit_are_kept) {
+  const Neighbours n(67, 33, 21);
+  const CsrRows v = expanded(n, 6);
+  std::vector<float> all(n.rows * n.rows);
+  dense_distance(v.view(), PostingLists(v.view()), 0, n.rows, 0, n.rows, all.data());
+  std::sort(all.begin(), all.end());
+  all.erase(std::remove_if(all.begin(), all.end(), [](float distance) { return distance >= 1; }), all.end());
+  for (size_t q = 1; q < 8; ++q) {
+    const float limit = all[q * (all.size() - 1) / 7];
+    check_sparse_distance(v, limit, {0, n.rows}, kDefaultSlots);
+    check_sparse_distance(v, std::nextafter(limit, 0.0f), {0, n.rows}, kDefaultSlots);
   }
+}
+
+// A sum of many terms, which float32 rounds: the integer sum may not be lower.
+TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
+  const int64_t rows = 600;
+  CsrRows v;
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t c = i % 3; c < rows; c += 1 + i % 2) {
+      v.col.push_back(c);
+      v.val.push_back(static_cast<float>(1 + i % 2) / static_cast<float>(rows));
+    }
+    v.end_row();
+  }
+  for (const float limit : {1e-4f, 0.3f, 0.6667f}) check_sparse_distance(v, limit, {595, rows}, kDefaultSlots);
 }
 
 // More targets than are accumulated at a time.
 TEST(cuda_distances_span_several_tiles) {
-  const int64_t rows = 9001, row0 = 4000, col0 = 123;
+  const int64_t rows = 2001, row0 = 1000, col0 = 123;
   const CsrRows v = many_rows(rows);
-  const PostingLists postings(v.view());
-  const std::vector<int64_t> row(postings.row.begin(), postings.row.end());
-  std::vector<float> expected(2 * (rows - col0)), found(expected.size(), NAN);
-  dense_distance(v.view(), postings, row0, row0 + 2, col0, rows, expected.data());
-  dense_distance_cuda({device_csr(v),
-                       {postings.start.data(), row.data(), postings.val.data()},
-                       row0,
-                       row0 + 2,
-                       col0,
-                       rows,
-                       found.data()},
-                      nullptr);
-  CHECK_EQUAL(found, expected);
+  const Postings postings(v);
+  for (const int64_t tile : {kDefaultTile, int64_t{700}, int64_t{67}}) {
+    std::vector<float> expected(2 * (rows - col0)), found(expected.size(), NAN);
+    dense_distance(v.view(), PostingLists(v.view()), row0, row0 + 2, col0, rows, expected.data());
+    dense_distance_cuda({device_csr(v), postings.view(), row0, row0 + 2, col0, rows, found.data(), tile}, nullptr);
+    CHECK_EQUAL(found, expected);
+  }
 }
 
 }  // namespace
