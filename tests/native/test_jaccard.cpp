@@ -389,33 +389,40 @@ TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   check_sparse_distance(v, 0.7f, {0, 701}, 256);
 }
 
-// Pairs whose distance is the limit itself, to the last bit, and the next number below it.
-TEST(cuda_sparse_distances_at_the_limit_are_kept) {
-  const Neighbours n(67, 33, 21);
-  const CsrRows v = expanded(n, 6);
-  std::vector<float> all(n.rows * n.rows);
-  dense_distance(v.view(), PostingLists(v.view()), 0, n.rows, 0, n.rows, all.data());
+// Limits that are distances of pairs to the last bit, and the next number below each.
+std::vector<float> limits_of(const CsrRows& v) {
+  const int64_t rows = v.view().rows, some = std::min<int64_t>(rows, 9);
+  std::vector<float> all(some * rows), limits;
+  dense_distance(v.view(), PostingLists(v.view()), rows - some, rows, 0, rows, all.data());
   std::sort(all.begin(), all.end());
   all.erase(std::remove_if(all.begin(), all.end(), [](float distance) { return distance >= 1; }), all.end());
   for (size_t q = 1; q < 8; ++q) {
-    const float limit = all[q * (all.size() - 1) / 7];
-    check_sparse_distance(v, limit, {0, n.rows}, kDefaultSlots);
-    check_sparse_distance(v, std::nextafter(limit, 0.0f), {0, n.rows}, kDefaultSlots);
+    limits.push_back(all[q * (all.size() - 1) / 7]);
+    limits.push_back(std::nextafter(limits.back(), 0.0f));
   }
+  return limits;
 }
 
-// A sum of many terms, which float32 rounds: the integer sum may not be lower.
+TEST(cuda_sparse_distances_at_the_limit_are_kept) {
+  const Neighbours n(67, 33, 21);
+  const CsrRows v = expanded(n, 6);
+  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {0, n.rows}, kDefaultSlots);
+}
+
+// Sums of many terms, which float32 rounds, over more columns than are staged at a time.
 TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
-  const int64_t rows = 600;
+  const int64_t rows = 300;
+  native::Numbers numbers(3);
   CsrRows v;
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t c = i % 3; c < rows; c += 1 + i % 2) {
       v.col.push_back(c);
-      v.val.push_back(static_cast<float>(1 + i % 2) / static_cast<float>(rows));
+      v.val.push_back(
+          static_cast<float>((1 + numbers.next()) * static_cast<double>(1 + i % 2) / static_cast<double>(rows)));
     }
     v.end_row();
   }
-  for (const float limit : {1e-4f, 0.3f, 0.6667f}) check_sparse_distance(v, limit, {595, rows}, kDefaultSlots);
+  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 5, rows}, kDefaultSlots);
 }
 
 // More targets than are accumulated at a time.
