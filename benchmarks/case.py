@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.capture import Captured, captured
 from benchmarks.peaks import Work
 
 CPU = torch.device("cpu")
@@ -51,6 +52,9 @@ class Case:
         missing: peers that cannot be run here -> why not.
         passes: forward, forward + backward, ...
         in_place: providers change their inputs; the check then runs on a copy.
+        graph: on a GPU also timed as a CUDA graph.
+        uncapturable: providers that cannot be captured in one -> why not.
+        own_memory: providers that take GPU memory besides torch's, which is not counted.
     """
 
     op: str
@@ -73,6 +77,9 @@ class Case:
     passes: str = "forward"
     dtype: str = "float32"
     in_place: bool = False
+    graph: bool = False
+    uncapturable: Mapping[str, str] = field(default_factory=dict)
+    own_memory: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         sizes = ",".join(f"{name}={value}" for name, value in self.sizes.items())
@@ -106,6 +113,16 @@ class Bench:
         inputs = self._own_inputs()
         return lambda: self.case.providers[provider](*inputs)
 
+    def captured(self, provider: str) -> Captured:
+        """The call as a CUDA graph, replayed once from inputs that no call has changed."""
+        inputs = self._own_inputs()
+
+        def restore() -> None:
+            if self.case.in_place:
+                copy_to(inputs, self.inputs)
+
+        return captured(lambda: self.case.providers[provider](*inputs), restore)
+
     def _own_inputs(self) -> tuple:
         return copy.deepcopy(self.inputs) if self.case.in_place else self.inputs
 
@@ -117,17 +134,30 @@ class Bench:
         if self._truth is None:
             truth = self.case.truth
             if callable(truth):
-                self._truth = moved(truth(*self.inputs), CPU)
+                self._truth = truth(*self.inputs)
             elif truth in (left_out or {}):
                 return None
             else:
-                self._truth = moved(answer if truth == provider else self.first_call(truth)(), CPU)
+                self._truth = answer if truth == provider else self.first_call(truth)()
         compare = self.case.difference_of.get(provider, self.case.difference)
-        difference = compare(moved(answer, CPU), self._truth)
+        difference = compare(moved(answer, device_of(self._truth)), self._truth)
         allowed = self.case.allowed_to.get(provider, self.case.allowed)
         if not difference.value <= allowed:
             raise WrongAnswer(f"{self.case} by {provider}: {difference}, at most {allowed:g} allowed")
         return difference
+
+
+def device_of(value: Any) -> torch.device:
+    """Where an answer is, a tensor or a tuple of them."""
+    return (value[0] if isinstance(value, tuple) else value).device
+
+
+def copy_to(targets: tuple, sources: tuple) -> None:
+    """Give tensors the values of others."""
+    with torch.no_grad():
+        for target, source in zip(targets, sources, strict=True):
+            if isinstance(target, torch.Tensor):
+                target.copy_(source)
 
 
 def moved(value: Any, device: torch.device) -> Any:
