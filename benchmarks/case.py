@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -100,9 +101,13 @@ class Bench:
     def __init__(self, case: Case, device: torch.device = CPU) -> None:
         self.case, self.device = case, device
         self.inputs = moved(case.inputs(**case.sizes), device)
-        self.facts = case.facts(**case.sizes) if case.facts else {}
         self._timed_inputs = self._own_inputs()
         self._truth: Any = None
+
+    @cached_property
+    def facts(self) -> dict[str, float]:
+        """What should be known of the inputs."""
+        return self.case.facts(**self.case.sizes) if self.case.facts else {}
 
     def run(self, provider: str) -> Any:
         """One call, as it is timed."""

@@ -161,7 +161,8 @@ def measure(case: Case, budget: float, limits: Limits, strict: bool = True) -> M
     for cell, timing in timings.items():
         if cell.mode == EAGER:
             limits.add(case, cell.provider, timing.quantile(0.5), timing.first.peak_memory)
-    return Measured(timings, attempt.left_out, bench.facts, frozenset(attempt.failed))
+    facts = attempt([Cell("facts of the inputs")], lambda: bench.facts) or {}
+    return Measured(timings, attempt.left_out, facts, frozenset(attempt.failed))
 
 
 def _foreseen(case: Case, limits: Limits) -> dict[Cell, str]:

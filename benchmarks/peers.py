@@ -75,7 +75,8 @@ def loss_in_eager_torch(features: Tensor, memory: Tensor, labels: Tensor, temper
 
 @cache
 def _compiled_loss():
-    return torch.compile(loss_in_eager_torch, dynamic=True)
+    # The whole graph: or a size too many would quietly run as it is.
+    return torch.compile(loss_in_eager_torch, dynamic=True, fullgraph=True)
 
 
 def loss_compiled(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:

@@ -16,7 +16,6 @@ import torch
 from benchmarks.case import Case
 from benchmarks.measure import EAGER, Measured, Timing
 from benchmarks.peaks import Peaks
-from ccfast.training.run_folder import write_whole
 
 Row = dict[str, Any]
 
@@ -117,7 +116,9 @@ def add(path: Path, rows: list[Row]) -> None:
     kept = [row for row in read(path) if _key(row) not in new] if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
     text = ",\n".join(json.dumps(row) for row in [*kept, *rows])
-    write_whole(path, f"[\n{text}\n]\n")
+    unfinished = path.with_suffix(".unfinished")  # a run may be stopped at any time
+    unfinished.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def newest(folder: Path = FOLDER) -> list[tuple[Path, list[Row]]]:
