@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 
 from benchmarks import inputs, results
+from benchmarks.attempts import EAGER, Cell
 from benchmarks.case import PRESETS, Case
 from benchmarks.limits import Limits
-from benchmarks.measure import EAGER, Cell, Measured, measure
+from benchmarks.measure import Measured, measure
 from benchmarks.peaks import measure_peaks
 
 OPS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
@@ -59,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
             results.add(path, rows)
             failed = sorted(measured.failed)
             complaints += [f"{case} by {' as '.join(cell)}: {measured.left_out[cell]}" for cell in failed]
+            if measured.lost:
+                sys.exit("\n".join([*complaints, f"nothing runs on the GPU any more: {measured.lost}"]))
     print(path)
     for complaint in complaints:
         print(complaint, file=sys.stderr)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.case import Bench, Case, Difference, WrongAnswer
+from benchmarks.attempts import EAGER, GRAPH, Attempts, Cell
+from benchmarks.case import Bench, Case, Difference
 from benchmarks.clock import seconds_of, with_peak_memory
 from benchmarks.limits import Limits
 
@@ -18,14 +19,6 @@ ROUND_SECONDS = 5e-3  # on a CPU a round calls a fast function this long, so tha
 SLOW_SECONDS = 2.5  # above this one call is enough, and it is the first
 MOST_ROUNDS = 50
 FEWEST_ROUNDS = 3
-EAGER, GRAPH = "eager", "graph"
-
-
-class Cell(NamedTuple):
-    """A provider, called (``eager``) or replayed as a CUDA graph."""
-
-    provider: str
-    mode: str = EAGER
 
 
 @dataclass(frozen=True)
@@ -80,12 +73,14 @@ class Measured:
         left_out: cell -> why it was not run at this size, or how it failed.
         facts: of the inputs.
         failed: the cells that were run, but gave a wrong answer or an error other than for want of memory.
+        lost: the failure after which nothing runs on the GPU, if any.
     """
 
     timings: Mapping[Cell, Timing]
     left_out: Mapping[Cell, str]
     facts: Mapping[str, float] = field(default_factory=dict)
     failed: frozenset[Cell] = frozenset()
+    lost: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,37 +90,6 @@ class Ready:
     call: Callable[[], Any]
     first: First
     plan: Plan
-
-
-@dataclass
-class Attempts:
-    """Runs what may fail, so that one cell's failure is not that of the others."""
-
-    strict: bool
-    left_out: dict[Cell, str]
-    failed: set[Cell] = field(default_factory=set)
-
-    def __call__(self, cells: list[Cell], what: Callable[[], Any]) -> Any:
-        """``what()``; or None, and the reason kept for the ``cells``, which then did not work."""
-        try:
-            return what()
-        except Exception as error:
-            if self.strict and isinstance(error, WrongAnswer):
-                raise
-            self.left_out.update(dict.fromkeys(cells, reason(error)))
-            if not isinstance(error, torch.OutOfMemoryError):
-                self.failed.update(cells)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # raises where the failure was one that no later call survives
-        return None
-
-
-def reason(error: BaseException) -> str:
-    """Why a cell failed, in a line."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory"
-    lines = str(error).splitlines() or [""]
-    return f"wrong answer: {lines[0]}" if isinstance(error, WrongAnswer) else f"{type(error).__name__}: {lines[0]}"
 
 
 def first_call(bench: Bench, provider: str, left_out: Mapping[str, str] | None = None) -> First:
@@ -147,7 +111,7 @@ def measure(case: Case, budget: float, limits: Limits, strict: bool = True) -> M
     cells = [Cell(name) for name in case.truth_first() if Cell(name) not in attempt.left_out]
     bench = attempt(cells, lambda: Bench(case, limits.device)) if cells else None
     if bench is None:
-        return Measured({}, attempt.left_out, failed=frozenset(attempt.failed))
+        return Measured({}, attempt.left_out, {}, frozenset(attempt.failed), attempt.lost)
     ready = {}
     for cell in cells:
         ready[cell] = attempt([cell], lambda cell=cell: _eager(bench, cell.provider, attempt.left_out, budget))
@@ -162,7 +126,7 @@ def measure(case: Case, budget: float, limits: Limits, strict: bool = True) -> M
         if cell.mode == EAGER:
             limits.add(case, cell.provider, timing.quantile(0.5), timing.first.peak_memory)
     facts = attempt([Cell("facts of the inputs")], lambda: bench.facts) or {}
-    return Measured(timings, attempt.left_out, facts, frozenset(attempt.failed))
+    return Measured(timings, attempt.left_out, facts, frozenset(attempt.failed), attempt.lost)
 
 
 def _foreseen(case: Case, limits: Limits) -> dict[Cell, str]:

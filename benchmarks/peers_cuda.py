@@ -38,8 +38,8 @@ def searches() -> tuple[Providers, dict[str, str]]:
             "cuVS": (knn_by_cuvs, "cuvs", "cuvs-cu13"),
         }
     )
-    if "faiss" in providers and not _faiss_has_gpu():
-        missing["faiss"] = "the faiss installed has no GPU code (pip install faiss-gpu-cu12)"
+    if "faiss" in providers and (why := _missing_in_faiss()):
+        missing["faiss"] = why
         del providers["faiss"]
     return providers, missing
 
@@ -64,10 +64,13 @@ def cut_cross_entropy_loss(features: Tensor, memory: Tensor, labels: Tensor, tem
     return linear_cross_entropy(embedded, memory.bfloat16(), labels, filter_eps=None).float()
 
 
-def _faiss_has_gpu() -> bool:
-    import faiss
-
-    return hasattr(faiss, "StandardGpuResources")
+def _missing_in_faiss() -> str | None:
+    """What keeps the faiss that is installed from the GPU, or None."""
+    try:
+        import faiss
+    except ImportError as error:
+        return f"cannot be imported: {error}"
+    return None if hasattr(faiss, "StandardGpuResources") else "has no GPU code (pip install faiss-gpu-cu12)"
 
 
 @cache

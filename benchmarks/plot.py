@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import plot_scaling, results
-from benchmarks.measure import GRAPH
+from benchmarks.attempts import GRAPH
 from benchmarks.results import Row
 from benchmarks.table import by_case, seconds, usual
 

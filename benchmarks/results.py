@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.attempts import EAGER
 from benchmarks.case import Case
-from benchmarks.measure import EAGER, Measured, Timing
+from benchmarks.measure import Measured, Timing
 from benchmarks.peaks import Peaks
 
 Row = dict[str, Any]

@@ -9,7 +9,7 @@ import argparse
 import sys
 
 from benchmarks import results
-from benchmarks.measure import GRAPH
+from benchmarks.attempts import GRAPH
 from benchmarks.results import Row
 
 README = results.ROOT / "README.md"

@@ -17,9 +17,10 @@ sys.path.append(str(ROOT))  # the benchmarks are part of the repository, not of 
 
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import bench_memory, clock, differences, inputs, peaks, peers_cuda, results, table  # noqa: E402
+from benchmarks.attempts import Cell  # noqa: E402
 from benchmarks.case import CPU, Case, WrongAnswer  # noqa: E402
 from benchmarks.limits import Limits  # noqa: E402
-from benchmarks.measure import Cell, measure, plan  # noqa: E402
+from benchmarks.measure import measure, plan  # noqa: E402
 from benchmarks.peaks import Peaks  # noqa: E402
 
 CUDA = torch.device("cuda")
@@ -117,6 +118,25 @@ def test_on_cuda_calls_and_graphs_are_timed_by_events_and_what_cannot_be_capture
     assert FakeGraph.replays > found.timings[Cell("ccfast", "graph")].plan.rounds
     assert found.timings[Cell("ccfast")].first.peak_memory == 1000
     assert found.timings[Cell("ccfast", "graph")].first.peak_memory is None
+
+
+def test_after_a_failure_that_the_gpu_does_not_survive_the_rest_says_so_and_the_run_ends(
+    cuda, tmp_path, monkeypatch, capsys
+):
+    def fault(x):
+        def lost():
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+        monkeypatch.setattr(torch.cuda, "synchronize", lost)
+        lost()
+
+    cases = [small_case(), small_case(providers={"fault": fault, "after": double}), small_case()]
+    monkeypatch.setattr(bench_memory, "cases", lambda preset: cases)
+    with pytest.raises(SystemExit, match="by fault as eager: RuntimeError: CUDA error: an illegal memory access"):
+        command.main(["--device", "cuda", "--op", "memory", "--output", str(tmp_path)])
+    rows = {row["provider"]: row for row in results.read(next(tmp_path.iterdir()))}
+    assert rows["fault"]["left_out"] == "RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert rows["after"]["left_out"].startswith("the GPU did not survive a failure before")
 
 
 def test_a_capture_that_fails_says_what_failed_first_and_the_calls_stay(cuda, monkeypatch):
