@@ -50,7 +50,7 @@ def draw(rows: list[Row], path: Path) -> None:
         1, 2, figsize=(13, 1.3 + 0.55 * len(cases)), width_ratios=(3, 2), sharey=True, layout="constrained"
     )
     _dots(time, cases, lambda row: row["median_s"], seconds)
-    _dots(memory, cases, lambda row: max(1e6, row["peak_memory_bytes"] or 0), megabytes)
+    _dots(memory, cases, _memory, megabytes)
     time.set_title("time")
     memory.set_title("additional peak memory")
     time.set_yticks(range(len(cases)), [_label(case[0]) for case in cases])
@@ -67,10 +67,17 @@ def draw(rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def _dots(axes, cases: list[list[Row]], value: Callable[[Row], float], text: Callable[[float], str]) -> None:
+def _memory(row: Row) -> float | None:
+    return None if row["peak_memory_bytes"] is None else max(1e6, row["peak_memory_bytes"])
+
+
+def _dots(axes, cases: list[list[Row]], value: Callable[[Row], float | None], text: Callable[[float], str]) -> None:
     """A dot for each provider, on a logarithmic axis; the first and the last are labelled."""
     for position, case in enumerate(cases):
-        numbers = {row["provider"]: value(row) for row in case if row["provider"] in COLOURS}
+        found = {row["provider"]: value(row) for row in case if row["provider"] in COLOURS}
+        numbers = {provider: number for provider, number in found.items() if number is not None}
+        if not numbers:
+            continue
         axes.plot([min(numbers.values()), max(numbers.values())], [position, position], color="#d5dbe0", zorder=1)
         for provider in filter(numbers.get, COLOURS):
             axes.scatter(numbers[provider], position, s=60, color=COLOURS[provider], label=provider, zorder=2)
