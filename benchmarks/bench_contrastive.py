@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ccfast
-from benchmarks import differences, peers
+from benchmarks import differences, inputs, peers, peers_cuda
 from benchmarks.case import Case
 from benchmarks.inputs import memory_batch
 from benchmarks.peaks import Work
@@ -14,6 +14,13 @@ SIZES = {
         ({"B": B, "D": 2048, "C": C} for B in (64, 256, 1024, 4096) for C in (500, 3000, 10_000, 100_000)),
         key=lambda sizes: sizes["B"] * sizes["C"],
     ),
+}
+HALF = "cut-cross-entropy, bf16"
+#: Why a provider cannot be captured in a CUDA graph.
+WAIT = {
+    "reference": "it checks its input on the host",
+    "Liger": "it counts the targets on the host",
+    HALF: "it looks on the host for targets to leave out",
 }
 
 
@@ -51,12 +58,17 @@ def cases(preset: str) -> list[Case]:
         "reference": ccfast.reference.centroid_contrastive_loss,
         "eager torch": peers.loss_in_eager_torch,
         "torch.compile": peers.loss_compiled,
-        "linear_cross_entropy": peers.linear_cross_entropy,
     }
     missing = {}
     if reason := peers.missing_linear_cross_entropy():
-        missing = {"linear_cross_entropy": reason}
-        del losses["linear_cross_entropy"]
+        missing["linear_cross_entropy"] = reason
+    else:
+        losses["linear_cross_entropy"] = peers.linear_cross_entropy
+        losses["linear_cross_entropy, chunked"] = peers.linear_cross_entropy_chunked
+    if inputs.on_cuda():
+        fused, not_installed = peers_cuda.losses()
+        losses |= fused
+        missing |= not_installed
     return [
         Case(
             op="contrastive",
@@ -66,13 +78,17 @@ def cases(preset: str) -> list[Case]:
             providers={name: _forward_and_backward(loss) for name, loss in losses.items()},
             difference=differences.values,
             allowed=1e-5,
+            allowed_to={HALF: 0.05},
+            difference_of={HALF: differences.relative},
             truth=_in_float64,
-            warm_up=frozenset({"torch.compile"}),
+            warm_up=frozenset({"torch.compile", "Liger", HALF}),
             work=work,
             inputs_bytes=lambda B, D, C: 4.0 * D * (B + C),
             growth=lambda B, D, C: float(B) * D * C,
             missing=missing,
             passes="forward + backward",
+            graph=True,
+            uncapturable=WAIT,
         )
         for sizes in SIZES[preset]
     ]

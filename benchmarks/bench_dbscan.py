@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ccfast
-from benchmarks import differences, peers, stages
+from benchmarks import differences, inputs, peers, peers_cuda, stages
 from benchmarks.bench_jaccard import SIZES, dense_bytes, dense_work
 from benchmarks.bench_knn import work as search
 from benchmarks.case import Case
@@ -44,9 +44,18 @@ def _cases(sizes: dict) -> list[Case]:
     }
     sparse = {"work": _sparse_work, "inputs_bytes": feature_bytes, "growth": lambda N, **_: float(N)}
     dense = {"work": dense_work, "inputs_bytes": dense_bytes, "growth": lambda N, **_: float(N) * N}
+    others, missing = peers_cuda.clusterings() if inputs.on_cuda() else ({}, {})
+    dense |= {
+        "providers": common["providers"] | others,
+        "missing": missing,
+        # Which of two clusters a point on the border of both belongs to is left to the implementation.
+        "difference_of": {"cuML": differences.partition},
+        "allowed_to": {"cuML": 0.01},
+        "own_memory": frozenset({"cuML"}),
+    }
     return [
         Case(name="dbscan on sparse distances", inputs=_sparse, **sparse, **common),
-        Case(name="dbscan on dense distances", inputs=_dense, **dense, **common),
+        Case(name="dbscan on dense distances", inputs=_dense, **{**common, **dense}),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 import ccfast
-from benchmarks import differences, peers
+from benchmarks import differences, inputs, peers, peers_cuda
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features, feature_bytes, feature_sizes, neighbour_statistics
 from benchmarks.peaks import Work
@@ -31,7 +31,6 @@ def _oracle(features: Tensor, k: int) -> Tensor:
 
 
 def cases(preset: str) -> list[Case]:
-    faiss = peers.missing_faiss()
     providers = {
         "ccfast": lambda x, k: ccfast.knn(x, k)[0],
         "ccfast, fp16 candidates": lambda x, k: ccfast.knn(x, k, precision="fp16")[0],
@@ -39,23 +38,25 @@ def cases(preset: str) -> list[Case]:
         "eager torch": peers.knn_by_topk,
         "eager torch, bf16": peers.knn_by_topk_half,
     }
+    others, missing = peers_cuda.searches() if inputs.on_cuda() else peers.searches()
     return [
         Case(
             op="knn",
             name="knn",
             sizes=sizes,
             inputs=lambda N, D, k: (clustered_features(N, D), k),
-            providers=providers if faiss else {**providers, "faiss": peers.knn_by_faiss},
+            providers=providers | others,
             difference=differences.share_of_sampled_rows,
             # Products in float32 may swap near ties, those in bfloat16 miss neighbours; ccfast must do neither.
-            allowed_to={"eager torch": 0.05, "faiss": 0.05, "eager torch, bf16": 0.1},
+            allowed_to={"eager torch": 0.05, "faiss": 0.05, "cuVS": 0.05, "eager torch, bf16": 0.1},
             difference_of={"eager torch, bf16": differences.share_of_neighbours},
             truth=_oracle,
             facts=lambda N, D, k: neighbour_statistics(N, D),
             work=work,
             inputs_bytes=feature_bytes,
             growth=growth,
-            missing={"faiss": faiss} if faiss else {},
+            missing=missing,
+            own_memory=frozenset({"faiss", "cuVS"}) if inputs.on_cuda() else frozenset(),
         )
         for sizes in feature_sizes(SIZES[preset])
     ]

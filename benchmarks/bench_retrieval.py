@@ -42,7 +42,7 @@ def _metrics(evaluate):
 
     def run(*arguments) -> Tensor:
         metrics = evaluate(*arguments)
-        return torch.cat([torch.tensor([metrics.mAP, metrics.mINP]), metrics.cmc])
+        return torch.cat([torch.tensor([metrics.mAP, metrics.mINP]), metrics.cmc.cpu()])
 
     return run
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
+from benchmarks.capture import Captured, captured
 from benchmarks.peaks import Work
 
 CPU = torch.device("cpu")
@@ -51,6 +53,9 @@ class Case:
         missing: peers that cannot be run here -> why not.
         passes: forward, forward + backward, ...
         in_place: providers change their inputs; the check then runs on a copy.
+        graph: on a GPU also timed as a CUDA graph.
+        uncapturable: providers that cannot be captured in one -> why not.
+        own_memory: providers that take GPU memory besides torch's, which is not counted.
     """
 
     op: str
@@ -73,6 +78,9 @@ class Case:
     passes: str = "forward"
     dtype: str = "float32"
     in_place: bool = False
+    graph: bool = False
+    uncapturable: Mapping[str, str] = field(default_factory=dict)
+    own_memory: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         sizes = ",".join(f"{name}={value}" for name, value in self.sizes.items())
@@ -93,9 +101,13 @@ class Bench:
     def __init__(self, case: Case, device: torch.device = CPU) -> None:
         self.case, self.device = case, device
         self.inputs = moved(case.inputs(**case.sizes), device)
-        self.facts = case.facts(**case.sizes) if case.facts else {}
         self._timed_inputs = self._own_inputs()
         self._truth: Any = None
+
+    @cached_property
+    def facts(self) -> dict[str, float]:
+        """What should be known of the inputs."""
+        return self.case.facts(**self.case.sizes) if self.case.facts else {}
 
     def run(self, provider: str) -> Any:
         """One call, as it is timed."""
@@ -105,6 +117,16 @@ class Bench:
         """One call to check the answer of, from inputs that no call has changed."""
         inputs = self._own_inputs()
         return lambda: self.case.providers[provider](*inputs)
+
+    def captured(self, provider: str) -> Captured:
+        """The call as a CUDA graph, replayed once from inputs that no call has changed."""
+        inputs = self._own_inputs()
+
+        def restore() -> None:
+            if self.case.in_place:
+                copy_to(inputs, self.inputs)
+
+        return captured(lambda: self.case.providers[provider](*inputs), restore)
 
     def _own_inputs(self) -> tuple:
         return copy.deepcopy(self.inputs) if self.case.in_place else self.inputs
@@ -117,17 +139,30 @@ class Bench:
         if self._truth is None:
             truth = self.case.truth
             if callable(truth):
-                self._truth = moved(truth(*self.inputs), CPU)
+                self._truth = truth(*self.inputs)
             elif truth in (left_out or {}):
                 return None
             else:
-                self._truth = moved(answer if truth == provider else self.first_call(truth)(), CPU)
+                self._truth = answer if truth == provider else self.first_call(truth)()
         compare = self.case.difference_of.get(provider, self.case.difference)
-        difference = compare(moved(answer, CPU), self._truth)
+        difference = compare(moved(answer, device_of(self._truth)), self._truth)
         allowed = self.case.allowed_to.get(provider, self.case.allowed)
         if not difference.value <= allowed:
             raise WrongAnswer(f"{self.case} by {provider}: {difference}, at most {allowed:g} allowed")
         return difference
+
+
+def device_of(value: Any) -> torch.device:
+    """Where an answer is, a tensor or a tuple of them."""
+    return (value[0] if isinstance(value, tuple) else value).device
+
+
+def copy_to(targets: tuple, sources: tuple) -> None:
+    """Give tensors the values of others."""
+    with torch.no_grad():
+        for target, source in zip(targets, sources, strict=True):
+            if isinstance(target, torch.Tensor):
+                target.copy_(source)
 
 
 def moved(value: Any, device: torch.device) -> Any:

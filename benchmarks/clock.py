@@ -13,25 +13,38 @@ from typing import Any
 import torch
 
 
-def seconds_of(call: Callable[[], Any], device: torch.device, iterations: int = 1) -> float:
-    """Mean seconds of a call; on a GPU by events, which count from the first kernel to the last."""
+def seconds_of(call: Callable[[], Any], device: torch.device, iterations: int = 1, queued: bool = False) -> float:
+    """Mean seconds of a call.
+
+    On a GPU between two events, each call finding other data in the L2 cache. It also finds the GPU idle, so that the
+    waits for launches between its kernels count, unless it is ``queued``: then only the GPU's own time does.
+    """
     if device.type == "cuda":
-        return _seconds_by_events(call, iterations)
+        return sum(_seconds_by_events(call, queued) for _ in range(iterations)) / iterations
     start = time.perf_counter()
     for _ in range(iterations):
         call()
     return (time.perf_counter() - start) / iterations
 
 
-def _seconds_by_events(call: Callable[[], Any], iterations: int) -> float:
+def _seconds_by_events(call: Callable[[], Any], queued: bool) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
+    # Read, not written: dirty lines would be written back during the call. A queued call is launched while this runs.
+    _more_than_l2().sum()
+    if not queued:
+        torch.cuda.synchronize()
     start.record()
-    for _ in range(iterations):
-        call()
+    call()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3 / iterations
+    return start.elapsed_time(end) / 1e3
+
+
+@cache
+def _more_than_l2() -> torch.Tensor:
+    """Four times the L2 cache, in bytes."""
+    size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
+    return torch.zeros(4 * size, dtype=torch.uint8, device="cuda").view(torch.int32)
 
 
 def with_peak_memory(call: Callable[[], Any], device: torch.device) -> tuple[float, int | None, Any]:
@@ -48,7 +61,8 @@ def with_peak_memory(call: Callable[[], Any], device: torch.device) -> tuple[flo
 def free_memory(device: torch.device) -> float:
     """Bytes that a call may take."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info()[0]
+        unused_by_torch = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return torch.cuda.mem_get_info()[0] + unused_by_torch
     found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return int(found.group(1)) * 1024
 

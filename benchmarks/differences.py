@@ -23,6 +23,7 @@ def share_of_rows(answer: Tensor, truth: Tensor) -> Difference:
 
 
 SAMPLE = 256
+BLOCK = 1024
 
 
 def sampled_rows(rows: int) -> slice:
@@ -47,7 +48,31 @@ def share_of_neighbours(answer: Tensor, truth: Tensor) -> Difference:
 def values(answer: Tensor | tuple[Tensor, ...], truth: Tensor | tuple[Tensor, ...]) -> Difference:
     """Largest absolute difference of tensors, or of tuples of tensors."""
     pairs = [(answer, truth)] if isinstance(answer, Tensor) else zip(answer, truth, strict=True)
-    return _largest(max(float(torch.dist(a.double(), t.double(), p=torch.inf)) for a, t in pairs))
+    return _largest(max(_distance(a, t) for a, t in pairs))
+
+
+def _distance(answer: Tensor, truth: Tensor) -> float:
+    """By blocks of rows: in float64 a whole distance matrix may not fit."""
+    blocks = zip(*(value.reshape(len(value) if value.ndim else 1, -1).split(BLOCK) for value in (answer, truth)),
+                 strict=True)  # fmt: skip
+    return max(float(torch.dist(a.double(), t.double(), p=torch.inf)) for a, t in blocks)
+
+
+def relative(answer: tuple[Tensor, ...], truth: tuple[Tensor, ...]) -> Difference:
+    """Largest norm of a difference of two tensors over that of the true one: for half precision."""
+    shares = [float((a.double() - t.double()).norm() / t.double().norm()) for a, t in zip(answer, truth, strict=True)]
+    return Difference("largest relative difference", max(shares))
+
+
+def partition(answer: Tensor, truth: Tensor) -> Difference:
+    """Share of rows outside of the cluster, or the noise, that most of their own cluster is in, and the other way."""
+
+    def outside(own: Tensor, other: Tensor) -> float:
+        pairs, counts = torch.stack([own, other]).unique(dim=1, return_counts=True)
+        most = counts.new_zeros(len(counts)).scatter_reduce(0, pairs[0].unique(return_inverse=True)[1], counts, "amax")
+        return 1 - float(most.sum()) / len(own)
+
+    return Difference("share of rows clustered otherwise", max(outside(answer, truth), outside(truth, answer)))
 
 
 def sparse_values(missing: float) -> Callable[[Tensor, Tensor], Difference]:
@@ -65,5 +90,6 @@ def _largest(value: float) -> Difference:
 
 def _shifted(matrix: Tensor, missing: float) -> csr_array:
     """SciPy's matrix of the values less ``missing``, so that what is not stored is 0."""
+    matrix = matrix.cpu()
     data = matrix.values().numpy().astype(np.float64) - missing
     return csr_array((data, matrix.col_indices().numpy(), matrix.crow_indices().numpy()), shape=tuple(matrix.shape))

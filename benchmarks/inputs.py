@@ -30,6 +30,11 @@ def use_device(device: torch.device) -> None:
     _device = device
 
 
+def on_cuda() -> bool:
+    """Whether inputs are built on a GPU: what decides which peers there are."""
+    return _device.type == "cuda"
+
+
 def use_features(path: Path) -> None:
     """Take the features from a ``.npy`` file, rows of unit norm or not: they are normalised."""
     global _file

@@ -11,7 +11,7 @@ from benchmarks.case import Case
 from benchmarks.clock import free_memory
 from benchmarks.peaks import Peaks
 
-MOST_SECONDS = 60.0  # for one call
+MOST_SECONDS = {"cpu": 60.0, "cuda": 20.0}  # for one call
 MOST_MEMORY = 0.6  # of what is free
 
 
@@ -36,9 +36,9 @@ class Limits:
     def whole_case(self, case: Case) -> str | None:
         """Why no provider can do it here, from its floor alone, or None. Its inputs count too."""
         works = [make(**case.sizes) for make in (case.work, case.inputs_work) if make]
-        floor = sum(map(self.peaks.floor, works))
-        if floor > MOST_SECONDS / 2:
-            return f"its floor here is {floor:.3g} s, of {MOST_SECONDS:g} s that a call may take"
+        floor, most = sum(map(self.peaks.floor, works)), MOST_SECONDS[self.device.type]
+        if floor > most / 2:
+            return f"its floor here is {floor:.3g} s, of {most:g} s that a call may take"
         size = case.inputs_bytes(**case.sizes) if case.inputs_bytes else 0
         if size > MOST_MEMORY / 2 * free_memory(self.device):
             return f"its inputs are {size / 1e9:.3g} GB"
@@ -54,7 +54,7 @@ class Limits:
         memory = before.memory * growth / before.growth
         # Foretold from what was foretold, where several sizes in a row are too much.
         self.seen[case.name, provider] = Seen(before.sizes, growth, seconds, memory)
-        if seconds > MOST_SECONDS:
+        if seconds > MOST_SECONDS[self.device.type]:
             return f"about {seconds:.2g} s a call, by {before.sizes}"
         if memory > MOST_MEMORY * free_memory(self.device):
             return f"about {memory / 1e9:.2g} GB, by {before.sizes}"

@@ -13,6 +13,11 @@ from benchmarks.clock import seconds_of
 SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 31}
 ROUNDS = 5
+#: Types of the products. float16 has tensor cores on a GPU and nothing on most CPUs.
+TYPES = {
+    "cpu": (torch.float32, torch.bfloat16),
+    "cuda": (torch.float32, torch.bfloat16, torch.float16),
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,10 @@ class Peaks:
 
 
 def measure_peaks(device: torch.device) -> Peaks:
-    """Measure both, where the benchmarks will run."""
+    """Measure both, where the benchmarks will run; float32 products as torch is set to do them."""
     side = SIDE[device.type]
     products = {}
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in TYPES[device.type]:
         a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
         products[str(dtype).removeprefix("torch.")] = 2 * side**3 / _best(lambda a=a, b=b: a @ b.T, device)
     source = torch.ones(COPIED[device.type] // 4, device=device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from unittest import mock
 
@@ -27,18 +28,20 @@ def knn_by_topk_half(features: Tensor, k: int) -> Tensor:
     return knn_by_topk(features, k, torch.bfloat16)
 
 
-def missing_faiss() -> str | None:
-    """Why faiss cannot be run, or None."""
-    return None if importlib.util.find_spec("faiss") else "faiss is not installed (pip install faiss-cpu)"
+def searches() -> tuple[dict[str, Callable], dict[str, str]]:
+    """Other exact neighbour searches on the CPU, and why those that cannot be run cannot."""
+    if importlib.util.find_spec("faiss"):
+        return {"faiss": knn_by_faiss}, {}
+    return {}, {"faiss": "faiss is not installed (pip install faiss-cpu)"}
 
 
 def knn_by_faiss(features: Tensor, k: int) -> Tensor:
-    """faiss's exact index, built and searched; on the CPU."""
+    """faiss's exact index, built and searched."""
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatIP(features.shape[1])
-    rows = features.cpu().numpy()
+    rows = features.numpy()
     index.add(rows)
     return torch.from_numpy(index.search(rows, k)[1])
 
@@ -72,7 +75,8 @@ def loss_in_eager_torch(features: Tensor, memory: Tensor, labels: Tensor, temper
 
 @cache
 def _compiled_loss():
-    return torch.compile(loss_in_eager_torch, dynamic=True)
+    # The whole graph: or a size too many would quietly run as it is.
+    return torch.compile(loss_in_eager_torch, dynamic=True, fullgraph=True)
 
 
 def loss_compiled(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
@@ -86,8 +90,14 @@ def missing_linear_cross_entropy() -> str | None:
 
 
 def linear_cross_entropy(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
-    """The same through torch's fusion of the products with the cross-entropy (torch >= 2.13)."""
+    """The same through torch's function for both (torch >= 2.13), which by default makes all logits."""
     return F.linear_cross_entropy(F.normalize(features) / temperature, memory, labels)
+
+
+def linear_cross_entropy_chunked(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
+    """The same by chunks of the batch, which also computes the gradient in the forward pass."""
+    options = torch.nn.LinearCrossEntropyOptions()
+    return F.linear_cross_entropy(F.normalize(features) / temperature, memory, labels, options=options)
 
 
 def update_in_eager_torch(memory: Tensor, features: Tensor, labels: Tensor, momentum: float = 0.1) -> None:

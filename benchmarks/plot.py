@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import plot_scaling, results
+from benchmarks.attempts import GRAPH
 from benchmarks.results import Row
 from benchmarks.table import by_case, seconds, usual
 
@@ -25,7 +26,7 @@ SHOWN = {
 
 def main() -> None:
     for _, rows in results.newest():
-        device = "cuda" if "NVIDIA" in rows[0]["device"] else "cpu"
+        device = "cuda" if rows[0]["cuda"] else "cpu"
         for name, picture in (("benchmarks", draw), ("scaling", plot_scaling.draw)):
             path = FOLDER / f"{name}-{device}.png"
             picture(rows, path)
@@ -39,12 +40,17 @@ def draw(rows: list[Row], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    cases = [case for name in SHOWN for case in usual(by_case(rows)) if case[0]["case"] == name and len(case) > 1]
+    cases = [
+        case
+        for name in SHOWN
+        for case in usual(by_case(rows))
+        if case[0]["case"] == name and len({row["provider"] for row in case} & {*COLOURS}) > 1
+    ]
     figure, (time, memory) = plt.subplots(
         1, 2, figsize=(13, 1.3 + 0.55 * len(cases)), width_ratios=(3, 2), sharey=True, layout="constrained"
     )
     _dots(time, cases, lambda row: row["median_s"], seconds)
-    _dots(memory, cases, lambda row: max(1e6, row["peak_memory_bytes"] or 0), megabytes)
+    _dots(memory, cases, _memory, megabytes)
     time.set_title("time")
     memory.set_title("additional peak memory")
     time.set_yticks(range(len(cases)), [_label(case[0]) for case in cases])
@@ -54,16 +60,24 @@ def draw(rows: list[Row], path: Path) -> None:
     figure.legend([by_name[name] for name in COLOURS if name in by_name], [*filter(by_name.get, COLOURS)], ncols=4,
                   loc="outside lower center", frameon=False)  # fmt: skip
     where = rows[0]
-    figure.suptitle(f"{where['device']}, {where['threads']} threads, torch {where['torch']}, float32; left is better")
+    host = f"CUDA {where['cuda']}" if where["cuda"] else f"{where['threads']} threads"
+    figure.suptitle(f"{where['device']}, {host}, torch {where['torch']}, float32; left is better")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 
 
-def _dots(axes, cases: list[list[Row]], value: Callable[[Row], float], text: Callable[[float], str]) -> None:
+def _memory(row: Row) -> float | None:
+    return None if row["peak_memory_bytes"] is None else max(1e6, row["peak_memory_bytes"])
+
+
+def _dots(axes, cases: list[list[Row]], value: Callable[[Row], float | None], text: Callable[[float], str]) -> None:
     """A dot for each provider, on a logarithmic axis; the first and the last are labelled."""
     for position, case in enumerate(cases):
-        numbers = {row["provider"]: value(row) for row in case if row["provider"] in COLOURS}
+        found = {row["provider"]: value(row) for row in case if row["provider"] in COLOURS}
+        numbers = {provider: number for provider, number in found.items() if number is not None}
+        if not numbers:
+            continue
         axes.plot([min(numbers.values()), max(numbers.values())], [position, position], color="#d5dbe0", zorder=1)
         for provider in filter(numbers.get, COLOURS):
             axes.scatter(numbers[provider], position, s=60, color=COLOURS[provider], label=provider, zorder=2)
@@ -81,7 +95,8 @@ def _dots(axes, cases: list[list[Row]], value: Callable[[Row], float], text: Cal
 
 def _label(row: Row) -> str:
     sizes = ", ".join(f"{name}={value:,}" for name, value in row["sizes"].items() if name in "NDBCQG")
-    return f"{SHOWN[row['case']]}\n{sizes}"
+    graph = ", CUDA graph" if row["mode"] == GRAPH else ""
+    return f"{SHOWN[row['case']]}{graph}\n{sizes}"
 
 
 def megabytes(value: float) -> str:

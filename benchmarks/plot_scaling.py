@@ -53,7 +53,8 @@ def draw(rows: list[Row], path: Path) -> None:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
     where = rows[0]
-    figure.suptitle(f"{where['device']}, {where['threads']} threads, torch {where['torch']}")
+    host = f"CUDA {where['cuda']}" if where["cuda"] else f"{where['threads']} threads"
+    figure.suptitle(f"{where['device']}, {host}, torch {where['torch']}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)

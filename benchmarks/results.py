@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.attempts import EAGER
 from benchmarks.case import Case
 from benchmarks.measure import Measured, Timing
 from benchmarks.peaks import Peaks
@@ -22,7 +23,7 @@ Row = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(__file__).parent / "results"
 #: What makes two rows measurements of the same thing: the newer one stays.
-KEY = ("op", "case", "provider", "pass", "dtype", "sizes")
+KEY = ("op", "case", "provider", "pass", "mode", "dtype", "sizes")
 
 
 def environment(device: torch.device, peaks: Peaks) -> Row:
@@ -34,6 +35,7 @@ def environment(device: torch.device, peaks: Peaks) -> Row:
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "timing": _timing() if device.type == "cuda" else "wall clock",
         "python": platform.python_version(),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
@@ -46,13 +48,17 @@ def rows_of(case: Case, measured: Measured, peaks: Peaks, where: Row) -> list[Ro
     common = {"op": case.op, "case": case.name, "pass": case.passes, "dtype": case.dtype, "sizes": dict(case.sizes)}
     floor = _floor(case, peaks)
     rows = [
-        {**common, "provider": provider, **_numbers(timing, floor), **floor, "facts": dict(measured.facts), **where}
-        for provider, timing in measured.timings.items()
+        {**common, **cell._asdict(), **_numbers(timing, floor), **floor, "facts": dict(measured.facts), **where}
+        for cell, timing in measured.timings.items()
     ]
     return rows + [
-        {**common, "provider": provider, "left_out": reason, **floor, **where}
-        for provider, reason in measured.left_out.items()
+        {**common, **cell._asdict(), "left_out": reason, **floor, **where} for cell, reason in measured.left_out.items()
     ]
+
+
+def _timing() -> str:
+    tf32 = "off" if torch.get_float32_matmul_precision() == "highest" else "on"
+    return f"device time between events, other data in the L2 cache before each call, TF32 {tf32}"
 
 
 def _floor(case: Case, peaks: Peaks) -> Row:
@@ -101,7 +107,8 @@ def file_for(folder: Path, preset: str, where: Row) -> Path:
 
 
 def read(path: Path) -> list[Row]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The rows; those that do not say so were timed by calls."""
+    return [{"mode": EAGER, **row} for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def add(path: Path, rows: list[Row]) -> None:
@@ -110,7 +117,9 @@ def add(path: Path, rows: list[Row]) -> None:
     kept = [row for row in read(path) if _key(row) not in new] if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)
     text = ",\n".join(json.dumps(row) for row in [*kept, *rows])
-    path.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    unfinished = path.with_suffix(".unfinished")  # a run may be stopped at any time
+    unfinished.write_text(f"[\n{text}\n]\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def newest(folder: Path = FOLDER) -> list[tuple[Path, list[Row]]]:
@@ -135,7 +144,9 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit, with a + where what is measured differs from it."""
+    """The commit, with a + where what is measured differs from it; CCFAST_COMMIT's where there is no repository."""
+    if "CCFAST_COMMIT" in os.environ:
+        return os.environ["CCFAST_COMMIT"]
     try:
         commit = _git("rev-parse", "--short=10", "HEAD")
         changed = _git("status", "--porcelain", "--", "ccfast", "csrc", "setup.py", "benchmarks/*.py")

@@ -9,6 +9,7 @@ import argparse
 import sys
 
 from benchmarks import results
+from benchmarks.attempts import GRAPH
 from benchmarks.results import Row
 
 README = results.ROOT / "README.md"
@@ -22,6 +23,11 @@ COLUMNS = (
     ("other peers", "--:"),
     ("extra memory: ccfast / reference", "--:"),
     ("ccfast's answer", "---"),
+)
+#: What to know of times on a GPU.
+ON_CUDA = (
+    "A call finds the GPU idle, and waits for launches count; in rows of a CUDA graph it is captured and replayed, and "
+    "they do not. Of the reference most is NumPy, and scikit-learn is all of it on the CPU."
 )
 #: The sizes that the README shows of a case that was measured at many.
 USUAL = ({"N": 12_936, "D": 2048}, {"B": 256, "C": 500}, {"B": 256, "C": 3000}, {"B": 256, "C": 10_000})
@@ -59,7 +65,7 @@ def full_table(rows: list[Row]) -> str:
     left_out = [row for row in rows if "left_out" in row]
     if left_out:
         lines += ["", "Left out:", "", "| what | sizes | provider | why |", "|---|---|---|---|"]
-        lines += [f"| {row['case']} | {_sizes(row)} | {row['provider']} | {row['left_out']} |" for row in left_out]
+        lines += [f"| {_what(row)} | {_sizes(row)} | {row['provider']} | {row['left_out']} |" for row in left_out]
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +92,7 @@ def by_case(rows: list[Row]) -> list[list[Row]]:
     cases: dict[str, list[Row]] = {}
     measured = [row for row in rows if "left_out" not in row]
     for row in sorted(measured, key=lambda row: (row["op"] != "pseudo_labels", row["op"])):
-        cases.setdefault(f"{row['case']} {row['sizes']}", []).append(row)
+        cases.setdefault(f"{row['case']} {row['sizes']} {row['mode']}", []).append(row)
     return list(cases.values())
 
 
@@ -96,27 +102,49 @@ def _caption(rows: list[Row]) -> str:
 
     peaks = "; ".join(f"{name} {value:,}" for name, value in rows[-1].get("peaks", {}).items())
     floor = f" The floor is the larger of operations / rate and bytes / rate, with this run's {peaks}." if peaks else ""
+    if rows[-1]["cuda"]:
+        floor = f" Times: {all_of('timing')}. {ON_CUDA}{floor}"
     return (
-        f"{all_of('device')}; {all_of('threads')} threads; torch {all_of('torch')}; commit {all_of('commit')}; "
+        f"{all_of('device')}; {_host(rows)}; torch {all_of('torch')}; commit {all_of('commit')}; "
         f"{all_of('date')}. Medians; float32; every row's providers took turns in one process."
         f"{floor}"
     )
 
 
+def _host(rows: list[Row]) -> str:
+    return f"CUDA {rows[-1]['cuda']}" if rows[-1]["cuda"] else f"{rows[-1]['threads']} threads"
+
+
 def _line(case: dict[str, Row]) -> str:
+    if "ccfast" not in case:
+        return _line_without_ccfast(case)
     mine, reference = case["ccfast"], case.get("reference")
     peers = [name for name in case if name not in ("ccfast", "reference")]
     cells = [
-        mine["case"] + ("" if mine["pass"] == "forward" else f", {mine['pass']}"),
+        _what(mine),
         _sizes(mine),
         seconds(mine["median_s"]),
         f"{mine['share_of_floor']:.0%}" if "share_of_floor" in mine else "",
         _beside(reference, mine) if reference else "",
         "; ".join(f"{name}: {_beside(case[name], mine)}" for name in peers),
-        _memory(mine) + (f" / {_memory(reference)}" if reference else ""),
+        "" if mine["mode"] == GRAPH else _memory(mine) + (f" / {_memory(reference)}" if reference else ""),
         _exactness(mine),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _line_without_ccfast(case: dict[str, Row]) -> str:
+    """Nothing to compare with: why is among what was left out."""
+    any_row = next(iter(case.values()))
+    times = {name: seconds(row["median_s"]) for name, row in case.items()}
+    others = "; ".join(f"{name}: {time}" for name, time in times.items() if name != "reference")
+    cells = [_what(any_row), _sizes(any_row), "left out", "", times.get("reference", ""), others, "", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def _what(row: Row) -> str:
+    passes = "" if row["pass"] == "forward" else f", {row['pass']}"
+    return f"{row['case']}{passes}{', CUDA graph' if row['mode'] == GRAPH else ''}"
 
 
 def _sizes(row: Row) -> str:
