@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import ccfast
-from ccfast.ops.jaccard import csr_tensor, half_columns
+from ccfast.ops.jaccard import column_shift, csr_tensor, half_columns
 
 Csr = tuple[Tensor, Tensor, Tensor]
 ops = torch.ops.ccfast
@@ -14,8 +14,7 @@ ops = torch.ops.ccfast
 
 def encode(features: Tensor, rank: Tensor, distances: Tensor, k2: int) -> Csr:
     """V from the neighbours, with query expansion."""
-    shift = 1 - features.square().sum(1)
-    v = ops.encode_neighbours(features, rank, distances, half_columns(rank.shape[1]), None, shift)
+    v = ops.encode_neighbours(features, rank, distances, half_columns(rank.shape[1]), None, column_shift(features))
     return v if k2 == 1 else ops.expand_queries(*v, rank, k2)
 
 

@@ -6,6 +6,7 @@
 
 TORCH_LIBRARY(ccfast, m) {
   m.def("knn(Tensor features, Tensor? queries, int k, str precision) -> (Tensor indices, Tensor distances)");
+  m.def("squared_norms(Tensor features) -> Tensor");  // of every row, in float64
 
   m.def("k_reciprocal_encoding(Tensor features, int k1, int k2) -> (Tensor crow, Tensor col, Tensor values)");
   m.def("jaccard_distance(Tensor features, int k1, int k2) -> Tensor");

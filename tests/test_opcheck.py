@@ -58,6 +58,7 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: (FEATURES.half(), FEATURES[:3], 5, "fp16"),
         lambda: (FEATURES, FEATURES[:3].bfloat16(), 40, "bf16"),
     ],
+    "squared_norms": [lambda: (FEATURES,), lambda: (FEATURES.T,)],
     "k_reciprocal_encoding": [lambda: (FEATURES, K1, K2), lambda: (FEATURES, K1, 1)],
     "jaccard_distance": [lambda: (FEATURES, K1, K2), lambda: (FEATURES, K1, 1)],
     "jaccard_distance_sparse": [lambda: (FEATURES, K1, K2, 0.5), lambda: (FEATURES, K1, 1, 0.0)],

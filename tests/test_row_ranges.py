@@ -12,7 +12,7 @@ from sample_inputs import FEATURES, neighbours_for
 from torch import Tensor
 
 import ccfast
-from ccfast.ops.jaccard import half_columns
+from ccfast.ops.jaccard import column_shift, half_columns
 
 K1 = 15
 Csr = tuple[Tensor, Tensor, Tensor]
@@ -38,7 +38,7 @@ def test_ranges_of_rows_are_parts_of_the_whole(backend: Backend, name: str) -> N
     ops, features = torch.ops.ccfast, backend(FEATURES[name]())
     k1, k2 = neighbours_for(features)
     rank, distances = ccfast.knn(features, k1)
-    half, shift = half_columns(k1), 1 - features.square().sum(1)
+    half, shift = half_columns(k1), column_shift(features)
     v = ops.encode_neighbours(features, rank, distances, half, None, shift)
     check(lambda b, e: ops.encode_neighbours(features, rank, distances[b:e], half, None, shift, b, e), v)
     expanded = ops.expand_queries(*v, rank, k2)

@@ -70,6 +70,14 @@ def half_columns(k1: int) -> int:
     return min(round(k1 / 2) + 1, k1)
 
 
+def column_shift(features: Tensor) -> Tensor:
+    """What the encoding adds to squared distances from a row, to get the authors' ``2 - 2 <x, y>`` from ``|x - y|^2``.
+
+    What depends on the other row alone cancels in the softmax. ``features [N, D]`` float32 -> ``[N]`` float32.
+    """
+    return (1 - torch.ops.ccfast.squared_norms(features)).float()
+
+
 def csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
     """The square sparse tensor of ``parts`` (crow, col, values)."""
     crow, col, values = parts

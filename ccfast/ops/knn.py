@@ -51,3 +51,8 @@ def _(features: Tensor, queries: Tensor | None, k: int, precision: str) -> tuple
         features.new_empty((rows, k), dtype=torch.int64),
         features.new_empty((rows, k), dtype=torch.float32),
     )
+
+
+@torch.library.register_fake("ccfast::squared_norms")
+def _(features: Tensor) -> Tensor:
+    return features.new_empty(features.shape[0], dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ccfast
 from ccfast.ops.infomap import infomap_of_neighbours
-from ccfast.ops.jaccard import csr_tensor, half_columns
+from ccfast.ops.jaccard import column_shift, csr_tensor, half_columns
 from ccfast.training.group import Group
 
 ops = torch.ops.ccfast
@@ -23,9 +23,8 @@ def jaccard_distance(features: Tensor, k1: int, k2: int, *, max_distance: float,
     rows = group.slice_of(count)
     rank, distances = ccfast.knn(features, k1, queries=features[rows])
     rank = group.gather(rank, count)
-    shift = 1 - features.square().sum(1)  # from |x - y|^2 to the authors' 2 - 2 <x, y>
     span = (rows.start, rows.stop)
-    v = ops.encode_neighbours(features, rank, distances, half_columns(k1), None, shift, *span)
+    v = ops.encode_neighbours(features, rank, distances, half_columns(k1), None, column_shift(features), *span)
     v = group.gather_csr(v, count)
     if k2 > 1:
         v = group.gather_csr(ops.expand_queries(*v, rank[rows], k2), count)

@@ -15,7 +15,10 @@ void check_finite_rows(const char* name, const at::Tensor& value) {
 }
 
 void check_unit_rows(const char* name, const at::Tensor& value) {
-  const at::Tensor norms = at::linalg_vector_norm(value, 2, at::IntArrayRef{1});
+  check_unit_rows(name, value, at::linalg_vector_norm(value, 2, at::IntArrayRef{1}));
+}
+
+void check_unit_rows(const char* name, const at::Tensor& value, const at::Tensor& norms) {
   const at::Tensor bad = at::logical_not((norms - 1).abs() <= kUnitNormTolerance);
   if (!bad.any().item<bool>()) return;
   check_finite_rows(name, value);

@@ -21,6 +21,8 @@ constexpr double kUnitNormTolerance = 1e-3;
 void check_finite_rows(const char* name, const at::Tensor& value);
 // Raises ValueError that names the first row that is not finite or whose norm is not 1 within kUnitNormTolerance.
 void check_unit_rows(const char* name, const at::Tensor& value);
+// The same where the norms are known.
+void check_unit_rows(const char* name, const at::Tensor& value, const at::Tensor& norms);
 // Raises ValueError that names the first label outside [0, classes) that is not ignore. Labels: int64, on the CPU.
 void check_labels(const char* name, const at::Tensor& value, int64_t classes, int64_t ignore);
 

@@ -20,13 +20,15 @@ CsrTensors k_reciprocal_encoding(const at::Tensor& features, int64_t k1, int64_t
   TORCH_CHECK_VALUE(k1 >= 1 && k1 <= features.size(0), "k1: expected 1 to ", features.size(0),
                     " (the number of rows of features), got ", k1);
   TORCH_CHECK_VALUE(k2 >= 1 && k2 <= k1, "k2: expected 1 to ", k1, " (k1), got ", k2);
-  check_unit_rows("features", features);
+  static const auto squared_norms = find_op<NormsSignature>("ccfast::squared_norms");
   static const auto knn = find_op<KnnSignature>("ccfast::knn");
   static const auto encode = find_op<EncodeSignature>("ccfast::encode_neighbours");
   static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
+  const at::Tensor squares = squared_norms.call(features);
+  check_unit_rows("features", features, squares.sqrt());
   const auto [rank, distances] = knn.call(features, std::nullopt, k1, "fp32");
   // 2 - 2 <x, y> = |x - y|^2 + (1 - |x|^2) + (1 - |y|^2); what depends on x alone cancels in the softmax.
-  const at::Tensor shift = 1 - features.square().sum(1);
+  const at::Tensor shift = (1 - squares).to(at::kFloat);
   const auto [crow, col, values] = encode.call(features, rank, distances, std::min(jaccard::half_width(k1), k1),
                                                std::nullopt, shift, 0, std::nullopt);
   if (k2 == 1) return {crow, col, values};

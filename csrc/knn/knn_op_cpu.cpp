@@ -22,14 +22,22 @@ constexpr int64_t kTile = 2048;               // rows and columns of a tile of p
 constexpr int64_t kExtraHalfCandidates = 32;  // kept beyond k where products are of bfloat16 rows
 constexpr int64_t kMostOpen = 4;  // above one row in so many without a certificate, float32 tiles search all of them
 
-// Squared norms in float64 of the rows of a contiguous float32 matrix.
-std::vector<double> squared_norms(const at::Tensor& matrix) {
-  const int64_t rows = matrix.size(0), dim = matrix.size(1);
+// Squared norms of the rows of a contiguous float32 matrix.
+void write_squared_norms(const at::Tensor& matrix, double* norms) {
+  const int64_t dim = matrix.size(1);
   const float* data = matrix.const_data_ptr<float>();
-  std::vector<double> norms(rows);
-  parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
+  parallel_for(matrix.size(0), 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) norms[row] = dot(data + row * dim, data + row * dim, dim);
   });
+}
+
+// The same; raises ValueError that names the first row of `name` that is not finite.
+std::vector<double> finite_squared_norms(const char* name, const at::Tensor& matrix) {
+  std::vector<double> norms(matrix.size(0));
+  write_squared_norms(matrix, norms.data());
+  // The square of a float32 is finite in float64.
+  if (!std::all_of(norms.begin(), norms.end(), [](double norm) { return std::isfinite(norm); }))
+    check_finite_rows(name, matrix);
   return norms;
 }
 
@@ -192,8 +200,8 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
   knn::check_arguments(features, symmetric ? features : *queries, k);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const at::Tensor rows = symmetric ? targets : queries->to(at::kFloat).contiguous();
-  check_finite_rows("features", features);
-  if (!symmetric) check_finite_rows("queries", *queries);
+  std::vector<double> target_norms = finite_squared_norms("features", targets), row_norms;
+  if (!symmetric) row_norms = finite_squared_norms("queries", rows);
 
   const at::Tensor indices = at::empty({rows.size(0), k}, targets.options().dtype(at::kLong));
   const at::Tensor distances = at::empty({rows.size(0), k}, targets.options());
@@ -205,9 +213,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
                            k,
                            indices.mutable_data_ptr<int64_t>(),
                            distances.mutable_data_ptr<float>()};
-  const Search search{
-      rows,  targets, symmetric, symmetric ? std::vector<double>() : squared_norms(rows), squared_norms(targets),
-      params};
+  const Search search{rows, targets, symmetric, std::move(row_norms), std::move(target_norms), params};
   if (type != at::kHalf && knn::has_half_panels())
     search_by_half_panels(search);
   else
@@ -215,8 +221,19 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
   return {indices, distances};
 }
 
+at::Tensor squared_norms_cpu(const at::Tensor& features) {
+  CCFAST_CHECK_DIM(features, 2);
+  CCFAST_CHECK_DTYPE(features, at::kFloat);
+  const at::Tensor norms = at::empty({features.size(0)}, features.options().dtype(at::kDouble));
+  write_squared_norms(features.contiguous(), norms.mutable_data_ptr<double>());
+  return norms;
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ccfast, CPU, m) { m.impl("knn", knn_cpu); }
+TORCH_LIBRARY_IMPL(ccfast, CPU, m) {
+  m.impl("knn", knn_cpu);
+  m.impl("squared_norms", squared_norms_cpu);
+}
 
 }  // namespace ccfast
