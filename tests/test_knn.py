@@ -113,6 +113,71 @@ def test_dimensions_small_odd_and_large(backend: Backend, dim: int) -> None:
     assert_knn(ccfast.knn(features, 9), features, features, 9)
 
 
+def near_ties(spread: float, num_rows: int, dim: int = 48) -> Tensor:
+    """Copies of one unit row, each moved by about ``spread``."""
+    generator = torch.Generator().manual_seed(7)
+    row = torch.nn.functional.normalize(torch.randn(dim, generator=generator), dim=0)
+    return row + spread * dim**-0.5 * torch.randn(num_rows, dim, generator=generator)
+
+
+# More rows than are kept as candidates, so close that half precision (1e-2) or float32 (1e-4, 1e-6) cannot tell
+# them apart: nothing may be certified that the error of the products has decided.
+@pytest.mark.parametrize("others", [0, 400], ids=["everywhere", "in some rows"])
+@pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4, 1e-6])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_near_ties_below_the_resolution_of_the_products(
+    backend: Backend, precision: str, spread: float, others: int
+) -> None:
+    features = torch.cat([clustered(others + 1, dim=48)[0][:others], near_ties(spread, 90)])
+    features = backend(features[torch.randperm(len(features), generator=torch.Generator().manual_seed(1))])
+    assert_knn(ccfast.knn(features, 6, precision=precision), features, features, 6)
+
+
+def test_rows_beyond_the_first_tile_find_neighbours_in_it_and_the_other_way_round(backend: Backend) -> None:
+    features = torch.randn(2062, 16, generator=torch.Generator().manual_seed(4))
+    early = torch.tensor([0, 1, 63, 64, 1000, 2046, 2047])
+    late = torch.arange(2048, 2055)
+    features[late] = features[early] + 1e-3
+    features = backend(features)
+    indices, distances = ccfast.knn(features, 4)
+    rows = torch.cat([early, late, torch.tensor([2061])])
+    torch.testing.assert_close(indices[rows, 1][:14].cpu(), torch.cat([late, early]), rtol=0, atol=0)
+    assert_knn((indices[rows], distances[rows]), features[rows], features, 4)
+
+
+@pytest.mark.parametrize("num_rows", [4095, 4096, 4097, 4107])
+def test_neighbours_at_the_edge_of_a_tile_are_found(backend: Backend, num_rows: int) -> None:
+    features = torch.randn(num_rows, 9, generator=torch.Generator().manual_seed(5))
+    queries = torch.cat([features[[0, 2047, 2048, 4094, num_rows - 1]] + 1e-3, features[:2]])
+    features, queries = backend(features, queries)
+    assert_knn(ccfast.knn(features, 3, queries=queries), queries, features, 3)
+
+
+def test_more_neighbours_than_a_block_keeps(backend: Backend) -> None:
+    features, queries = backend(torch.randn(8300, 2, generator=torch.Generator().manual_seed(6)), torch.ones(2, 2))
+    assert_knn(ccfast.knn(features, 8200, queries=queries), queries, features, 8200)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_huge_tiny_and_zero_rows(backend: Backend, scale: float) -> None:
+    features = torch.cat([torch.zeros(2, 64), scale * clustered(60)[0], torch.zeros(3, 64), clustered(60, seed=1)[0]])
+    features = backend(features)
+    assert_knn(ccfast.knn(features, 9), features, features, 9)
+
+
+def test_products_may_be_summed_in_half_precision(backend: Backend) -> None:
+    if not hasattr(torch.backends.cuda.matmul, "allow_fp16_accumulation"):
+        pytest.skip("torch before 2.7")
+    features = backend(torch.cat([clustered()[0], near_ties(1e-2, 60, dim=64)]))
+    before = torch.backends.cuda.matmul.allow_fp16_accumulation
+    try:
+        torch.backends.cuda.matmul.allow_fp16_accumulation = True
+        found = ccfast.knn(features, 12)
+    finally:
+        torch.backends.cuda.matmul.allow_fp16_accumulation = before
+    assert_knn(found, features, features, 12)
+
+
 def test_strided_features_are_accepted(backend: Backend) -> None:
     wide = backend(torch.randn(50, 40, generator=torch.Generator().manual_seed(3)))
     for features in (wide[:, ::2], wide.T, wide[::3, 5:]):

@@ -17,13 +17,15 @@ def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") 
 
     The answer is exact: distances are accumulated in float64, nearest first, ties to the lower index. ``precision``
     only chooses the arithmetic of the candidate search, whose result is certified row by row. A CPU with matrix units
-    for bfloat16 looks for candidates with those under "fp32" too.
+    for bfloat16 looks for candidates with those under "fp32" too. A GPU looks for them with float16 products whatever
+    ``precision`` says (bfloat16 products are as fast and eight times as coarse), and with float32 products where those
+    leave a row open, or where torch may sum them in float16 (``torch.backends.cuda.matmul.allow_fp16_accumulation``).
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16; any finite values.
         k: neighbours a query, ``1 <= k <= N``.
         queries: ``[Q, D]``, or None to search every row of ``features`` (itself included).
-        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` products in the candidate search.
+        precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` products in the candidate search on a CPU.
 
     Returns:
         ``indices [Q, k]`` int64 and ``distances [Q, k]`` float32, on the device of ``features``.

@@ -62,41 +62,73 @@ void search_again(const Params& params, int64_t row, const float* scores, const 
                   double error, double unit);
 
 // ---- CUDA: the same search, launched on a stream ----
+//
+// A candidate is one number, the larger the nearer: its score as an unsigned number of the same order, and below that
+// the complement of its index, so that of equal scores the lower index comes first. 0 stands for no candidate. The list
+// of a query holds its best `keep`, best first; all else that it has been offered scores at most what the last one
+// does.
 
-struct SquaredNormsParams {
+// What the operands of the products are made of, of every row times `scale`.
+struct PrepareParams {
   const float* matrix;  // [rows, dim]
   int64_t rows, dim;
-  double* norms;  // [rows] out
+  double scale;       // a power of two
+  double* norms;      // [rows] out: squared norms
+  float* half_norms;  // [rows] out: norms / 2
+  // In float16, padded with zeros, and the norms of what rounding has changed of a row; all unused where half is null.
+  void* half;        // [padded_rows, padded_dim] out, aligned to 16 bytes; padded_dim: a multiple of 4
+  double* rounding;  // [rows] out
+  int64_t padded_rows, padded_dim;
 };
-void squared_norms_cuda(const SquaredNormsParams& params, void* stream);
+void prepare_cuda(const PrepareParams& params, void* stream);
 
-// Offers a tile of products to the running lists of its rows. Lists start as (-inf, -1) and hold the best `keep`.
+// Products of queries and targets, in float16 where `half`, in float32 otherwise.
+struct ProductTile {
+  const void* products;  // [rows, cols], row stride ld
+  bool half;
+  int64_t rows, cols, ld;
+};
+
+// Writes the transposed tile to out [cols, rows] (row stride ld), of the same type.
+struct TransposeParams {
+  ProductTile tile;
+  void* out;
+  int64_t ld;
+};
+void transpose_cuda(const TransposeParams& params, void* stream);
+
+// Offers targets col0 .. col0 + tile.cols to the queries of the tile's rows. Every pair may be offered once.
 struct SelectParams {
-  const float* tile;  // [rows, cols] products of the queries of the lists with targets col0..
-  int64_t rows, cols, col0;
+  ProductTile tile;
+  int64_t col0;
   const float* half_norms;  // of all targets
   int64_t keep;
-  float* scores;      // [rows, keep]
-  int32_t* indices;   // [rows, keep]
-  float* thresholds;  // [rows], -inf at the start
+  uint64_t* lists;  // [tile.rows, keep], 0 at the start
 };
 // The most candidates a row that the selection can hold in shared memory.
 int64_t max_keep_cuda();
 void select_cuda(const SelectParams& params, void* stream);
 
-// Exact distances of the candidates, sorted; proven[row] tells whether the certificate holds (see above).
+// |computed score - score| <= norm * |x| + rounding * |x - x'| + constant for a query x that is rounded to x', and any
+// target.
+struct RowError {
+  double norm, rounding, constant;
+};
+
+// Exact distances of the candidates that can be among the k nearest, sorted; proven[row] tells whether the certificate
+// holds (see above). Equal rows are at equal distances, to the bit, here and in distances_cuda.
 struct RescoreParams {
   const float* queries;   // [num_queries, dim]
   const float* features;  // [num_features, dim]
   int64_t num_queries, num_features, dim, k, keep;
-  const int32_t* candidates;  // [num_queries, keep]
-  const float* thresholds;    // [num_queries]
-  const double* norms;        // [num_queries] squared, scaled
-  const double* errors;       // [num_queries]
-  double unit;
-  int64_t* indices;  // [num_queries, k] out
-  float* distances;  // [num_queries, k] out
-  bool* proven;      // [num_queries] out
+  const uint64_t* lists;   // [num_queries, keep]
+  const double* norms;     // [num_queries] squared, scaled
+  const double* rounding;  // [num_queries] scaled; null: nothing has been rounded
+  RowError error;          // of a score, scaled
+  double unit;             // norms, scores and error are this many times those of the rows above
+  int64_t* indices;        // [num_queries, k] out
+  float* distances;        // [num_queries, k] out
+  bool* proven;            // [num_queries] out
 };
 void rescore_cuda(const RescoreParams& params, void* stream);
 

@@ -1,181 +1,482 @@
 // CUDA kernels of the exact nearest-neighbour search; the contract is in knn.h.
+#include <algorithm>
+
 #include "../common/cuda.cuh"
 #include "knn.h"
 
 namespace ccfast::knn {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kPerThread = 4;
-constexpr int kRound = kThreads * kPerThread;  // scores looked at between two checks of the buffer
+constexpr int kThreads = 256;         // of the kernels that have no say in it
+constexpr int kRescoreThreads = 128;  // four warps of four candidates: what is left idle at the end of a row is little
+constexpr int kMostSelectThreads = 512;
+constexpr int kTogether = 4;  // distances that a warp computes at a time, for the loads in flight
+constexpr int kQuad = 4;      // neighbouring dimensions that a lane takes
+constexpr int kLoads = 4;     // 16-byte loads that a thread of the selection has in flight
+constexpr int kPatch = 64;    // rows and columns that a block transposes
 
-struct Candidate {
-  float score;
-  int32_t index;
+// Consecutive values that one instruction loads or stores.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount) Pack {
+  T value[kCount];
 };
 
-// Best first: higher score, then lower index.
-struct BetterCandidate {
-  __device__ bool operator()(const Candidate& a, const Candidate& b) const {
-    return a.score > b.score || (a.score == b.score && a.index < b.index);
-  }
-};
-
-struct Nearest {
-  double distance;
-  int64_t index;
-};
-
-struct NearerFirst {
-  __device__ bool operator()(const Nearest& a, const Nearest& b) const {
-    return a.distance < b.distance || (a.distance == b.distance && a.index < b.index);
-  }
-};
-
-__host__ __device__ inline int next_power_of_two(int value) {
-  int power = 1;
-  while (power < value) power *= 2;
-  return power;
+__device__ bool aligned(const void* address, unsigned bytes) {
+  return reinterpret_cast<uintptr_t>(address) % bytes == 0;
 }
 
-// Squared distance of two rows by one warp, in float64; every lane gets it.
-__device__ double warp_squared_distance(const float* a, const float* b, int64_t dim) {
-  double sum = 0;
-  for (int64_t d = threadIdx.x % kWarp; d < dim; d += kWarp) {
-    const double difference = static_cast<double>(a[d]) - static_cast<double>(b[d]);
-    sum += difference * difference;
-  }
-  return warp_sum(sum);
+using Key = unsigned long long;  // a candidate; knn.h says how
+
+__device__ Key key_of(float score, int64_t index) {
+  const unsigned bits = __float_as_uint(score);
+  const unsigned ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
+  return static_cast<Key>(ordered) << 32 | static_cast<unsigned>(~index);
 }
 
-__global__ void squared_norms_kernel(SquaredNormsParams params) {
+// NaN for no candidate.
+__device__ float score_of(Key key) {
+  const unsigned ordered = static_cast<unsigned>(key >> 32);
+  return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
+}
+
+__device__ int64_t index_of(Key key) { return static_cast<unsigned>(~key); }
+
+// --- operands ---
+
+// Whether every row of the matrix can be loaded a quad at a time.
+__device__ bool has_quads(const float* matrix, int64_t dim) { return dim % kQuad == 0 && aligned(matrix, 16); }
+
+// Dimensions d .. d + 3 of a row, d < dim; zeros beyond its end, where there can be one.
+template <bool kWhole>
+__device__ Pack<float, kQuad> load_quad(const float* row, int64_t d, int64_t dim) {
+  if (kWhole) return *reinterpret_cast<const Pack<float, kQuad>*>(row + d);
+  Pack<float, kQuad> quad;
+  for (int e = 0; e < kQuad; ++e) quad.value[e] = d + e < dim ? row[d + e] : 0.0f;
+  return quad;
+}
+
+// One warp a row. A row of padding has no dimensions, and gets zeros alone.
+__global__ void prepare_kernel(PrepareParams params) {
   const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
-  if (row >= params.rows) return;
-  double sum = 0;
-  for (int64_t d = threadIdx.x % kWarp; d < params.dim; d += kWarp) {
-    const double value = params.matrix[row * params.dim + d];
-    sum += value * value;
-  }
-  sum = warp_sum(sum);
-  if (threadIdx.x % kWarp == 0) params.norms[row] = sum;
-}
-
-// Sorts the first `count` candidates of the buffer, best first. Every thread of the block calls it after a barrier.
-__device__ void sort_candidates(Candidate* buffer, int count) {
-  const int padded = next_power_of_two(count);
-  for (int slot = count + threadIdx.x; slot < padded; slot += blockDim.x) buffer[slot] = {-INFINITY, 0x7fffffff};
-  __syncthreads();
-  block_sort(buffer, padded, BetterCandidate());
-}
-
-// One block a row. Candidates above the threshold gather in a buffer in shared memory; when it could overflow, only the
-// best `keep` stay and the threshold rises. The buffer's order depends on timing, what is kept does not.
-__global__ void select_kernel(SelectParams params) {
-  const int64_t row = blockIdx.x;
-  const int keep = static_cast<int>(params.keep);
-  int* count = shared_memory<int>();
-  Candidate* buffer = reinterpret_cast<Candidate*>(count + 4);
-  const int capacity = next_power_of_two(keep + kRound);
-  for (int slot = threadIdx.x; slot < keep; slot += blockDim.x)
-    buffer[slot] = {params.scores[row * keep + slot], params.indices[row * keep + slot]};
-  if (threadIdx.x == 0) *count = keep;
-  float threshold = params.thresholds[row];
-  __syncthreads();
-
-  const float* tile = params.tile + row * params.cols;
-  const float* half_norms = params.half_norms + params.col0;
-  for (int64_t first = 0; first < params.cols; first += kRound) {
-    for (int step = 0; step < kPerThread; ++step) {
-      const int64_t j = first + step * kThreads + threadIdx.x;
-      if (j >= params.cols) break;
-      const float score = tile[j] - half_norms[j];
-      if (score > threshold) buffer[atomicAdd(count, 1)] = {score, static_cast<int32_t>(params.col0 + j)};
+  if (row >= max(params.rows, params.padded_rows)) return;
+  const bool padding = row >= params.rows;
+  const float* values = params.matrix + (padding ? 0 : row * params.dim);
+  const int64_t dim = padding ? 0 : params.dim, width = params.half ? params.padded_dim : dim;
+  const bool quads = has_quads(params.matrix, dim);
+  double squares = 0, lost = 0;
+  for (int64_t d = kQuad * (threadIdx.x % kWarp); d < width; d += kQuad * kWarp) {
+    const Pack<float, kQuad> quad =
+        quads && d < dim ? load_quad<true>(values, d, dim) : load_quad<false>(values, d, dim);
+    Pack<__half, kQuad> halves;
+    for (int e = 0; e < kQuad; ++e) {
+      const double value = static_cast<double>(quad.value[e]) * params.scale;
+      squares += value * value;
+      halves.value[e] = __float2half_rn(static_cast<float>(value));
+      const double difference = value - static_cast<double>(to_float(halves.value[e]));
+      lost += difference * difference;
     }
-    __syncthreads();
-    const int filled = *count;
-    const bool last = first + kRound >= params.cols;
-    if (filled > keep && (last || filled + kRound > capacity)) {
-      sort_candidates(buffer, filled);
-      threshold = buffer[keep - 1].score;
-      if (threadIdx.x == 0) *count = keep;
-    }
-    __syncthreads();
+    if (params.half)
+      *reinterpret_cast<Pack<__half, kQuad>*>(static_cast<__half*>(params.half) + row * params.padded_dim + d) = halves;
   }
-  for (int slot = threadIdx.x; slot < keep; slot += blockDim.x) {
-    params.scores[row * keep + slot] = buffer[slot].score;
-    params.indices[row * keep + slot] = buffer[slot].index;
-  }
-  if (threadIdx.x == 0) params.thresholds[row] = threshold;
+  squares = warp_sum(squares);
+  lost = warp_sum(lost);
+  if (threadIdx.x % kWarp != 0 || padding) return;
+  params.norms[row] = squares;
+  params.half_norms[row] = static_cast<float>(squares / 2);
+  if (params.half) params.rounding[row] = sqrt(lost);
 }
 
-// One block a query: a warp re-scores a candidate at a time, then the block sorts.
-__global__ void rescore_kernel(RescoreParams params) {
-  const int64_t row = blockIdx.x;
-  const int keep = static_cast<int>(params.keep), padded = next_power_of_two(keep);
-  Nearest* found = shared_memory<Nearest>();
-  for (int slot = threadIdx.x / kWarp; slot < padded; slot += blockDim.x / kWarp) {
-    const int64_t target = slot < keep ? params.candidates[row * keep + slot] : -1;
-    const double distance = target < 0 ? INFINITY
-                                       : warp_squared_distance(params.queries + row * params.dim,
-                                                               params.features + target * params.dim, params.dim);
-    if (threadIdx.x % kWarp == 0) found[slot] = {distance, target < 0 ? INT64_MAX : target};
+// One block a patch. The odd row length of the patch in shared memory keeps its columns in different banks.
+template <class T>
+__global__ void transpose_kernel(TransposeParams params) {
+  T* patch = shared_memory<T>();
+  const ProductTile tile = params.tile;
+  const int64_t patches = (tile.cols + kPatch - 1) / kPatch;
+  const int64_t row0 = blockIdx.x / patches * kPatch, col0 = blockIdx.x % patches * kPatch;
+  const T* products = static_cast<const T*>(tile.products);
+  T* out = static_cast<T*>(params.out);
+  for (int at = threadIdx.x; at < kPatch * kPatch; at += kThreads) {
+    const int r = at / kPatch, c = at % kPatch;
+    if (row0 + r < tile.rows && col0 + c < tile.cols)
+      patch[r * (kPatch + 1) + c] = products[(row0 + r) * tile.ld + col0 + c];
   }
   __syncthreads();
-  block_sort(found, padded, NearerFirst());
-  for (int64_t m = threadIdx.x; m < params.k; m += blockDim.x) {
-    params.indices[row * params.k + m] = found[m].index;
-    params.distances[row * params.k + m] = static_cast<float>(found[m].distance);
+  for (int at = threadIdx.x; at < kPatch * kPatch; at += kThreads) {
+    const int c = at / kPatch, r = at % kPatch;
+    if (row0 + r < tile.rows && col0 + c < tile.cols)
+      out[(col0 + c) * params.ld + row0 + r] = patch[r * (kPatch + 1) + c];
   }
-  if (threadIdx.x == 0) {
-    const double discarded = params.norms[row] - 2 * (params.thresholds[row] + params.errors[row]);
+}
+
+// --- selection ---
+
+// A row of products, and |y|^2 / 2 of their targets.
+template <class T>
+struct ProductRow {
+  static constexpr int kWidth = 16 / sizeof(T);  // products that are loaded together
+
+  const T* products;
+  const float* half_norms;
+  int cols;
+
+  __device__ float score(int column) const { return to_float(products[column]) - half_norms[column]; }
+  // Columns that can be loaded kWidth at a time.
+  __device__ int whole() const { return aligned(products, 16) && aligned(half_norms, 16) ? cols / kWidth * kWidth : 0; }
+};
+
+// Shared memory of a block of the selection.
+struct SelectScratch {
+  int keep, room;  // room: candidates that can wait to be merged
+  Key *list, *merged, *fresh;
+  float* best;  // [threads + 1]
+  int* count;   // of fresh
+
+  __device__ explicit SelectScratch(int keep)
+      : keep(keep),
+        room(2 * static_cast<int>(blockDim.x)),
+        list(shared_memory<Key>()),
+        merged(list + keep),
+        fresh(merged + keep),
+        best(reinterpret_cast<float*>(fresh + room)),
+        count(reinterpret_cast<int*>(best + blockDim.x + 1)) {}
+};
+
+size_t select_bytes(int64_t keep, int threads) {
+  return (2 * keep + 2 * threads) * sizeof(Key) + (threads + 1) * sizeof(float) + sizeof(int);
+}
+
+// A block of this size looks at 4,096 halves in one go with 128 threads. The threshold that the first products of a row
+// give (first_floor) wants twice as many threads as there are candidates to keep.
+int select_threads(int64_t keep) {
+  int threads = 128;
+  while (threads < kMostSelectThreads && threads < 2 * keep) threads *= 2;
+  return threads;
+}
+
+// The part of the columns first .. end that a thread looks at: its n-th score is that of column_of(n). A block's shares
+// are kScores columns a thread.
+template <class T>
+struct Share {
+  static constexpr int kScores = kLoads * ProductRow<T>::kWidth;  // at most 32: one bit each
+
+  int first, end, width;  // width: neighbouring columns, ProductRow::kWidth or 1
+
+  __device__ int column_of(int n) const {
+    return first + (n / width * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * width + n % width;
+  }
+};
+
+// Which scores of the share are at least `floor`, a bit each, and the best score. All products are asked for before any
+// of them is waited for.
+template <class T>
+__device__ unsigned scan_whole(const ProductRow<T>& row, const Share<T>& share, float floor, float& best) {
+  constexpr int kWidth = ProductRow<T>::kWidth;
+  Pack<T, kWidth> products[kLoads];
+  int start[kLoads];
+  for (int load = 0; load < kLoads; ++load) {
+    start[load] = share.first + (load * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kWidth;
+    const int from = start[load] < share.end ? start[load] : 0;  // of no use, but there
+    products[load] = *reinterpret_cast<const Pack<T, kWidth>*>(row.products + from);
+  }
+  unsigned passed = 0;
+  for (int load = 0; load < kLoads; ++load) {
+    if (start[load] >= share.end) break;
+    for (int part = 0; part < kWidth; part += kQuad) {
+      const auto half_norms = *reinterpret_cast<const Pack<float, kQuad>*>(row.half_norms + start[load] + part);
+      for (int e = 0; e < kQuad; ++e) {
+        const float score = to_float(products[load].value[part + e]) - half_norms.value[e];
+        best = max(best, score);
+        if (score >= floor) passed |= 1u << (load * kWidth + part + e);
+      }
+    }
+  }
+  return passed;
+}
+
+template <class T>
+__device__ unsigned scan(const ProductRow<T>& row, const Share<T>& share, float floor, float& best) {
+  best = -INFINITY;
+  if (share.width > 1) return scan_whole(row, share, floor, best);
+  unsigned passed = 0;
+  for (int n = 0; n < Share<T>::kScores && share.column_of(n) < share.end; ++n) {
+    const float score = row.score(share.column_of(n));
+    best = max(best, score);
+    if (score >= floor) passed |= 1u << n;
+  }
+  return passed;
+}
+
+// A score that at least `keep` of the block's threads have seen: the keep-th highest of their best. With twice as many
+// threads as candidates about 1.4 `keep` of all scores reach it, however many there are. Begins with a barrier.
+__device__ float first_floor(const SelectScratch& scratch, float best) {
+  __syncthreads();
+  scratch.best[threadIdx.x] = best;
+  __syncthreads();
+  int above = 0;
+  for (int other = 0; other < static_cast<int>(blockDim.x); ++other) {
+    const float theirs = scratch.best[other];
+    above += theirs > best || (theirs == best && other < static_cast<int>(threadIdx.x));
+  }
+  if (above == scratch.keep - 1) scratch.best[blockDim.x] = best;
+  __syncthreads();
+  return scratch.best[blockDim.x];
+}
+
+// Adds the scores whose bits are set to the fresh candidates; returns the bits of those that found no room.
+template <class T>
+__device__ unsigned offer(const SelectScratch& scratch, const ProductRow<T>& row, const Share<T>& share, int64_t col0,
+                          unsigned passed, float floor, Key lowest) {
+  unsigned left = 0;
+  for (; passed; passed &= passed - 1) {
+    const int n = __ffs(static_cast<int>(passed)) - 1;
+    const int column = share.column_of(n);
+    const float score = row.score(column);
+    const Key key = key_of(score, col0 + column);
+    if (score < floor || key <= lowest) continue;
+    const int slot = atomicAdd(scratch.count, 1);
+    if (slot < scratch.room)
+      scratch.fresh[slot] = key;
+    else
+      left |= 1u << n;
+  }
+  return left;
+}
+
+// Keys of the list, which is in descending order, that are above `key`.
+__device__ int count_above(const Key* list, int count, Key key) {
+  int low = 0;
+  while (low < count) {
+    const int middle = (low + count) / 2;
+    if (list[middle] > key)
+      low = middle + 1;
+    else
+      count = middle;
+  }
+  return low;
+}
+
+// Merges the fresh candidates into the list: each goes to its rank. Keys differ, but for the zeros at the list's end,
+// so that no two have the same one. In a list that is full few are fresh, and counting beats sorting. Ends with a
+// barrier.
+__device__ void merge(SelectScratch& scratch, int fresh) {
+  const int keep = scratch.keep;
+  for (int slot = threadIdx.x; slot < keep + fresh; slot += blockDim.x) {
+    const Key key = slot < keep ? scratch.list[slot] : scratch.fresh[slot - keep];
+    int rank = slot < keep ? slot : count_above(scratch.list, keep, key);
+    for (int other = 0; other < fresh && rank < keep; ++other) rank += scratch.fresh[other] > key;
+    if (rank < keep) scratch.merged[rank] = key;
+  }
+  Key* const list = scratch.list;
+  scratch.list = scratch.merged;
+  scratch.merged = list;
+  __syncthreads();
+}
+
+// One block a row. Scores that reach the lowest one kept so far wait in shared memory; what waits is merged into the
+// list when there is no more room, and at the end. Where no score does, which is the rule, the list is not even read.
+template <class T>
+__global__ void __launch_bounds__(kMostSelectThreads, 2) select_kernel(SelectParams params) {
+  SelectScratch scratch(static_cast<int>(params.keep));
+  const int keep = scratch.keep;
+  const int64_t number = blockIdx.x;
+  Key* const kept = reinterpret_cast<Key*>(params.lists) + number * keep;
+  const ProductRow<T> row{static_cast<const T*>(params.tile.products) + number * params.tile.ld,
+                          params.half_norms + params.col0, static_cast<int>(params.tile.cols)};
+  const int chunk = static_cast<int>(blockDim.x) * Share<T>::kScores;
+  Key lowest = kept[keep - 1];
+  float floor = lowest ? score_of(lowest) : -INFINITY;
+  bool read = false;
+  if (threadIdx.x == 0) *scratch.count = 0;
+
+  const int whole = row.whole();
+  for (int first = 0, end = 0; first < row.cols; first = end) {
+    const bool vectors = first < whole;
+    end = min(first + chunk, vectors ? whole : row.cols);
+    const Share<T> share{first, end, vectors ? ProductRow<T>::kWidth : 1};
+    const bool last = end == row.cols;
+    float best;
+    unsigned waiting = scan(row, share, floor, best);
+    if (first == 0 && !lowest && keep <= static_cast<int>(blockDim.x)) floor = first_floor(scratch, best);
+    for (bool more = true; more;) {
+      __syncthreads();
+      waiting = offer(scratch, row, share, params.col0, waiting, floor, lowest);
+      __syncthreads();
+      const int count = *scratch.count;
+      more = count > scratch.room;
+      if (!more && !(last && count)) break;
+      if (!read)
+        for (int slot = threadIdx.x; slot < keep; slot += blockDim.x) scratch.list[slot] = kept[slot];
+      read = true;
+      __syncthreads();
+      if (threadIdx.x == 0) *scratch.count = 0;
+      merge(scratch, min(count, scratch.room));
+      lowest = scratch.list[keep - 1];
+      if (lowest) floor = max(floor, score_of(lowest));
+    }
+  }
+  if (read)
+    for (int slot = threadIdx.x; slot < keep; slot += blockDim.x) kept[slot] = scratch.list[slot];
+}
+
+// --- exact distances ---
+
+// A lane's part of the squared distances of one row to some others, in float64. Which dimensions it takes, and in which
+// order, does not depend on how they are loaded.
+template <bool kWhole>
+__device__ void add_squares(const float* query, const float* const* targets, int64_t dim, double* sums) {
+  for (int64_t d = kQuad * (threadIdx.x % kWarp); d < dim; d += kQuad * kWarp) {
+    const Pack<float, kQuad> ours = load_quad<kWhole>(query, d, dim);
+    Pack<float, kQuad> theirs[kTogether];
+    for (int t = 0; t < kTogether; ++t) theirs[t] = load_quad<kWhole>(targets[t], d, dim);
+    for (int e = 0; e < kQuad; ++e) {
+      const double value = ours.value[e];
+      for (int t = 0; t < kTogether; ++t) {
+        const double difference = value - static_cast<double>(theirs[t].value[e]);
+        sums[t] = fma(difference, difference, sums[t]);
+      }
+    }
+  }
+}
+
+// Squared distances of one row to some others by one warp: lane t gets that to targets[t].
+// quads: has_quads of both matrices.
+__device__ double warp_squared_distances(const float* query, const float* const* targets, int64_t dim, bool quads) {
+  double sums[kTogether] = {};
+  if (quads)
+    add_squares<true>(query, targets, dim, sums);
+  else
+    add_squares<false>(query, targets, dim, sums);
+  double mine = 0;
+  for (int t = 0; t < kTogether; ++t) {
+    const double sum = warp_sum(sums[t]);
+    if (static_cast<int>(threadIdx.x % kWarp) == t) mine = sum;
+  }
+  return mine;
+}
+
+// Exact distances of the first `count` candidates of a row, by the whole block.
+__device__ void rescore(const RescoreParams& params, int64_t row, const Key* list, int count, double* distances,
+                        int64_t* indices) {
+  const int lane = static_cast<int>(threadIdx.x % kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
+  const bool quads = has_quads(params.queries, params.dim) && has_quads(params.features, params.dim);
+  for (int first = kTogether * warp; first < count; first += kTogether * kRescoreThreads / kWarp) {
+    const float* targets[kTogether];
+    for (int t = 0; t < kTogether; ++t)
+      targets[t] = params.features + index_of(list[min(first + t, count - 1)]) * params.dim;
+    const double distance = warp_squared_distances(params.queries + row * params.dim, targets, params.dim, quads);
+    if (lane >= kTogether || first + lane >= count) continue;
+    distances[first + lane] = distance;
+    indices[first + lane] = index_of(list[first + lane]);
+  }
+}
+
+// How many of the list's candidates have a score of at least `lowest`: the first `known` and maybe more.
+__device__ int count_reaching(const Key* list, int known, int keep, double lowest) {
+  while (known < keep) {
+    const int middle = (known + keep) / 2;
+    if (score_of(list[middle]) >= lowest)
+      known = middle + 1;
+    else
+      keep = middle;
+  }
+  return known;
+}
+
+// One block a query: exact distances of its candidates, each then written to its rank.
+__global__ void __launch_bounds__(kRescoreThreads) rescore_kernel(RescoreParams params) {
+  const int64_t row = blockIdx.x;
+  const int keep = static_cast<int>(params.keep), k = static_cast<int>(params.k);
+  double* distances = shared_memory<double>();
+  int64_t* indices = reinterpret_cast<int64_t*>(distances + keep);
+  const Key* list = reinterpret_cast<const Key*>(params.lists) + row * keep;
+  const double error = params.error.norm * sqrt(params.norms[row]) +
+                       (params.rounding ? params.error.rounding * params.rounding[row] : 0) + params.error.constant;
+  // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
+  const double lowest = score_of(list[k - 1]) - 2 * error;
+  const int count = count_reaching(list, k, keep, lowest);
+  rescore(params, row, list, count, distances, indices);
+  __syncthreads();
+  for (int slot = threadIdx.x; slot < count; slot += blockDim.x) {
+    const double distance = distances[slot];
+    const int64_t index = indices[slot];
+    int rank = 0;
+    for (int other = 0; other < count; ++other)
+      rank += distances[other] < distance || (distances[other] == distance && indices[other] < index);
+    if (rank >= k) continue;
+    params.indices[row * k + rank] = index;
+    params.distances[row * k + rank] = static_cast<float>(distance);
+    if (rank != k - 1) continue;
+    const double discarded = params.norms[row] - 2 * (score_of(list[keep - 1]) + error);
     const bool complete = params.keep == params.num_features;  // nothing has been discarded
-    params.proven[row] = complete || found[params.k - 1].distance * params.unit < discarded;
+    params.proven[row] = complete || distance * params.unit < discarded;
   }
 }
 
-// One warp a pair.
+// One warp for some neighbouring targets of a query.
 __global__ void distances_kernel(DistancesParams params) {
-  const int64_t pair = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
-  if (pair >= params.count * params.num_features) return;
-  const int64_t row = params.chosen[pair / params.num_features], target = pair % params.num_features;
+  const int64_t warp = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
+  const int64_t groups = (params.num_features + kTogether - 1) / kTogether;
+  if (warp >= params.count * groups) return;
+  const int64_t number = warp / groups, first = warp % groups * kTogether, lane = threadIdx.x % kWarp;
+  const float* targets[kTogether];
+  for (int t = 0; t < kTogether; ++t)
+    targets[t] = params.features + min(first + t, params.num_features - 1) * params.dim;
+  const bool quads = has_quads(params.queries, params.dim) && has_quads(params.features, params.dim);
   const double distance =
-      warp_squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
-  if (threadIdx.x % kWarp == 0) params.distances[pair] = distance;
+      warp_squared_distances(params.queries + params.chosen[number] * params.dim, targets, params.dim, quads);
+  if (lane < kTogether && first + lane < params.num_features)
+    params.distances[number * params.num_features + first + lane] = distance;
 }
 
 int64_t blocks_of_warps(int64_t warps) { return (warps * kWarp + kThreads - 1) / kThreads; }
 
-size_t select_bytes(int64_t keep) {
-  return 4 * sizeof(int) + next_power_of_two(static_cast<int>(keep) + kRound) * sizeof(Candidate);
+size_t rescore_bytes(int64_t keep) { return keep * (sizeof(double) + sizeof(int64_t)); }
+
+template <class T>
+void launch_transpose(const TransposeParams& params, void* stream) {
+  const int64_t down = (params.tile.rows + kPatch - 1) / kPatch, across = (params.tile.cols + kPatch - 1) / kPatch;
+  launch("knn transpose", transpose_kernel<T>, down * across, kThreads, kPatch * (kPatch + 1) * sizeof(T), stream,
+         params);
 }
 
-size_t rescore_bytes(int64_t keep) { return next_power_of_two(static_cast<int>(keep)) * sizeof(Nearest); }
+template <class T>
+void launch_select(const SelectParams& params, void* stream) {
+  const int threads = select_threads(params.keep);
+  launch("knn select", select_kernel<T>, params.tile.rows, threads, select_bytes(params.keep, threads), stream, params);
+}
 
 }  // namespace
 
-void squared_norms_cuda(const SquaredNormsParams& params, void* stream) {
-  launch("knn squared_norms", squared_norms_kernel, blocks_of_warps(params.rows), kThreads, 0, stream, params);
+void prepare_cuda(const PrepareParams& params, void* stream) {
+  launch("knn prepare", prepare_kernel, blocks_of_warps(std::max(params.rows, params.half ? params.padded_rows : 0)),
+         kThreads, 0, stream, params);
+}
+
+void transpose_cuda(const TransposeParams& params, void* stream) {
+  params.tile.half ? launch_transpose<__half>(params, stream) : launch_transpose<float>(params, stream);
 }
 
 int64_t max_keep_cuda() {
+  const size_t bytes = max_shared_bytes();
   int64_t keep = 1;
-  while (keep < (1 << 20) && select_bytes(2 * keep) <= max_shared_bytes() &&
-         rescore_bytes(2 * keep) <= max_shared_bytes())
+  while (keep < (1 << 20) && select_bytes(2 * keep, select_threads(2 * keep)) <= bytes &&
+         rescore_bytes(2 * keep) <= bytes)
     keep *= 2;
   return keep;
 }
 
 void select_cuda(const SelectParams& params, void* stream) {
-  launch("knn select", select_kernel, params.rows, kThreads, select_bytes(params.keep), stream, params);
+  params.tile.half ? launch_select<__half>(params, stream) : launch_select<float>(params, stream);
 }
 
 void rescore_cuda(const RescoreParams& params, void* stream) {
-  launch("knn rescore", rescore_kernel, params.num_queries, kThreads, rescore_bytes(params.keep), stream, params);
+  launch("knn rescore", rescore_kernel, params.num_queries, kRescoreThreads, rescore_bytes(params.keep), stream,
+         params);
 }
 
 void distances_cuda(const DistancesParams& params, void* stream) {
-  launch("knn distances", distances_kernel, blocks_of_warps(params.count * params.num_features), kThreads, 0, stream,
-         params);
+  const int64_t groups = (params.num_features + kTogether - 1) / kTogether;
+  launch("knn distances", distances_kernel, blocks_of_warps(params.count * groups), kThreads, 0, stream, params);
 }
 
 }  // namespace ccfast::knn

@@ -18,9 +18,7 @@
 namespace ccfast {
 namespace {
 
-constexpr int64_t kTile = 2048;               // rows and columns of a tile of products
-constexpr int64_t kExtraHalfCandidates = 32;  // kept beyond k where products are of bfloat16 rows
-constexpr int64_t kMostOpen = 4;  // above one row in so many without a certificate, float32 tiles search all of them
+constexpr int64_t kTile = 2048;  // rows and columns of a tile of products
 
 // Squared norms of the rows of a contiguous float32 matrix.
 void write_squared_norms(const at::Tensor& matrix, double* norms) {
@@ -153,7 +151,7 @@ void search_tiles(knn::Candidates& candidates, const Operands& operands, bool sy
 
 // Writes the k nearest of every row that the candidates allow; returns the rows that are not proven.
 std::vector<int64_t> search_candidates(const Search& search, const Operands& operands) {
-  const int64_t extra = operands.arithmetic.half_panels ? kExtraHalfCandidates : knn::kExtraCandidates;
+  const int64_t extra = operands.arithmetic.half_panels ? knn::kExtraHalfCandidates : knn::kExtraCandidates;
   knn::Candidates candidates(search.params.num_queries, std::min(search.params.num_features, search.params.k + extra));
   search_tiles(candidates, operands, search.symmetric);
   return knn::finish(search.params, candidates, operands.queries().norms.data(), operands.errors.data(),
@@ -186,7 +184,7 @@ void search_by_aten(const Search& search, at::ScalarType type) {
 // In bfloat16 with float32 sums; what that leaves open in float32.
 void search_by_half_panels(const Search& search) {
   const std::vector<int64_t> open = search_candidates(search, Operands(search, {at::kBFloat16, true}));
-  if (static_cast<int64_t>(open.size()) > search.params.num_queries / kMostOpen)
+  if (static_cast<int64_t>(open.size()) > search.params.num_queries / knn::kMostOpen)
     search_by_aten(search, at::kFloat);
   else if (!open.empty())
     search_open_rows(search, Operands(search, {at::kFloat, false}), open);

@@ -1,122 +1,256 @@
-// Glue of ccfast::knn for CUDA tensors.
+// Glue of ccfast::knn for CUDA tensors: operands, tiles of products, and what becomes of the rows that stay open.
+//
+// A search waits for the device twice: for the largest norm, which also tells whether all numbers are finite, and for
+// the rows without a certificate. Only where there are such rows, or norms far from 1, does it wait again.
 #include <ATen/ATen.h>
+#include <ATen/Context.h>
 #include <torch/library.h>
 
-#include <limits>
+#include <cmath>
 
 #include "../common/checks.h"
 #include "../common/device.h"
 #include "knn.h"
 #include "precision.h"
+#include "tiles.h"
 
 namespace ccfast {
 namespace {
 
-constexpr int64_t kTileElements = int64_t{1} << 27;  // products in memory at a time: 512 MiB
-constexpr int64_t kTileColumns = 16384;
+// Products in memory at a time. They are written once and read up to three times (as rows, for the transpose, and that
+// again), so a tile of halves, 16 MiB, and the 24 MiB that it is made from at 2,048 dimensions should fit into the
+// second-level cache together: 50 MB on an H100 or H200. Blocks of 128 x 256 products, of which cuBLAS computes one on
+// each multiprocessor, are 256 a tile: nearly two full turns of 132 multiprocessors. Fewer rows than columns, because
+// half of a diagonal block is in vain.
+constexpr int64_t kTileRows = 2048;
+constexpr int64_t kTileColumns = 4096;
+constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padded to that, so that every load is whole
+constexpr int64_t kExactDistances = int64_t{1} << 24;  // in memory at a time: 128 MiB
 
-at::Tensor squared_norms(const at::Tensor& matrix, void* stream) {
-  const at::Tensor norms = at::empty({matrix.size(0)}, matrix.options().dtype(at::kDouble));
-  knn::squared_norms_cuda(
-      {matrix.const_data_ptr<float>(), matrix.size(0), matrix.size(1), norms.mutable_data_ptr<double>()}, stream);
-  return norms;
-}
+int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 struct Search {
-  at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous
+  at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous; the same one in a symmetric search
   int64_t k;
-  at::ScalarType type;
   void* stream;
+
+  bool symmetric() const { return queries.is_same(features); }
+  int64_t dim() const { return features.size(1); }
 };
 
-// The running candidates of a block of queries.
-struct Lists {
-  Lists(int64_t rows, int64_t keep, const at::TensorOptions& options)
-      : scores(at::full({rows, keep}, -std::numeric_limits<float>::infinity(), options)),
-        indices(at::full({rows, keep}, -1, options.dtype(at::kInt))),
-        thresholds(at::full({rows}, -std::numeric_limits<float>::infinity(), options)) {}
-  at::Tensor scores, indices, thresholds;
+// Rows as the products read them.
+struct Operand {
+  at::Tensor matrix;      // scaled; float32 [rows, dim], or float16 padded with zeros
+  at::Tensor statistics;  // [2, rows] float64: squared norms, and the norms of what rounding has changed
+  at::Tensor half_norms;  // [rows] float32
+
+  Operand(const at::Tensor& rows, double scale, at::ScalarType type, void* stream)
+      : statistics(at::zeros({2, rows.size(0)}, rows.options().dtype(at::kDouble))),
+        half_norms(at::empty({rows.size(0)}, rows.options())) {
+    const bool half = type == at::kHalf;
+    const int64_t padded_rows = round_up(rows.size(0), kHalfAlignment);
+    const int64_t padded_dim = round_up(rows.size(1), kHalfAlignment);
+    if (half)
+      matrix = at::empty({padded_rows, padded_dim}, rows.options().dtype(type));
+    else
+      matrix = scale == 1 ? rows : rows * scale;
+    double* norms = statistics.mutable_data_ptr<double>();
+    knn::prepare_cuda(
+        {rows.const_data_ptr<float>(), rows.size(0), rows.size(1), scale, norms, half_norms.mutable_data_ptr<float>(),
+         half ? matrix.mutable_data_ptr() : nullptr, norms + rows.size(0), padded_rows, padded_dim},
+        stream);
+  }
+  int64_t rows() const { return half_norms.size(0); }
+  const double* norms() const { return statistics.const_data_ptr<double>(); }
+  const double* rounding() const { return norms() + rows(); }
 };
 
-Lists search_block(const Search& search, const at::Tensor& left, const at::Tensor& right, const at::Tensor& half_norms,
-                   int64_t keep) {
-  Lists lists(left.size(0), keep, search.features.options());
-  for (int64_t col0 = 0; col0 < right.size(0); col0 += kTileColumns) {
-    const int64_t cols = std::min(kTileColumns, right.size(0) - col0);
-    const at::Tensor tile = at::mm(left, right.narrow(0, col0, cols).t()).to(at::kFloat);
-    knn::select_cuda({tile.const_data_ptr<float>(), left.size(0), cols, col0, half_norms.const_data_ptr<float>(), keep,
-                      lists.scores.mutable_data_ptr<float>(), lists.indices.mutable_data_ptr<int32_t>(),
-                      lists.thresholds.mutable_data_ptr<float>()},
-                     search.stream);
+// Both sides of the products, and how wrong a score can be.
+class Operands {
+ public:
+  Operands(const Search& search, double scale, at::ScalarType type)
+      : type(type), scale(scale), features(search.features, scale, type, search.stream) {
+    if (!search.symmetric()) queries_.emplace(search.queries, scale, type, search.stream);
+  }
+  const Operand& queries() const { return queries_ ? *queries_ : features; }
+  double unit() const { return scale * scale; }
+
+  // The largest norms of any row and of what rounding has changed; not finite where a row is not. Waits for the device.
+  knn::RoundedNorm largest() const {
+    at::Tensor most = features.statistics.amax(1);
+    if (queries_) most = at::maximum(most, queries_->statistics.amax(1));
+    most = most.cpu();
+    const double* values = most.const_data_ptr<double>();
+    return {std::sqrt(values[0]), values[1]};
+  }
+
+  const at::ScalarType type;
+  const double scale;
+  const Operand features;
+
+ private:
+  std::optional<Operand> queries_;
+};
+
+// cuBLAS may be allowed to add float16 products in float16, where no useful bound on the error holds.
+template <class Context>
+auto sums_are_float16(const Context& context, int) -> decltype(context.allowFP16AccumulationCuBLAS()) {
+  return context.allowFP16AccumulationCuBLAS();
+}
+template <class Context>
+bool sums_are_float16(const Context&, long) {  // before torch 2.7
+  return false;
+}
+
+knn::RowError error_of(const Search& search, const Operands& operands, knn::RoundedNorm largest) {
+  if (operands.type == at::kHalf) return knn::float16_error(largest, search.dim());
+  const knn::ErrorBound bound = knn::error_bound(largest.norm * largest.norm, search.dim(), operands.type);
+  return {bound.relative * largest.norm, 0, bound.absolute};
+}
+
+// The memory that tiles of products lie in, one after the other.
+class TileBuffer {
+ public:
+  TileBuffer(int64_t rows, int64_t cols, const at::TensorOptions& options)
+      : memory_(at::empty({std::min(rows, kTileRows) * std::min(cols, kTileColumns)}, options)) {}
+  at::Tensor view(int64_t rows, int64_t cols) const { return memory_.narrow(0, 0, rows * cols).view({rows, cols}); }
+
+ private:
+  at::Tensor memory_;
+};
+
+// The products of `tile` from column `first` on. What is beyond the tile's columns in `products` is padding.
+knn::ProductTile part_of(const at::Tensor& products, const knn::Tile& tile, int64_t first) {
+  const auto* start = static_cast<const char*>(products.const_data_ptr()) + first * products.element_size();
+  return {start, products.scalar_type() == at::kHalf, tile.rows, tile.cols - first, products.size(1)};
+}
+
+// The best candidates of every query, as knn.h describes their lists.
+at::Tensor search_tiles(const Search& search, const Operands& operands, int64_t keep) {
+  const Operand &queries = operands.queries(), &features = operands.features;
+  const at::Tensor lists = at::zeros({queries.rows(), keep}, search.features.options().dtype(at::kLong));
+  const TileBuffer buffer(queries.rows(), features.matrix.size(0), features.matrix.options());
+  std::optional<TileBuffer> mirror;
+  if (search.symmetric()) mirror.emplace(queries.rows(), features.rows(), features.matrix.options());
+  const int64_t alignment = operands.type == at::kHalf ? kHalfAlignment : 1;
+  const auto offer = [&](const knn::ProductTile& tile, int64_t first_query, int64_t first_target) {
+    auto* list = reinterpret_cast<uint64_t*>(lists.mutable_data_ptr<int64_t>()) + first_query * keep;
+    knn::select_cuda({tile, first_target, features.half_norms.const_data_ptr<float>(), keep, list}, search.stream);
+  };
+  for (const knn::Tile& tile :
+       knn::tiles_of(queries.rows(), features.rows(), search.symmetric(), kTileRows, kTileColumns)) {
+    const int64_t width = round_up(tile.cols, alignment);
+    at::Tensor products = buffer.view(tile.rows, width);
+    at::mm_out(products, queries.matrix.narrow(0, tile.row0, tile.rows),
+               features.matrix.narrow(0, tile.col0, width).t());
+    offer(part_of(products, tile, 0), tile.row0, tile.col0);
+    if (tile.mirrored == tile.cols) continue;
+    const knn::ProductTile source = part_of(products, tile, tile.mirrored);
+    const at::Tensor transposed = mirror->view(source.cols, source.rows);
+    knn::transpose_cuda({source, transposed.mutable_data_ptr(), source.rows}, search.stream);
+    offer({transposed.const_data_ptr(), source.half, source.cols, source.rows, source.rows}, tile.col0 + tile.mirrored,
+          tile.row0);
   }
   return lists;
 }
 
-// Rows that the certificate does not cover: every distance, and a stable sort.
-void search_exactly(const Search& search, const at::Tensor& chosen, const at::Tensor& indices,
-                    const at::Tensor& distances) {
+struct Neighbours {
+  Neighbours(int64_t rows, int64_t k, const at::TensorOptions& options)
+      : indices(at::empty({rows, k}, options.dtype(at::kLong))),
+        distances(at::empty({rows, k}, options.dtype(at::kFloat))) {}
+  at::Tensor indices, distances;  // [Q, k]
+};
+
+int64_t kept_of(const Search& search, at::ScalarType type) {
+  const int64_t extra = type == at::kHalf ? knn::kExtraHalfCandidates : knn::kExtraCandidates;
+  return std::min(search.features.size(0), search.k + extra);
+}
+
+// Candidates by tiles of products, re-scored. Returns the rows that are not proven, for which it waits.
+at::Tensor search_certified(const Search& search, const Operands& operands, knn::RoundedNorm largest,
+                            const Neighbours& found) {
+  const int64_t keep = kept_of(search, operands.type);
+  const at::Tensor lists = search_tiles(search, operands, keep);
+  const at::Tensor proven = at::empty({search.queries.size(0)}, lists.options().dtype(at::kBool));
+  knn::rescore_cuda({search.queries.const_data_ptr<float>(), search.features.const_data_ptr<float>(),
+                     search.queries.size(0), search.features.size(0), search.dim(), search.k, keep,
+                     reinterpret_cast<const uint64_t*>(lists.const_data_ptr<int64_t>()), operands.queries().norms(),
+                     operands.queries().rounding(), error_of(search, operands, largest), operands.unit(),
+                     found.indices.mutable_data_ptr<int64_t>(), found.distances.mutable_data_ptr<float>(),
+                     proven.mutable_data_ptr<bool>()},
+                    search.stream);
+  return proven.logical_not().nonzero().squeeze(1);
+}
+
+// Every distance of the chosen rows, and a stable sort.
+void search_exactly(const Search& search, const at::Tensor& chosen, const Neighbours& found) {
   const int64_t count = search.features.size(0);
-  const int64_t step = std::max<int64_t>(1, kTileElements / 8 / count);
+  const int64_t step = std::max<int64_t>(1, kExactDistances / count);
   for (int64_t first = 0; first < chosen.size(0); first += step) {
     const at::Tensor rows = chosen.narrow(0, first, std::min(step, chosen.size(0) - first));
     const at::Tensor all = at::empty({rows.size(0), count}, search.features.options().dtype(at::kDouble));
     knn::distances_cuda(
         {search.queries.const_data_ptr<float>(), search.features.const_data_ptr<float>(),
-         rows.const_data_ptr<int64_t>(), rows.size(0), count, search.features.size(1), all.mutable_data_ptr<double>()},
+         rows.const_data_ptr<int64_t>(), rows.size(0), count, search.dim(), all.mutable_data_ptr<double>()},
         search.stream);
     const auto [values, order] = at::sort(all, /*stable=*/true, /*dim=*/1, /*descending=*/false);
-    indices.index_copy_(0, rows, order.narrow(1, 0, search.k));
-    distances.index_copy_(0, rows, values.narrow(1, 0, search.k).to(at::kFloat));
+    found.indices.index_copy_(0, rows, order.narrow(1, 0, search.k));
+    found.distances.index_copy_(0, rows, values.narrow(1, 0, search.k).to(at::kFloat));
   }
 }
 
-// Candidates by tiles of products, re-scored; returns which rows are proven.
-at::Tensor search_certified(const Search& search, const at::Tensor& indices, const at::Tensor& distances) {
-  const int64_t num_queries = search.queries.size(0), dim = search.features.size(1);
-  const bool symmetric = search.queries.is_same(search.features);
-  const at::Tensor target_norms = squared_norms(search.features, search.stream);
-  const at::Tensor query_norms = symmetric ? target_norms : squared_norms(search.queries, search.stream);
-  const double largest = at::maximum(target_norms.max(), query_norms.max()).item<double>();
-  const double scale = knn::scale_for(largest, search.type), unit = scale * scale;
-  const at::Tensor right = (scale == 1 ? search.features : search.features * scale).to(search.type);
-  const at::Tensor left = symmetric ? right : (scale == 1 ? search.queries : search.queries * scale).to(search.type);
-  const at::Tensor half_norms = (target_norms * (unit / 2)).to(at::kFloat), norms = query_norms * unit;
-  const knn::ErrorBound bound = knn::error_bound(largest * unit, dim, search.type);
-  const at::Tensor errors = (norms * (largest * unit)).sqrt() * bound.relative + bound.absolute;
+// By float32 products; what those leave open by all distances. largest: the largest norm of any row.
+void search_in_single(const Search& search, double largest, const Neighbours& found) {
+  const double scale = knn::scale_for(largest * largest, at::kFloat);
+  const Operands operands(search, scale, at::kFloat);
+  search_exactly(search, search_certified(search, operands, {largest * scale, 0}, found), found);
+}
 
-  const int64_t keep = std::min(search.features.size(0), search.k + knn::kExtraCandidates);
-  const at::Tensor proven = at::empty({num_queries}, indices.options().dtype(at::kBool));
-  const int64_t step = kTileElements / kTileColumns;
-  for (int64_t first = 0; first < num_queries; first += step) {
-    const int64_t rows = std::min(step, num_queries - first);
-    const Lists lists = search_block(search, left.narrow(0, first, rows), right, half_norms, keep);
-    knn::rescore_cuda(
-        {search.queries.const_data_ptr<float>() + first * dim, search.features.const_data_ptr<float>(), rows,
-         search.features.size(0), dim, search.k, keep, lists.indices.const_data_ptr<int32_t>(),
-         lists.thresholds.const_data_ptr<float>(), norms.const_data_ptr<double>() + first,
-         errors.const_data_ptr<double>() + first, unit, indices.mutable_data_ptr<int64_t>() + first * search.k,
-         distances.mutable_data_ptr<float>() + first * search.k, proven.mutable_data_ptr<bool>() + first},
-        search.stream);
-  }
-  return proven;
+void search_open_rows(const Search& search, const at::Tensor& open, double largest, const Neighbours& found) {
+  const Search rest{search.queries.index_select(0, open), search.features, search.k, search.stream};
+  const Neighbours rest_found(open.size(0), search.k, found.distances.options());
+  search_in_single(rest, largest, rest_found);
+  found.indices.index_copy_(0, open, rest_found.indices);
+  found.distances.index_copy_(0, open, rest_found.distances);
+}
+
+// By float16 products; returns the rows that those leave open.
+at::Tensor search_in_half(const Search& search, const Operands& operands, knn::RoundedNorm largest,
+                          const Neighbours& found) {
+  const double scale = knn::scale_for(largest.norm * largest.norm, at::kHalf);
+  if (scale == 1) return search_certified(search, operands, largest, found);
+  const Operands scaled(search, scale, at::kHalf);
+  return search_certified(search, scaled, scaled.largest(), found);
 }
 
 std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const std::optional<at::Tensor>& queries,
                                             int64_t k, const std::string_view precision) {
   knn::check_arguments(features, queries ? *queries : features, k);
+  knn::operand_type(precision);  // known; which one makes no difference here, see ccfast/ops/knn.py
   const DeviceScope device(features);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
-  const at::Tensor rows = queries ? queries->to(at::kFloat).contiguous() : targets;
-  check_finite_rows("features", features);
-  if (queries) check_finite_rows("queries", *queries);
-  const at::Tensor indices = at::empty({rows.size(0), k}, targets.options().dtype(at::kLong));
-  const at::Tensor distances = at::empty({rows.size(0), k}, targets.options());
-  const Search search{rows, targets, k, knn::operand_type(precision), device.stream()};
-  const at::Tensor proven = k + knn::kExtraCandidates <= knn::max_keep_cuda()
-                                ? search_certified(search, indices, distances)
-                                : at::zeros({rows.size(0)}, indices.options().dtype(at::kBool));
-  search_exactly(search, proven.logical_not().nonzero().squeeze(1), indices, distances);
-  return {indices, distances};
+  const Search search{queries ? queries->to(at::kFloat).contiguous() : targets, targets, k, device.stream()};
+  const Neighbours found(search.queries.size(0), k, targets.options());
+
+  const bool half = !sums_are_float16(at::globalContext(), 0);
+  const Operands operands(search, 1, half ? at::kHalf : at::kFloat);
+  const knn::RoundedNorm largest = operands.largest();
+  if (!std::isfinite(largest.norm)) {
+    check_finite_rows("features", features);
+    if (queries) check_finite_rows("queries", *queries);
+  }
+  if (kept_of(search, operands.type) > knn::max_keep_cuda()) {
+    search_exactly(search, at::arange(search.queries.size(0), found.indices.options()), found);
+  } else if (!half) {
+    search_in_single(search, largest.norm, found);
+  } else {
+    const at::Tensor open = search_in_half(search, operands, largest, found);
+    if (open.size(0) > search.queries.size(0) / knn::kMostOpen)
+      search_in_single(search, largest.norm, found);
+    else if (open.size(0) > 0)
+      search_open_rows(search, open, largest.norm, found);
+  }
+  return {found.indices, found.distances};
 }
 
 }  // namespace

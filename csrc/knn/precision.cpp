@@ -37,7 +37,7 @@ at::ScalarType operand_type(std::string_view precision) {
 }
 
 double scale_for(double largest, at::ScalarType type) {
-  const bool ordinary = type == at::kHalf ? largest > 0.25 && largest <= 1 : largest > 0x1p-40 && largest < 0x1p40;
+  const bool ordinary = type == at::kHalf ? largest > 0.25 && largest <= 16 : largest > 0x1p-40 && largest < 0x1p40;
   if (largest == 0 || ordinary) return 1;
   const int exponent = -static_cast<int>(std::ceil(std::log2(largest) / 2));
   return std::ldexp(1.0, std::min(exponent, 120));  // the factor itself has to be a float32
@@ -66,6 +66,20 @@ double half_error(RoundedNorm query, RoundedNorm target, int64_t dim) {
   const double half_norms = 4 * kRoundoff * (query.norm * target.norm + target.norm * target.norm);
   return query.rounding * target.norm + rounded_query * target.rounding + accumulation + half_norms +
          0x1p-100 * std::sqrt(static_cast<double>(dim));
+}
+
+// As half_error, in terms of the query. Sums: matrix units cut off where float32 rounds, which is twice as coarse. The
+// result: rounded to float16, down to its smallest numbers. cuBLAS may split a product into several along dim and round
+// each part and their sum to float16 too, unless torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction is
+// off: the parts' norms add up to at most those of the rows, so that 4 roundings of a whole product are enough for four
+// parts that are added one by one in float16, and for any number of parts that are added in float32.
+RowError float16_error(RoundedNorm target, int64_t dim) {
+  constexpr double kHalfRoundoff = 0x1p-11;
+  const double steps = 2 * static_cast<double>(dim + 4) * kRoundoff, sums = steps / (1 - std::min(steps, 0.5));
+  const double computed = (sums + 4 * kHalfRoundoff * (1 + sums)) * (target.norm + target.rounding);
+  const double vanished = 4 * 0x1p-25 + 0x1p-100 * std::sqrt(static_cast<double>(dim));
+  return {target.rounding + computed + 4 * kRoundoff * target.norm, target.norm + target.rounding + computed,
+          4 * kRoundoff * target.norm * target.norm + vanished};
 }
 
 void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k) {

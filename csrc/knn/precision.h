@@ -6,9 +6,15 @@
 
 #include <string_view>
 
+#include "knn.h"
+
 namespace ccfast::knn {
 
-constexpr int64_t kExtraCandidates = 16;  // kept beyond k, so that the error bound rarely reaches the k-th
+// Candidates kept beyond k, so that the error bound rarely reaches the k-th.
+constexpr int64_t kExtraCandidates = 16;
+constexpr int64_t kExtraHalfCandidates = 32;  // where products are of half-precision rows
+// Above one row in so many without a certificate from half precision, float32 tiles search all of them.
+constexpr int64_t kMostOpen = 4;
 
 // Type of the operands of the products: 'fp32', 'fp16' or 'bf16'.
 at::ScalarType operand_type(std::string_view precision);
@@ -33,6 +39,9 @@ struct RoundedNorm {
 // |computed score - score| where bfloat16 rows are multiplied with sums in float32, for a query and any target of up to
 // these norms. Rounding is measured, not bounded by the worst case of every number: it is a fifth of that.
 double half_error(RoundedNorm query, RoundedNorm target, int64_t dim);
+
+// The same where float16 rows are multiplied by a GPU's matrix units, and the products are float16.
+RowError float16_error(RoundedNorm target, int64_t dim);
 
 // Arguments of an op call that memory safety rests on.
 void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k);

@@ -1,4 +1,4 @@
-// Half-precision storage types: bits, and exact conversion to float. Kernels compute in float.
+// Half-precision storage types: bits, and their conversion from and to float. Kernels compute in float.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,24 @@ inline float __half2float(__half value) {
   }
   const uint32_t float_exponent = exponent == 0x1fu ? 0xffu : exponent + (127 - 15);
   return ccfast::emulation::float_of_bits(sign | float_exponent << 23 | fraction << 13);
+}
+
+// To the nearest, ties to even; beyond the largest number to infinity.
+inline __half __float2half_rn(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const auto sign = static_cast<uint16_t>((bits & 0x80000000u) >> 16);
+  bits &= 0x7fffffffu;
+  const auto with_sign = [sign](uint32_t magnitude) { return __half{static_cast<uint16_t>(sign | magnitude)}; };
+  if (bits > 0x7f800000u) return with_sign(0x7e00u);
+  if (bits >= 0x477ff000u) return with_sign(0x7c00u);  // 65520, half way from the largest number to the next
+  if (bits >= 0x38800000u) {                           // 2^-14: normal
+    bits += 0xfffu + (bits >> 13 & 1);
+    return with_sign((bits - 0x38000000u) >> 13);
+  }
+  const float shifted = ccfast::emulation::float_of_bits(bits) + 0.5f;  // the last bit of 0.5 is 2^-24
+  std::memcpy(&bits, &shifted, sizeof bits);
+  return with_sign(bits - 0x3f000000u);
 }
 
 inline float __bfloat162float(__nv_bfloat16 value) {

@@ -238,5 +238,23 @@ TEST(half_precision_converts_exactly) {
   }
 }
 
+// Numbers between two neighbouring halves; beyond the largest as if there were one more.
+TEST(half_precision_rounds_to_the_nearest_and_to_even) {
+  for (uint16_t bits = 0; bits < 0x7c00; ++bits) {
+    const auto next = static_cast<uint16_t>(bits + 1);
+    const float low = to_float(__half{bits}), high = bits == 0x7bff ? 65536.0f : to_float(__half{next});
+    const float middle = (low + high) / 2;
+    for (const float sign : {1.0f, -1.0f}) {
+      const auto rounded = [sign](float value) { return __float2half_rn(sign * value).bits - (sign < 0 ? 0x8000 : 0); };
+      CHECK_EQUAL(rounded(low), bits);
+      CHECK_EQUAL(rounded(nextafterf(middle, low)), bits);
+      CHECK_EQUAL(rounded(middle), bits % 2 ? next : bits);
+      CHECK_EQUAL(rounded(nextafterf(middle, high)), next);
+    }
+  }
+  CHECK_EQUAL(__float2half_rn(INFINITY).bits, 0x7c00);
+  CHECK(isnan(to_float(__float2half_rn(NAN))));
+}
+
 }  // namespace
 }  // namespace ccfast

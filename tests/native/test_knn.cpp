@@ -1,10 +1,13 @@
 // knn: the certified search against a sort of all exact distances, on the CPU and in the CUDA kernels.
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <vector>
 
 #include "check.h"
+#include "cuda_emulation.h"
 #include "knn/knn.h"
+#include "knn/tiles.h"
 #include "samples.h"
 
 namespace ccfast::knn {
@@ -133,80 +136,308 @@ TEST(rows_without_proof_are_searched_again) {
 
 // --- the CUDA kernels, emulated ---
 
-struct Lists {
-  Lists(int64_t rows, int64_t keep)
-      : scores(rows * keep, -INFINITY), indices(rows * keep, -1), thresholds(rows, -INFINITY) {}
-  std::vector<float> scores;
-  std::vector<int32_t> indices;
-  std::vector<float> thresholds;
+// Products as ATen leaves them: float32, or float16 in bits; rows of `ld` of which `cols` count.
+struct Products {
+  int64_t rows, cols, ld;
+  bool half;
+  std::vector<float> singles;
+  std::vector<__half> halves;
+
+  Products(int64_t rows, int64_t cols, int64_t ld, bool half)
+      : rows(rows), cols(cols), ld(ld), half(half), singles(half ? 0 : rows * ld), halves(half ? rows * ld : 0) {}
+
+  void set(int64_t r, int64_t c, float value) {
+    if (half)
+      halves[r * ld + c] = __float2half_rn(value);
+    else
+      singles[r * ld + c] = value;
+  }
+  float get(int64_t r, int64_t c) const { return half ? __half2float(halves[r * ld + c]) : singles[r * ld + c]; }
+  // Columns first .. first + count.
+  ProductTile tile(int64_t first, int64_t count) const {
+    const void* start = half ? static_cast<const void*>(halves.data() + first) : singles.data() + first;
+    return {start, half, rows, count, ld};
+  }
+  void* data() { return half ? static_cast<void*>(halves.data()) : singles.data(); }
 };
 
-// Candidates of rows of products [rows, cols], offered in tiles.
-Lists select_in_tiles(const std::vector<float>& products, const std::vector<float>& half_norms, int64_t rows,
-                      int64_t keep, int64_t tile) {
-  const int64_t cols = static_cast<int64_t>(half_norms.size());
-  Lists lists(rows, keep);
-  for (int64_t col0 = 0; col0 < cols; col0 += tile) {
-    const int64_t width = std::min(tile, cols - col0);
-    std::vector<float> part(rows * width);
-    for (int64_t r = 0; r < rows; ++r) std::copy_n(products.begin() + r * cols + col0, width, part.begin() + r * width);
-    select_cuda({part.data(), rows, width, col0, half_norms.data(), keep, lists.scores.data(), lists.indices.data(),
-                 lists.thresholds.data()},
+// What the best candidates have to be: (-score, target), best first.
+std::vector<Neighbour> best_of(const Products& products, int64_t row, const std::vector<float>& half_norms,
+                               int64_t keep) {
+  std::vector<Neighbour> best;
+  for (int64_t j = 0; j < products.cols; ++j) best.push_back({half_norms[j] - products.get(row, j), j});
+  std::sort(best.begin(), best.end());
+  best.resize(keep);
+  return best;
+}
+
+float score_of(uint64_t candidate) {
+  const auto ordered = static_cast<uint32_t>(candidate >> 32);
+  return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
+}
+
+int64_t index_of(uint64_t candidate) { return ~static_cast<uint32_t>(candidate); }
+
+void check_lists(const std::vector<uint64_t>& lists, const Products& products, const std::vector<float>& half_norms,
+                 int64_t keep) {
+  for (int64_t r = 0; r < products.rows; ++r) {
+    const std::vector<Neighbour> best = best_of(products, r, half_norms, keep);
+    for (int64_t m = 0; m < keep; ++m) {
+      CHECK_EQUAL(score_of(lists[r * keep + m]), static_cast<float>(-best[m].distance));
+      CHECK_EQUAL(index_of(lists[r * keep + m]), best[m].index);
+    }
+  }
+}
+
+// Scores in no order, in tiers; rising, so that every one passes; falling, so that none does; and all the same.
+Products offered_products(int64_t cols, int64_t ld, bool half) {
+  Products products(5, cols, ld, half);
+  for (int64_t j = 0; j < cols; ++j) {
+    products.set(0, j, static_cast<float>(j * 7919 % cols));
+    products.set(1, j, static_cast<float>(j * 7919 % 100));
+    products.set(2, j, static_cast<float>(j) / 4);
+    products.set(3, j, static_cast<float>(-j) / 4);
+    products.set(4, j, 1);
+  }
+  return products;
+}
+
+// More targets than wait for the list at a time; lists shorter and longer than a block has threads; rows that start on
+// 16 bytes and rows that do not; tiles that end anywhere.
+TEST(the_cuda_selection_keeps_the_best_of_many) {
+  const int64_t cols = 5000;
+  std::vector<float> half_norms(cols);
+  for (int64_t j = 0; j < cols; ++j) half_norms[j] = static_cast<float>(j % 3) / 8;
+  for (const bool half : {false, true}) {
+    for (const int64_t ld : {cols, cols + 3}) {
+      const Products products = offered_products(cols, ld, half);
+      for (const int64_t keep : {1, 37, 70, 300, 700}) {
+        for (const int64_t tile : {cols, int64_t{4096}, int64_t{2100}, int64_t{333}}) {
+          if (tile == 333 && keep != 37) continue;
+          std::vector<uint64_t> lists(products.rows * keep);
+          for (int64_t col0 = 0; col0 < cols; col0 += tile)
+            select_cuda({products.tile(col0, std::min(tile, cols - col0)), col0, half_norms.data(), keep, lists.data()},
+                        nullptr);
+          check_lists(lists, products, half_norms, keep);
+        }
+      }
+    }
+  }
+}
+
+TEST(a_list_with_fewer_targets_than_slots_ends_in_zeros) {
+  const Products products = offered_products(9, 9, true);
+  const std::vector<float> half_norms(9);
+  std::vector<uint64_t> lists(5 * 12);
+  select_cuda({products.tile(0, 9), 0, half_norms.data(), 12, lists.data()}, nullptr);
+  for (int64_t r = 0; r < 5; ++r)
+    for (int64_t m = 0; m < 12; ++m) CHECK_EQUAL(lists[r * 12 + m] == 0, m >= 9);
+}
+
+TEST(a_transposed_tile_is_the_tile_by_columns) {
+  for (const bool half : {false, true}) {
+    Products products(131, 75, 80, half), out(75, 131, 136, half);
+    for (int64_t r = 0; r < 131; ++r)
+      for (int64_t c = 0; c < 75; ++c) products.set(r, c, static_cast<float>(r * 10 + c));
+    transpose_cuda({products.tile(2, 73), out.data(), 136}, nullptr);
+    for (int64_t r = 0; r < 131; ++r) {
+      for (int64_t c = 0; c < 73; ++c) CHECK_EQUAL(out.get(c, r), products.get(r, c + 2));
+      CHECK_EQUAL(out.get(73, r), 0.0f);
+    }
+    for (int64_t c = 0; c < 75; ++c) CHECK_EQUAL(out.get(c, 131), 0.0f);
+  }
+}
+
+TEST(tiles_offer_every_target_once_and_in_order) {
+  for (const int64_t rows : {1, 7, 8, 9, 40, 41})
+    for (const int64_t height : {1, 8, 41, 50})
+      for (const int64_t width : {1, 5, 16, 50}) {
+        for (const bool symmetric : {true, false}) {
+          const int64_t cols = symmetric ? rows : rows + 13;
+          std::vector<std::vector<int64_t>> offered(rows);
+          for (const Tile& tile : tiles_of(rows, cols, symmetric, height, width)) {
+            CHECK(tile.rows <= height && tile.cols <= width && tile.mirrored <= tile.cols);
+            for (int64_t r = tile.row0; r < tile.row0 + tile.rows; ++r)
+              for (int64_t c = tile.col0; c < tile.col0 + tile.cols; ++c) {
+                offered[r].push_back(c);
+                if (c >= tile.col0 + tile.mirrored) offered[c].push_back(r);
+              }
+          }
+          std::vector<int64_t> all(cols);
+          std::iota(all.begin(), all.end(), 0);
+          for (const std::vector<int64_t>& targets : offered) CHECK_EQUAL(targets, all);
+        }
+      }
+}
+
+// What the glue makes of the rows.
+struct Operand {
+  Operand(const Problem& problem, bool half, double scale = 1)
+      : half(half),
+        padded_rows(half ? (problem.rows + 7) / 8 * 8 : problem.rows),
+        padded_dim(half ? (problem.dim + 7) / 8 * 8 : problem.dim),
+        halves(half ? padded_rows * padded_dim + 8 : 0, __half{0x7bff}),
+        norms(problem.rows),
+        rounding(problem.rows),
+        half_norms(problem.rows) {
+    prepare_cuda({problem.features.data(), problem.rows, problem.dim, scale, norms.data(), half_norms.data(),
+                  half ? halves.data() : nullptr, rounding.data(), padded_rows, padded_dim},
+                 nullptr);
+  }
+  float value(const Problem& problem, int64_t i, int64_t d) const {
+    return half ? __half2float(halves[i * padded_dim + d]) : problem.row(i)[d];
+  }
+  float product(const Problem& problem, int64_t i, int64_t j) const {
+    float sum = 0;
+    for (int64_t d = 0; d < problem.dim; ++d) sum += value(problem, i, d) * value(problem, j, d);
+    return sum;
+  }
+  RowError error(int64_t dim) const {
+    const double norm = std::sqrt(*std::max_element(norms.begin(), norms.end()));
+    const double lost = *std::max_element(rounding.begin(), rounding.end());
+    const double computed = (static_cast<double>(dim + 8) * 0x1p-23 + (half ? 0x1p-11 : 0)) * (norm + lost);
+    return {lost + computed, norm + lost + computed, 0x1p-22 * norm * norm + 0x1p-24};
+  }
+
+  bool half;
+  int64_t padded_rows, padded_dim;
+  std::vector<__half> halves;
+  std::vector<double> norms, rounding;
+  std::vector<float> half_norms;
+};
+
+TEST(operands_are_rounded_and_padded_and_what_is_lost_is_measured) {
+  for (const int64_t dim : kDims) {
+    for (const double scale : {1.0, 0.25, 0x1p-20}) {
+      const Problem problem{67, dim, 1, native::random_matrix<float>(67, dim)};
+      const Operand operand(problem, true, scale), single(problem, false, scale);
+      CHECK_EQUAL(operand.norms, single.norms);
+      CHECK_EQUAL(operand.half_norms, single.half_norms);
+      for (int64_t i = 0; i < operand.padded_rows; ++i) {
+        double squares = 0, lost = 0;
+        for (int64_t d = 0; d < operand.padded_dim; ++d) {
+          const double value = i < 67 && d < dim ? problem.row(i)[d] * scale : 0;
+          const __half half = operand.halves[i * operand.padded_dim + d];
+          CHECK_EQUAL(half.bits & 0x7fff, __float2half_rn(static_cast<float>(value)).bits & 0x7fff);
+          squares += value * value;
+          lost += std::pow(value - __half2float(half), 2);
+        }
+        if (i >= 67) continue;
+        CHECK_NEAR(operand.norms[i], squares, 1e-12 * squares);
+        CHECK_EQUAL(operand.half_norms[i], static_cast<float>(operand.norms[i] / 2));
+        CHECK_NEAR(operand.rounding[i], std::sqrt(lost), 1e-12 * scale);
+      }
+      for (size_t after = operand.halves.size() - 8; after < operand.halves.size(); ++after)
+        CHECK_EQUAL(operand.halves[after].bits, 0x7bff);
+    }
+  }
+}
+
+TEST(a_row_that_is_not_finite_has_such_a_norm) {
+  Problem problem{3, 33, 1, native::random_matrix<float>(3, 33)};
+  problem.features[33] = INFINITY;
+  problem.features[98] = NAN;
+  const Operand operand(problem, true);
+  CHECK(std::isfinite(operand.norms[0]) && std::isinf(operand.norms[1]) && std::isnan(operand.norms[2]));
+  problem.features.assign(99, 3e38f);
+  for (const double norm : Operand(problem, true).norms) CHECK(std::isfinite(norm));
+}
+
+// The lists of a search in small tiles, as the glue walks them.
+std::vector<uint64_t> lists_of(const Problem& problem, const Operand& operand, int64_t keep, bool symmetric) {
+  std::vector<uint64_t> lists(problem.rows * keep);
+  for (const Tile& tile : tiles_of(problem.rows, problem.rows, symmetric, 24, 50)) {
+    Products products(tile.rows, tile.cols, (tile.cols + 7) / 8 * 8, operand.half);
+    for (int64_t r = 0; r < tile.rows; ++r)
+      for (int64_t c = 0; c < tile.cols; ++c)
+        products.set(r, c, operand.product(problem, tile.row0 + r, tile.col0 + c));
+    select_cuda(
+        {products.tile(0, tile.cols), tile.col0, operand.half_norms.data(), keep, lists.data() + tile.row0 * keep},
+        nullptr);
+    if (tile.mirrored == tile.cols) continue;
+    const int64_t width = tile.cols - tile.mirrored;
+    Products transposed(width, tile.rows, tile.rows, operand.half);
+    transpose_cuda({products.tile(tile.mirrored, width), transposed.data(), tile.rows}, nullptr);
+    select_cuda({transposed.tile(0, tile.rows), tile.row0, operand.half_norms.data(), keep,
+                 lists.data() + (tile.col0 + tile.mirrored) * keep},
                 nullptr);
   }
   return lists;
 }
 
-TEST(the_cuda_search_finds_what_a_sort_finds) {
-  for_each_problem([](const Problem& problem) {
-    const Scores scores(problem);
-    const int64_t rows = problem.rows, keep = keep_of(problem);
-    std::vector<double> norms(rows);
-    squared_norms_cuda({problem.features.data(), rows, problem.dim, norms.data()}, nullptr);
-    CHECK_NEAR(norms, scores.norms, 1e-10);
-    const Lists lists = select_in_tiles(scores.products, scores.half_norms, rows, keep, 50);
-    Result result(rows, problem.k);
-    std::vector<char> proven(rows, 2);
-    rescore_cuda({problem.features.data(), problem.features.data(), rows, rows, problem.dim, problem.k, keep,
-                  lists.indices.data(), lists.thresholds.data(), norms.data(), scores.errors.data(), 1,
-                  result.indices.data(), result.distances.data(), reinterpret_cast<bool*>(proven.data())},
-                 nullptr);
-    const Result expected = search_naively(problem);
-    for (int64_t i = 0; i < rows * problem.k; ++i) {
-      CHECK(proven[i / problem.k] == 0 || proven[i / problem.k] == 1);
-      if (!proven[i / problem.k]) continue;
-      CHECK_EQUAL(result.indices[i], expected.indices[i]);
-      CHECK_NEAR(result.distances[i], expected.distances[i], 1e-5);
-    }
-  });
+// Which rows are proven.
+std::vector<char> rescore(const Problem& problem, const Operand& operand, const std::vector<uint64_t>& lists,
+                          int64_t keep, RowError error, Result& result) {
+  std::vector<char> proven(problem.rows, 2);
+  rescore_cuda({problem.features.data(), problem.features.data(), problem.rows, problem.rows, problem.dim, problem.k,
+                keep, lists.data(), operand.norms.data(), operand.rounding.data(), error, 1, result.indices.data(),
+                result.distances.data(), reinterpret_cast<bool*>(proven.data())},
+               nullptr);
+  for (const char row : proven) CHECK(row == 0 || row == 1);
+  return proven;
 }
 
-// More targets than the buffer of the selection holds, in an order that fills it again and again.
-TEST(the_cuda_selection_keeps_the_best_of_many) {
-  const int64_t rows = 3, cols = 5000, keep = 37;
-  for (const int64_t distinct : {int64_t{100}, cols}) {
-    std::vector<float> products(rows * cols), half_norms(cols);
-    for (int64_t j = 0; j < cols; ++j) {
-      products[j] = static_cast<float>(j * 7919 % distinct);
-      products[cols + j] = static_cast<float>(j * distinct / cols);
-      products[2 * cols + j] = -products[cols + j];
-      half_norms[j] = static_cast<float>(j % 3);
-    }
-    for (const int64_t tile : {cols, int64_t{2100}, int64_t{333}}) {
-      const Lists lists = select_in_tiles(products, half_norms, rows, keep, tile);
-      for (int64_t r = 0; r < rows; ++r) {
-        std::vector<Neighbour> best, found;
-        for (int64_t j = 0; j < cols; ++j) best.push_back({half_norms[j] - products[r * cols + j], j});
-        std::sort(best.begin(), best.end());
-        for (int64_t s = r * keep; s < (r + 1) * keep; ++s) found.push_back({-lists.scores[s], lists.indices[s]});
-        std::sort(found.begin(), found.end());
-        for (int64_t m = 0; m < keep; ++m) {
-          CHECK_EQUAL(found[m].index, best[m].index);
-          CHECK_EQUAL(found[m].distance, best[m].distance);
-        }
-        CHECK_EQUAL(lists.thresholds[r], -best[keep - 1].distance);
+TEST(the_cuda_search_finds_what_a_sort_finds) {
+  int64_t rows_proven = 0;
+  for_each_problem([&](const Problem& problem) {
+    const Result expected = search_naively(problem);
+    for (const bool half : {false, true}) {
+      const Operand operand(problem, half);
+      const int64_t keep = std::min(problem.rows, problem.k + 10);
+      const std::vector<uint64_t> lists = lists_of(problem, operand, keep, true);
+      CHECK_EQUAL(lists, lists_of(problem, operand, keep, false));
+      Result result(problem.rows, problem.k);
+      const std::vector<char> proven = rescore(problem, operand, lists, keep, operand.error(problem.dim), result);
+      rows_proven += std::count(proven.begin(), proven.end(), 1);
+      for (int64_t i = 0; i < problem.rows * problem.k; ++i) {
+        if (!proven[i / problem.k]) continue;
+        CHECK_EQUAL(result.indices[i], expected.indices[i]);
+        CHECK_NEAR(result.distances[i], expected.distances[i], 1e-5);
       }
     }
+  });
+  CHECK(rows_proven > 5000);
+}
+
+TEST(no_row_is_proven_against_the_error_of_its_scores) {
+  const Problem problem{67, 33, 7, native::random_matrix<float>(67, 33)};
+  const Operand operand(problem, true);
+  for (const RowError error : {RowError{1e6, 0, 0}, RowError{0, 1e9, 0}, RowError{0, 0, 1e6}}) {
+    for (const int64_t keep : {9, 67}) {
+      Result result(67, 7);
+      const std::vector<char> proven =
+          rescore(problem, operand, lists_of(problem, operand, keep, true), keep, error, result);
+      CHECK_EQUAL(std::count(proven.begin(), proven.end(), 1), keep == 67 ? 67 : 0);
+    }
+  }
+}
+
+// The fourth candidate of row 0 is made a copy of that row after the selection: looked at, it is among the nearest.
+TEST(only_candidates_that_the_error_allows_are_looked_at) {
+  Problem problem{67, 33, 3, native::random_matrix<float>(67, 33)};
+  const Operand operand(problem, false);
+  const std::vector<uint64_t> lists = lists_of(problem, operand, 20, true);
+  const double reach = score_of(lists[2]) - score_of(lists[3]);
+  std::copy_n(problem.row(0), 33, problem.features.begin() + index_of(lists[3]) * 33);
+  for (const double part : {0.49, 0.51}) {
+    Result result(67, 3);
+    rescore(problem, operand, lists, 20, {0, 0, part * reach}, result);
+    CHECK_EQUAL(result.indices[1] == index_of(lists[3]), part > 0.5);
+  }
+}
+
+// Loaded 16 bytes at a time or one number at a time, by either kernel.
+TEST(equal_rows_are_at_equal_distances_however_they_are_read) {
+  for (const int64_t dim : {4, 8, 132, 520, 1000}) {
+    const std::vector<float> rows = native::random_matrix<float>(9, dim);
+    std::vector<float> shifted(rows.size() + 1);
+    std::copy(rows.begin(), rows.end(), shifted.begin() + 1);
+    const std::vector<int64_t> chosen = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+    std::vector<double> distances(81), again(81);
+    distances_cuda({rows.data(), rows.data(), chosen.data(), 9, 9, dim, distances.data()}, nullptr);
+    distances_cuda({shifted.data() + 1, shifted.data() + 1, chosen.data(), 9, 9, dim, again.data()}, nullptr);
+    CHECK_EQUAL(distances, again);
+    for (int64_t i = 0; i < 9; ++i) CHECK_EQUAL(distances[i * 10], 0.0);
   }
 }
 
