@@ -253,8 +253,18 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
   return {found.indices, found.distances};
 }
 
+at::Tensor squared_norms_cuda(const at::Tensor& features) {
+  CCFAST_CHECK_DIM(features, 2);
+  CCFAST_CHECK_DTYPE(features, at::kFloat);
+  const DeviceScope device(features);
+  return Operand(features.contiguous(), 1, at::kFloat, device.stream()).statistics[0];
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ccfast, CCFAST_DEVICE_KEY, m) { m.impl("knn", knn_cuda); }
+TORCH_LIBRARY_IMPL(ccfast, CCFAST_DEVICE_KEY, m) {
+  m.impl("knn", knn_cuda);
+  m.impl("squared_norms", squared_norms_cuda);
+}
 
 }  // namespace ccfast
