@@ -47,16 +47,28 @@ def list_images(folder: Path, *, below: bool = False) -> list[Path]:
 
 
 def decode(path: str | Path) -> Any:
-    """The image in ``path``, completely decoded, in RGB; the first frame where there are several."""
+    """The image in ``path``, completely decoded, in RGB, upright; the first frame where there are several."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
+            image.load()
+            _turn_upright(image)
             if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
             return image.convert("RGB")
     except Exception as error:  # a broken file can raise anything: OSError, SyntaxError, ValueError, ...
         raise InputError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _turn_upright(image: Any) -> None:
+    """Turn a decoded image, in place, as its EXIF orientation says that the camera was held."""
+    from PIL import ImageOps
+
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except Exception as error:  # broken EXIF data can raise anything; the pixels are sound
+        log.debug("EXIF data that cannot be read: %s", error)
 
 
 def leave_out_bad(files: dict[str, list[Path]], *, skip: bool, workers: int) -> dict[str, list[Path]]:
