@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,8 @@ def _turn_upright(image: Any) -> None:
     """Turn a decoded image, in place, as its EXIF orientation says that the camera was held."""
     from PIL import ImageOps
 
-    try:
+    with suppress(Exception):  # broken EXIF data can raise anything, and the pixels are sound
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # broken EXIF data can raise anything; the pixels are sound
-        log.debug("EXIF data that cannot be read: %s", error)
 
 
 def leave_out_bad(files: dict[str, list[Path]], *, skip: bool, workers: int) -> dict[str, list[Path]]:
