@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from ccfast.cli import main
+from ccfast.training import TrainConfig, train
+from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 
 QUICK = ["--epochs", "1", "--iters", "3", "--device", "cpu"]
 
@@ -58,6 +60,15 @@ def test_evaluate_gives_the_runs_best_map(run, capsys):
     best = max(json.loads(line)["mAP"] for line in (run / "metrics.jsonl").read_text().splitlines())
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
     assert f"mAP {100 * best:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
+def test_evaluate_measures_what_the_run_did(tmp_path, amp):
+    """In the run's precision: its metrics are those of metrics.jsonl."""
+    records = train(TrainConfig(run=str(tmp_path / amp), amp=amp, epochs=1, iters=3, device="cpu")).records
+    best = max(records, key=lambda record: record["mAP"])
+    metrics = evaluate_checkpoint(str(tmp_path / amp), device="cpu")
+    assert metrics == {name: best[name] for name in metrics}
 
 
 def test_evaluate_with_re_ranking_and_of_a_checkpoint(run, capsys):
