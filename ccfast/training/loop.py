@@ -101,9 +101,10 @@ class Run:
         self.records: list[Record] = []
         torch.manual_seed(config.seed)
         own = config.resume or config.init is not None  # a checkpoint brings its own weights
-        self.encoder = make_encoder(config, data.channels, "none" if own else config.weights).to(device)
+        encoder = make_encoder(config, data.channels, "none" if own else config.weights)
         if config.init is not None and not config.resume:
-            init_encoder(self.encoder, config)
+            init_encoder(encoder, config)
+        self.encoder = encoder.to(device)
         self.views = data.make_views(self.encoder)
         if config.cache != "none":
             self.data = decoded(data, self.views.plain, place=config.cache, device=device, workers=config.workers)
