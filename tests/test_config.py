@@ -49,7 +49,6 @@ def test_what_is_given_overrides_the_recipe():
         ({"memory": "best"}, "--memory: expected one of 'sequential', 'hardest', 'mean', got 'best'"),
         ({"dataset": "cifar"}, "--dataset: expected one of"),
         ({"dataset": "market1501"}, "--data-dir: expected the folder"),
-        ({"height": 9}, "digits are 8 x 8, got 9 x 8"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options, message):
