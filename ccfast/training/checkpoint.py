@@ -138,6 +138,8 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
     try:
         if state.head is not None:
             state.head.load_state_dict(content["head"])
+        for settings in content["optimizer"]["param_groups"]:
+            settings["fused"] = state.optimizer.defaults["fused"]  # right for this device, which may be another one
         state.optimizer.load_state_dict(content["optimizer"])
         state.scheduler.load_state_dict(content["scheduler"])
         if state.scaler.is_enabled():
