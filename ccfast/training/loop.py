@@ -126,7 +126,7 @@ class Run:
     def start(self) -> None:
         """Measure the untrained encoder: epoch 0."""
         self.group.from_main(self.folder.make)
-        messages.beginning(self.data, self.encoder, self.config, self.device)
+        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder)
         watch = Stopwatch(self.device)
         metrics = self.evaluate(watch)
         if self.group.is_main:
@@ -143,7 +143,7 @@ class Run:
         if self.group.is_main:
             self.folder.rewrite(self.records)
             write_config(self.folder.config, self.config)
-        messages.beginning(self.data, self.encoder, self.config, self.device)
+        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder)
         log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
         if self.state.epoch >= self.config.epochs:
             log.info("nothing is left to do; pass a larger --epochs to go on")
