@@ -26,8 +26,7 @@ def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: tor
     log.info("%s", data)
     log.info(
         "encoder %s, %.2f M parameters, %d-dimensional features, %s",
-        config.arch, parameters / 1e6, encoder.num_features,
-        _first_weights(config),
+        config.arch, parameters / 1e6, encoder.num_features, _first_weights(config),
     )  # fmt: skip
     log.info("device %s; seed %d; run folder %s", device, config.seed, folder.path)
     if data.query is not None:
