@@ -9,10 +9,10 @@ import sys
 from typing import Any
 
 
-def ccfast_in_processes(size: int, command: str, options: dict[str, Any]) -> list[str]:
-    """``ccfast COMMAND`` with ``options`` in ``size`` processes on one thread each, all of which must end well.
+def ccfast_in_processes(size: int, command: str, options: dict[str, Any], status: int = 0) -> list[str]:
+    """``ccfast COMMAND`` with ``options`` in ``size`` processes on one thread each.
 
-    Returns what each of them printed.
+    All of them must end with ``status``; returns what each of them printed.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -30,7 +30,7 @@ def ccfast_in_processes(size: int, command: str, options: dict[str, Any]) -> lis
         for rank in range(size)
     ]
     outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * size, outputs
+    assert [process.returncode for process in processes] == [status] * size, outputs
     return outputs
 
 

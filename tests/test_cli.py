@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from ccfast.cli import main
+from ccfast.training import TrainConfig, train
+from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 
 QUICK = ["--epochs", "1", "--iters", "3", "--device", "cpu"]
 
@@ -25,7 +27,10 @@ def run(tmp_path_factory):
 def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
-    for text in ("1198 training images", "before: mAP 60.8  rank-1", "after:  mAP", "NMI", "ARI", "clusters", "train"):
+    for text in (
+        "1198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}", "images in none",
+        "before: mAP 60.8  rank-1", "after:  mAP", "NMI", "ARI", "clusters", "train",
+    ):  # fmt: skip
         assert text in out
     assert err == ""
 
@@ -58,6 +63,15 @@ def test_evaluate_gives_the_runs_best_map(run, capsys):
     best = max(json.loads(line)["mAP"] for line in (run / "metrics.jsonl").read_text().splitlines())
     assert main(["evaluate", str(run), "--device", "cpu"]) == 0
     assert f"mAP {100 * best:.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
+def test_evaluate_measures_what_the_run_did(tmp_path, amp):
+    """In the run's precision: its metrics are those of metrics.jsonl."""
+    records = train(TrainConfig(run=str(tmp_path / amp), amp=amp, epochs=1, iters=3, device="cpu")).records
+    best = max(records, key=lambda record: record["mAP"])
+    metrics = evaluate_checkpoint(str(tmp_path / amp), device="cpu")
+    assert metrics == {name: best[name] for name in metrics}
 
 
 def test_evaluate_with_re_ranking_and_of_a_checkpoint(run, capsys):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 
 from ccfast._errors import InputError
-from ccfast.training import TrainConfig, train
+from ccfast.training import TrainConfig, device, train
 from ccfast.training.config_file import check_unchanged, config_from_options, read_config, write_config
 from ccfast.training.recipes import BUILT_IN, PRESETS, RECIPES
 
@@ -49,7 +50,6 @@ def test_what_is_given_overrides_the_recipe():
         ({"memory": "best"}, "--memory: expected one of 'sequential', 'hardest', 'mean', got 'best'"),
         ({"dataset": "cifar"}, "--dataset: expected one of"),
         ({"dataset": "market1501"}, "--data-dir: expected the folder"),
-        ({"height": 9}, "digits are 8 x 8, got 9 x 8"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options, message):
@@ -68,6 +68,20 @@ def test_a_config_that_is_none_is_refused(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError):
         read_config(tmp_path / "config.yaml")
+
+
+def test_a_gpu_named_by_its_number_becomes_the_current_one(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(device, "ccfast", SimpleNamespace(build_info=lambda: {"cuda": "13.0"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert device.choose_device(None) == torch.device("cuda")
+    assert chosen == []
+    assert device.choose_device("cuda:1") == torch.device("cuda:1")
+    assert chosen == [torch.device("cuda:1")]
+    with pytest.raises(InputError, match=r"--device cuda:2: there are 2 CUDA device\(s\)"):
+        device.choose_device("cuda:2")
 
 
 def test_cuda_without_cuda_is_refused():

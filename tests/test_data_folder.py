@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import logging
 
 import numpy as np
@@ -14,8 +16,10 @@ from ccfast.training.evaluate import agreement
 
 pytest.importorskip("PIL.Image")
 
-from image_trees import MARKET, write_image, write_tree
+from image_trees import MARKET, FakeEncoder, write_image, write_tree
 from PIL import Image
+
+from ccfast.report.thumbnails import thumbnail
 
 BY_IDENTITY = {"train/anna": ["1.jpg", "2.png"], "train/ben/2023": ["1.jpg"], "train/ben/2024": ["1.jpeg"]}
 TO_MEASURE = {"query/cleo": ["1.jpg"], "query/dan": ["1.jpg"], "gallery/cleo": ["2.jpg"], "gallery/dan": ["2.jpg"]}
@@ -111,3 +115,53 @@ def test_images_of_16_bits_keep_their_shades(tmp_path, name):
     shades = np.array([[0, 256, 32768, 65535]], dtype=np.uint16)
     Image.fromarray(shades).save(tmp_path / name)
     assert np.asarray(decode(tmp_path / name))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def write_turned(path, orientation):
+    """A photograph 24 wide and 16 high as a camera stores it: red on its left, blue on its right."""
+    image = Image.new("RGB", (24, 16), (0, 0, 255))
+    image.paste((255, 0, 0), (0, 0, 12, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif, quality=95)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_a_photograph_is_turned_upright(tmp_path, name):
+    write_turned(tmp_path / name, orientation=6)  # to be turned clockwise: what was left is on top
+    image = np.asarray(decode(tmp_path / name))
+    assert image.shape == (24, 16, 3)
+    assert image[4, 8, 0] > 200 > 60 > image[4, 8, 2]
+    assert image[20, 8, 2] > 200 > 60 > image[20, 8, 0]
+
+
+def test_inputs_cache_and_thumbnails_show_a_photograph_upright(tmp_path):
+    import torch
+
+    from ccfast.data.cache import decoded
+
+    write_turned(tmp_path / "a.jpg", orientation=6)
+    data = load_data("folder", tmp_path)
+    views = data.make_views(FakeEncoder())
+    kept = decoded(data, views.plain, place="ram", device=torch.device("cpu"), workers=0)
+    for pixels in (views.plain(data.train.images[0]), views.augmented(data.train.images[0], 3), kept.train.images[0]):
+        assert pixels.shape == (3, 24, 12)
+    assert torch.equal(views.plain(data.train.images[0]), kept.train.images[0])
+    assert (kept.train.images[0][0, 4] > 200).all() and (kept.train.images[0][2, 20] > 200).all()
+    shown = thumbnail(data.train.images, 0, 24)
+    with Image.open(io.BytesIO(base64.b64decode(shown.uri.partition(",")[2]))) as picture:
+        assert picture.size == (16, 24)
+        assert not picture.getexif()
+
+
+def test_broken_exif_data_make_no_bad_image(tmp_path, monkeypatch):
+    """Of EXIF data that Pillow can read in part only it may fail to write what is left."""
+
+    def fail(*args, **kwargs):
+        raise ValueError("EXIF")
+
+    write_turned(tmp_path / "a.jpg", orientation=6)
+    monkeypatch.setattr(Image.Exif, "tobytes", fail)
+    assert decode(tmp_path / "a.jpg").size == (16, 24)
+    monkeypatch.setattr(Image.Image, "getexif", fail)
+    assert decode(tmp_path / "a.jpg").size == (24, 16)

@@ -52,6 +52,19 @@ def test_features_can_be_clustered(run, tmp_path):
     assert np.load(tmp_path / "labels.npy").shape == (len(load_data("digits").train),)
 
 
+def test_another_data_sets_images_are_brought_to_the_encoders_size(run, tmp_path):
+    """Digits are 8 x 8; the encoder is of a run on drawings of 16 x 16."""
+    content = torch.load(run / "best.pt", weights_only=True)
+    content["config"] |= {"dataset": "omniglot", "data_dir": str(tmp_path), "height": 16, "width": 16}
+    torch.save(content, tmp_path / "drawings.pt")
+    arguments = ["extract", str(tmp_path / "drawings.pt"), "-o", str(tmp_path / "query.npy"), "--part", "query"]
+    assert main([*arguments, "--dataset", "digits", "--device", "cpu"]) == 0
+    trained = load_trained(tmp_path / "drawings.pt", device="cpu")
+    with torch.no_grad():
+        large = torch.nn.functional.interpolate(load_data("digits").query.images, (16, 16), mode="bilinear")
+        np.testing.assert_allclose(np.load(tmp_path / "query.npy"), trained.encoder(large), atol=1e-4)
+
+
 @pytest.fixture
 def files(monkeypatch):
     """A data set of image files with cameras and no query."""

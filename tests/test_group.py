@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import time
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -14,12 +17,12 @@ from processes import ccfast_in_processes
 from torch import nn
 
 import ccfast
-from ccfast._errors import RunError
+from ccfast._errors import InputError, RunError
 from ccfast.data import ClusterSampler, load_data
 from ccfast.models import build_encoder
-from ccfast.training import TrainConfig, sharded, train
+from ccfast.training import TrainConfig, loop, sharded, train
 from ccfast.training.config import ClusterOptions
-from ccfast.training.group import Group, SliceOfBatches, leave
+from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate, new_memory
 from ccfast.training.loop import Run
 from ccfast.training.pseudo_labels import pseudo_labels
@@ -52,7 +55,7 @@ def test_processes_share_every_batch():
 def test_alone_nothing_is_exchanged():
     group, rows = Group(), torch.ones(3, 2)
     assert group.gather(rows, 3) is rows
-    assert group.share(rows) is rows
+    assert group.from_main(lambda: rows) is rows
     assert group.collect(rows) == [rows]
     layer = nn.Linear(2, 2)
     assert group.parallel(layer, torch.device("cpu")) is layer
@@ -76,7 +79,58 @@ def _process(rank, size, function, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     group = Group(rank, size)
     torch.save(function(group), f"{folder}/{rank}.pt")
-    leave(group)
+    if dist.is_initialized():
+        leave(group)
+
+
+def what_main_says(group):
+    """A value and the errors of the main process, as each process has them; and who was asked."""
+    asked = []
+
+    def answer():
+        asked.append(group.rank)
+        return {"rows": torch.arange(3)}
+
+    def fail(error):
+        try:
+            group.from_main(partial(_raise, error))
+        except Exception as raised:
+            return f"{type(raised).__name__}: {raised}"
+
+    rows = group.from_main(answer)["rows"]
+    return {"rows": rows, "asked": asked, "wrong": fail(InputError("3.jpg")), "broken": fail(KeyError("x"))}
+
+
+def _raise(error):
+    raise error
+
+
+def test_what_main_does_alone_all_learn(tmp_path):
+    main, *others = together(3, what_main_says, tmp_path)
+    assert [found["asked"] for found in (main, *others)] == [[0], [], []]
+    assert [found["rows"].tolist() for found in (main, *others)] == [[0, 1, 2]] * 3
+    assert [found["wrong"] for found in (main, *others)] == ["InputError: 3.jpg"] * 3
+    assert main["broken"] == "KeyError: 'x'"
+    assert [found["broken"] for found in others] == ["RunError: the main process could not go on: KeyError: 'x'"] * 2
+
+
+def wait_for_main(group, folder):
+    """What main says after a time that the exchange of tensors would not wait."""
+    dist.destroy_process_group()
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/again",
+        rank=group.rank,
+        world_size=group.size,
+        timeout=timedelta(seconds=2),
+    )
+    os.environ["WORLD_SIZE"] = str(group.size)
+    joined, _ = join(CPU)
+    return joined.from_main(lambda: time.sleep(5) or "done")
+
+
+def test_the_others_wait_for_main_for_as_long_as_it_takes(tmp_path):
+    assert together(2, partial(wait_for_main, folder=tmp_path), tmp_path) == ["done", "done"]
 
 
 def features_with_duplicates():
@@ -158,6 +212,46 @@ def test_processes_train_as_one_does(tmp_path):
         assert record["mAP"] == pytest.approx(expected["mAP"], abs=1e-3)
         assert record["clusters"] == expected["clusters"]
         assert (record["loss"] or 0) == pytest.approx(expected["loss"] or 0, rel=1e-3)
+
+
+def train_and_count(group, folder):
+    """How often a process reads the data and ranks, and the mAP that its run goes by."""
+    os.environ["WORLD_SIZE"] = str(group.size)
+    counts = {"load_data": 0, "evaluate": 0}
+
+    def counted(name, function):
+        def count(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return count
+
+    for name in counts:
+        setattr(loop, name, counted(name, getattr(loop, name)))
+    records = train(TrainConfig(**{**OPTIONS, "epochs": 1, "run": f"{folder}/run"})).records
+    return counts | {"mAP": [record["mAP"] for record in records]}
+
+
+def test_main_alone_reads_the_data_and_ranks(tmp_path):
+    main, *others = together(3, partial(train_and_count, folder=tmp_path), tmp_path)
+    assert (main["load_data"], main["evaluate"]) == (1, 2)
+    for found in others:
+        assert (found["load_data"], found["evaluate"]) == (0, 0)
+        assert found["mAP"] == main["mAP"]
+
+
+def test_a_bad_image_ends_all_processes_with_its_name(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    options = {"dataset": "folder", "data_dir": tmp_path, "device": "cpu", "run": tmp_path / "run", "workers": 0}
+    for output in ccfast_in_processes(2, "train", options, status=2):
+        assert "ccfast train: 1 image(s) cannot be read" in output and "a.jpg" in output
+        assert "Traceback" not in output
+
+
+def test_a_folder_that_holds_a_run_ends_all_processes(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    for output in ccfast_in_processes(2, "train", {**OPTIONS, "run": tmp_path}, status=2):
+        assert "holds a run already" in output and "Traceback" not in output
 
 
 def test_batches_with_less_than_two_images_a_process_are_refused(tmp_path):

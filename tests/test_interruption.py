@@ -160,6 +160,19 @@ def test_a_resumed_run_in_fp16_keeps_the_scale_of_its_gradients(tmp_path):
     assert checkpoint.load(path)["scaler"]["scale"] in (3.0, 1.5)  # halved where a step overflowed
 
 
+def test_a_run_goes_on_with_the_adam_of_its_device(tmp_path):
+    """Fused on a GPU; plain Adam there would refuse the scaled gradients of fp16."""
+    options = {"run": str(tmp_path / "run"), "iters": 2, "device": "cpu"}
+    train(TrainConfig(epochs=1, **options))
+    path = tmp_path / "run" / "checkpoint.pt"
+    content = checkpoint.load(path)
+    for settings in content["optimizer"]["param_groups"]:
+        settings["fused"] = True
+    checkpoint.save(content, path)
+    train(TrainConfig(epochs=2, resume=True, **options))
+    assert [settings["fused"] for settings in checkpoint.load(path)["optimizer"]["param_groups"]] == [False]
+
+
 class FullDisk(io.BytesIO):
     """A file that takes no more than a few bytes."""
 

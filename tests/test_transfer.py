@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from ccfast._errors import InputError
+from ccfast.models import build_encoder
 from ccfast.training import TrainConfig, train
+from ccfast.training.checkpoint import load_model
+from ccfast.training.loop import make_encoder
+from ccfast.training.transfer import init_encoder
 
 QUICK = {"epochs": 1, "iters": 4, "device": "cpu"}
 
@@ -54,3 +58,31 @@ def test_features_of_the_projection_are_clustered_and_searched_with(source):
     content = torch.load(source.run / "best.pt", weights_only=True)
     assert content["model"]["neck.weight"].shape == (16,)
     assert content["config"]["projection"] == 16
+
+
+def transformer(path, **options):
+    """The options of a run of a small transformer, and its encoder."""
+    config = TrainConfig(dataset="folder", data_dir=str(path), arch="timm/test_vit", weights="none", **options)
+    return config, make_encoder(config, 3, "none")
+
+
+def test_a_transformers_position_embeddings_follow_the_size(tmp_path):
+    pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+    config, source = transformer(tmp_path, height=96, width=48)
+    torch.nn.init.constant_(source.backbone.network.pos_embed, 0.5)
+    torch.save({"config": config.stored(), "epoch": 1, "model": source.state_dict()}, tmp_path / "best.pt")
+    config, encoder = transformer(tmp_path, height=64, width=32, init=str(tmp_path / "best.pt"))
+    init_encoder(encoder, config)
+    network, before = encoder.backbone.network, source.backbone.network
+    assert torch.equal(network.blocks[0].attn.qkv.weight, before.blocks[0].attn.qkv.weight)
+    assert network.pos_embed.shape[1] == 1 + 4 * 2
+    torch.testing.assert_close(network.pos_embed, torch.full_like(network.pos_embed, 0.5))
+    assert encoder(torch.rand(2, 3, 64, 32)).shape == (2, encoder.num_features)
+
+
+def test_what_does_not_fit_is_named_with_both_shapes(tmp_path):
+    wide, narrow = (build_encoder("smallconv", channels=channels, height=8, width=8) for channels in (3, 1))
+    with pytest.raises(
+        InputError, match=r"another architecture: .*backbone.0.weight \[32, 3, 3, 3\], here \[32, 1, 3, 3\]"
+    ):
+        load_model(narrow, {"model": wide.state_dict()}, tmp_path / "best.pt")

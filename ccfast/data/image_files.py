@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,26 @@ def list_images(folder: Path, *, below: bool = False) -> list[Path]:
 
 
 def decode(path: str | Path) -> Any:
-    """The image in ``path``, completely decoded, in RGB; the first frame where there are several."""
+    """The image in ``path``, completely decoded, in RGB, upright; the first frame where there are several."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
+            image.load()
+            _turn_upright(image)
             if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
             return image.convert("RGB")
     except Exception as error:  # a broken file can raise anything: OSError, SyntaxError, ValueError, ...
         raise InputError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def _turn_upright(image: Any) -> None:
+    """Turn a decoded image, in place, as its EXIF orientation says that the camera was held."""
+    from PIL import ImageOps
+
+    with suppress(Exception):  # broken EXIF data can raise anything, and the pixels are sound
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def leave_out_bad(files: dict[str, list[Path]], *, skip: bool, workers: int) -> dict[str, list[Path]]:

@@ -10,10 +10,10 @@ from ccfast.models.ibn import WITH_IBN
 from ccfast.models.pooling import POOLINGS
 from ccfast.models.resnet import RESNETS, resnet
 from ccfast.models.smallconv import smallconv
-from ccfast.models.timm_backbone import PREFIX, timm_backbone
+from ccfast.models.timm_backbone import PREFIX, resize, timm_backbone
 from ccfast.models.weights import StateDict, load_weights, read_state_dict
 
-__all__ = ["POOLINGS", "Backbone", "Encoder", "build_encoder", "encode_in_groups"]
+__all__ = ["POOLINGS", "Backbone", "Encoder", "build_encoder", "encode_in_groups", "resize"]
 
 
 def build_encoder(

@@ -54,8 +54,7 @@ def _create(arch: str, pretrained: bool) -> Any:
 def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:
     """``network`` for images of ``size``, wrapped for what it gives: maps or tokens."""
     try:
-        if hasattr(network, "set_input_size"):  # transformers: embeddings and windows depend on the size
-            network.set_input_size(img_size=size)
+        resize(network, size)
         outputs = _outputs(network, network.forward_features, size)
     except (AssertionError, RuntimeError, ValueError) as error:
         raise InputError(
@@ -70,6 +69,13 @@ def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:
         f"--arch {arch}: expected feature maps [B, {channels}, h, w] or tokens [B, N, {channels}], got "
         f"{list(outputs.shape)}; choose another network"
     )
+
+
+def resize(backbone: nn.Module, size: tuple[int, int]) -> None:
+    """Make a backbone take images of ``size`` (height, width), where it matters: timm interpolates its embeddings."""
+    network = getattr(backbone, "network", backbone)
+    if hasattr(network, "set_input_size"):  # transformers: embeddings and windows depend on the size
+        network.set_input_size(img_size=size)
 
 
 @torch.no_grad()

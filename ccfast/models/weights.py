@@ -15,6 +15,9 @@ StateDict = dict[str, Tensor]
 #: Names of the classifiers that pretrained networks come with and an encoder has no use for.
 CLASSIFIERS = ("fc.", "classifier.", "head.", "_fc.")
 
+#: How many tensors of a kind a message names.
+NAMED = 3
+
 #: How many batches a BatchNorm layer has seen.
 COUNTER = ".num_batches_tracked"
 
@@ -48,12 +51,25 @@ def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
     """
     own = module.state_dict()
     state = {name: value for name, value in state.items() if name in own or not name.startswith(CLASSIFIERS)}
-    problems = {
-        "missing": sorted(name for name in own.keys() - state.keys() if not name.endswith(COUNTER)),
-        "unknown": sorted(state.keys() - own.keys()),
-        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
-    }
-    found = [f"{len(names)} {what} ({', '.join(names[:3])}, ...)" for what, names in problems.items() if names]
+    found = misfits(own, {**{name: value for name, value in own.items() if name.endswith(COUNTER)}, **state})
     if found:
-        raise InputError(f"--weights: the file does not fit --arch {arch}: {'; '.join(found)}")
+        raise InputError(f"--weights: the file does not fit --arch {arch}: {found}")
     module.load_state_dict(state, strict=False)
+
+
+def misfits(own: StateDict, state: StateDict) -> str:
+    """What in ``state`` does not fit a module whose own state is ``own``, in words; empty where all fits."""
+    problems = {
+        "missing": sorted(own.keys() - state.keys()),
+        "unknown": sorted(state.keys() - own.keys()),
+        "of another shape": [
+            f"{name} {list(state[name].shape)}, here {list(value.shape)}"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+        for what, names in problems.items()
+        if names
+    )

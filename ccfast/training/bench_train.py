@@ -67,9 +67,10 @@ class _Bench:
     def __init__(self, config: TrainConfig, data: ReIDData, device: torch.device, steps: int) -> None:
         self.config, self.device, self.steps = config, device, steps
         torch.manual_seed(config.seed)
-        self.encoder = make_encoder(config, data.channels, "none" if config.init else config.weights).to(device)
+        encoder = make_encoder(config, data.channels, "none" if config.init else config.weights)
         if config.init is not None:
-            init_encoder(self.encoder, config)
+            init_encoder(encoder, config)
+        self.encoder = encoder.to(device)
         self.optimizer = make_optimizer(self.encoder, config)
         for settings in self.optimizer.param_groups:
             settings["lr"] = 0.0

@@ -14,6 +14,7 @@ from torch import nn
 
 from ccfast._errors import InputError
 from ccfast.models import Encoder
+from ccfast.models.weights import misfits
 from ccfast.training.config import TrainConfig
 from ccfast.training.group import ALONE, Group
 from ccfast.training.random_states import random_states, set_random_states
@@ -125,13 +126,10 @@ def _check_sums(path: Path) -> None:
 
 def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
     """The weights of a checkpoint into ``encoder``."""
-    try:
-        encoder.load_state_dict(content["model"])
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"{path}: a checkpoint of another architecture: {' '.join(line.strip() for line in reason[:2])}"
-        ) from error
+    found = misfits(encoder.state_dict(), content["model"])
+    if found:
+        raise InputError(f"{path}: a checkpoint of another architecture: {found}")
+    encoder.load_state_dict(content["model"])
 
 
 def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) -> None:
@@ -140,6 +138,8 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
     try:
         if state.head is not None:
             state.head.load_state_dict(content["head"])
+        for settings in content["optimizer"]["param_groups"]:
+            settings["fused"] = state.optimizer.defaults["fused"]  # right for this device, which may be another one
         state.optimizer.load_state_dict(content["optimizer"])
         state.scheduler.load_state_dict(content["scheduler"])
         if state.scaler.is_enabled():

@@ -122,8 +122,6 @@ class TrainConfig(ClusterOptions):
             raise InputError("--bn-group: expected 0 or at least 2, got 1: one image has no variance")
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise InputError("--tensorboard needs the package tensorboard: pip install 'ccfast[tensorboard]'")
-        if self.dataset == "digits" and (self.height, self.width) != (8, 8):
-            raise InputError(f"--height, --width: digits are 8 x 8, got {self.height} x {self.width}")
         if self.dataset not in BUILT_IN and self.data_dir is None:
             raise InputError(f"--data-dir: expected the folder of {self.dataset}'s images, got none")
 

@@ -11,7 +11,10 @@ from ccfast._errors import InputError
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device ``name``; without a name, CUDA where torch, ccfast and the machine all have it, else the CPU."""
+    """The device ``name``; without a name, CUDA where torch, ccfast and the machine all have it, else the CPU.
+
+    A GPU that is named by its number becomes the current one: pinned memory would otherwise take some of the first.
+    """
     built = ccfast.build_info().get("cuda") is not None
     if name is None:
         name = "cuda" if built and torch.cuda.is_available() else "cpu"
@@ -23,6 +26,8 @@ def choose_device(name: str | None) -> torch.device:
         raise InputError(f"--device: expected cpu or cuda, got {name!r}")
     if device.type == "cuda":
         _check_cuda(device, built)
+        if device.index is not None:
+            torch.cuda.set_device(device)
     return device
 
 

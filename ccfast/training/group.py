@@ -6,10 +6,12 @@ keeps and updates alike, and BatchNorm groups never cross a slice (as with DataP
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,19 +20,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
-from ccfast._errors import InputError
+from ccfast._errors import InputError, RunError
 
 T = TypeVar("T")
 
 Batch = list[tuple[int, int]]
 Csr = tuple[Tensor, Tensor, Tensor]
 
+#: How long the others wait for what the main process does alone. Nothing hangs for as long: a process that has died
+#: is noticed at once.
+PATIENCE = timedelta(days=7)
+
 
 class Group:
-    """This process's ``rank`` among ``size``; with ``size`` 1 everything below is the identity."""
+    """This process's ``rank`` among ``size``; with ``size`` 1 everything below is the identity.
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    ``messages`` is what Python objects travel by; None: the same as tensors.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, messages: dist.ProcessGroup | None = None) -> None:
+        self.rank, self.size, self.messages = rank, size, messages
 
     @property
     def is_main(self) -> bool:
@@ -73,8 +82,26 @@ class Group:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.messages)
         return values
+
+    def from_main(self, function: Callable[[], T]) -> T:
+        """What ``function()`` gives in the main process, the only one to call it; all raise what it raises there."""
+        if self.size == 1:
+            return function()
+        value = error = None
+        if self.is_main:
+            try:
+                value = function()
+            except Exception as raised:
+                error = raised
+        told: list[Any] = [value, _as_told(error)]
+        dist.broadcast_object_list(told, src=0, group=self.messages)
+        if error is not None:
+            raise error
+        if told[1] is not None:
+            raise told[1]
+        return told[0]
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
         """``module`` whose gradients are averaged over the processes, while the backward pass goes on."""
@@ -89,17 +116,18 @@ class Group:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
-    def share(self, tensor: Tensor) -> Tensor:
-        """``tensor`` as the main process has it."""
-        if self.size > 1:
-            dist.broadcast(tensor, src=0)
-        return tensor
-
     def lost(self, error: RuntimeError) -> bool:
         """Whether ``error`` says that the other processes cannot be reached any more."""
         if self.size == 1:
             return False
         return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
+
+
+def _as_told(error: Exception | None) -> Exception | None:
+    """An error of the main process as the others raise it: their stacks have nothing to do with it."""
+    if error is None or isinstance(error, InputError | RunError):
+        return error
+    return RunError(f"the main process could not go on: {type(error).__name__}: {error}")
 
 
 #: The group of a run in a single process.
@@ -121,7 +149,11 @@ class SliceOfBatches(Sampler[Batch]):
 
 
 def join(device: torch.device) -> tuple[Group, torch.device]:
-    """The group that torchrun put this process in, and its own device. Only the main process speaks."""
+    """The group that torchrun put this process in, and its own device. Only the main process speaks.
+
+    Tensors go through NCCL between GPUs, which gives up on a process that is late by ten minutes; Python objects, and
+    so the waiting for the main process, always go through Gloo.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Group(), device
     if device.type == "cuda":
@@ -131,16 +163,25 @@ def join(device: torch.device) -> tuple[Group, torch.device]:
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    group = Group(dist.get_rank(), dist.get_world_size())
+        on_gpu = device.type == "cuda"
+        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+        atexit.register(_let_go)
+    messages = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = Group(dist.get_rank(), dist.get_world_size(), messages)
     if not group.is_main:
         logging.getLogger("ccfast").setLevel(logging.ERROR)
     return group, device
 
 
 def leave(group: Group) -> None:
-    """Undo :func:`join`; wrappers that still hold on to the group go first: its threads must end before the process."""
+    """Undo :func:`join`, when all processes have come this far."""
     if group.size > 1:
-        gc.collect()
         dist.barrier()
+        _let_go()
+
+
+def _let_go() -> None:
+    """End the group; wrappers that still hold on to it go first: its threads must end before the process."""
+    if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()

@@ -58,13 +58,9 @@ def train(config: TrainConfig) -> TrainResult:
 def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
     """All epochs of a run of ``kind``, or those that are left of it."""
     group, device = join(choose_device(config.device))
-    folder = _folder(config, group)
-    data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
-    run = kind(config, data, folder, device, group)
+    folder = group.from_main(lambda: _folder(config))
     try:
-        run.resume() if config.resume else run.start()
-        for _ in range(run.state.epoch, config.epochs):
-            run.epoch()
+        records = _epochs(config, kind, folder, device, group)
     except KeyboardInterrupt as error:
         raise Interrupted(_how_to_resume(folder, group, config.command)) from error
     except RuntimeError as error:
@@ -73,13 +69,25 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
         reason = str(error).splitlines()[0]
         advice = _how_to_resume(folder, group, config.command)
         raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
+    if group.is_main:
+        messages.summary(records, folder)
+    leave(group)
+    return TrainResult(folder.path, records)
+
+
+def _epochs(
+    config: TrainConfig, kind: type[Run], folder: RunFolder, device: torch.device, group: Group
+) -> list[Record]:
+    data = group.from_main(lambda: _data(config))  # it decodes every image once: no need that all do
+    run = kind(config, data, folder, device, group)
+    try:
+        run.resume() if config.resume else run.start()
+        for _ in range(run.state.epoch, config.epochs):
+            run.epoch()
     finally:
         if run.scalars is not None:
             run.scalars.close()
-    if group.is_main:
-        messages.summary(run.records, folder)
-    leave(group)
-    return TrainResult(folder.path, run.records)
+    return run.records
 
 
 class Run:
@@ -93,9 +101,10 @@ class Run:
         self.records: list[Record] = []
         torch.manual_seed(config.seed)
         own = config.resume or config.init is not None  # a checkpoint brings its own weights
-        self.encoder = make_encoder(config, data.channels, "none" if own else config.weights).to(device)
+        encoder = make_encoder(config, data.channels, "none" if own else config.weights)
         if config.init is not None and not config.resume:
-            init_encoder(self.encoder, config)
+            init_encoder(encoder, config)
+        self.encoder = encoder.to(device)
         self.views = data.make_views(self.encoder)
         if config.cache != "none":
             self.data = decoded(data, self.views.plain, place=config.cache, device=device, workers=config.workers)
@@ -116,9 +125,8 @@ class Run:
 
     def start(self) -> None:
         """Measure the untrained encoder: epoch 0."""
-        if self.group.is_main:
-            self.folder.make()
-        messages.beginning(self.data, self.encoder, self.config, self.device)
+        self.group.from_main(self.folder.make)
+        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder)
         watch = Stopwatch(self.device)
         metrics = self.evaluate(watch)
         if self.group.is_main:
@@ -135,7 +143,7 @@ class Run:
         if self.group.is_main:
             self.folder.rewrite(self.records)
             write_config(self.folder.config, self.config)
-        messages.beginning(self.data, self.encoder, self.config, self.device)
+        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder)
         log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
         if self.state.epoch >= self.config.epochs:
             log.info("nothing is left to do; pass a larger --epochs to go on")
@@ -225,7 +233,8 @@ class Run:
         if query is None or gallery is None:
             return {}
         with watch("evaluate"):
-            return evaluate(self.data, self.extract(query, "query"), self.extract(gallery, "gallery"))
+            features = self.extract(query, "query"), self.extract(gallery, "gallery")
+            return self.group.from_main(lambda: evaluate(self.data, *features))
 
     def finish(self, record: Record, watch: Stopwatch) -> None:
         """Write the epoch down: first its metrics, then the checkpoint that makes it whole."""
@@ -278,11 +287,13 @@ def new_state(
     return State(encoder, optimizer, scheduler, scaler, head=head)
 
 
-def _folder(config: TrainConfig, group: Group) -> RunFolder:
-    """The run folder; the main process alone makes sure that a new run does not overwrite an old one."""
-    if config.resume:
-        return RunFolder.existing(config.run)
-    return RunFolder.create(config.run, config.dataset) if group.is_main else RunFolder(Path(config.run or "runs"))
+def _folder(config: TrainConfig) -> RunFolder:
+    """The run folder: the one to go on with, or a new one, which must not hold a run."""
+    return RunFolder.existing(config.run) if config.resume else RunFolder.create(config.run, config.dataset)
+
+
+def _data(config: TrainConfig) -> ReIDData:
+    return load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
 
 
 def _how_to_resume(folder: RunFolder, group: Group, command: str) -> str:

@@ -20,14 +20,28 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 
-def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: torch.device) -> None:
-    """What is about to be trained, on what."""
+def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: torch.device, folder: RunFolder) -> None:
+    """What is about to be trained, on what, and how to read what comes then."""
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     log.info("%s", data)
     log.info(
-        "%s, %d-dimensional features, %.2f M parameters, weights %s; device %s; seed %d",
-        config.arch, encoder.num_features, parameters / 1e6, config.init or config.weights, device, config.seed,
+        "encoder %s, %.2f M parameters, %d-dimensional features, %s",
+        config.arch, parameters / 1e6, encoder.num_features, _first_weights(config),
     )  # fmt: skip
+    log.info("device %s; seed %d; run folder %s", device, config.seed, folder.path)
+    if data.query is not None:
+        log.info("mAP and rank-k, in percent: how well each query's identity is found in the gallery")
+    if data.train.ids is not None and config.command == "train":
+        log.info(
+            "NMI and ARI, at most 1: how well the clusters agree with the true identities, which are not learnt from"
+        )
+
+
+def _first_weights(config: TrainConfig) -> str:
+    if config.resume:
+        return "weights of the last whole epoch"
+    weights = config.init or config.weights
+    return "random weights" if weights == "none" else f"weights: {weights}"
 
 
 def ranking(record: Record) -> str:
@@ -49,7 +63,7 @@ def epoch(record: Record, epochs: int) -> None:
         return
     parts = [f"loss {record['loss']:.3f}"]
     if "clusters" in record:
-        parts += [f"{record['clusters']} clusters", f"{record['noise']} noise"]
+        parts.append(f"{record['clusters']} clusters, {record['noise']} images in none")
     if "nmi" in record:
         parts += [f"NMI {record['nmi']:.3f}", f"ARI {record['ari']:.3f}"]
     if "mAP" in record:
@@ -70,7 +84,7 @@ def summary(records: list[Record], folder: RunFolder) -> None:
         total.update(record["seconds"])
     log.info("time: %s", _seconds(total))
     picture(records, folder)
-    log.info("run folder: %s", folder.path)
+    log.info("run folder: %s; to see it as a page: ccfast report %s", folder.path, folder.path)
 
 
 def _seconds(seconds: dict[str, float]) -> str:

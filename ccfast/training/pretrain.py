@@ -69,11 +69,11 @@ class _SupervisedRun(Run):
 
     def head(self) -> SupervisedLoss:
         """The classifier of the identities, within the loss."""
-        loss = SupervisedLoss(self.encoder.num_features, len(self.identities), self.config.temperature)
+        loss = SupervisedLoss(self.encoder.num_features, len(self.identities), self.config.temperature).to(self.device)
         # Every process has the loss of the whole batch, times their number: right for the encoder, whose gradients are
         # averaged over the processes, and too much for the classifier, whose are not: they are the same in all.
         loss.weight.register_hook(lambda gradient: gradient / self.group.size)
-        return loss.to(self.device)
+        return loss
 
     def epoch(self) -> None:
         """One pass of the sampler's batches over the identities."""

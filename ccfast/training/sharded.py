@@ -37,8 +37,7 @@ def infomap(features: Tensor, k1: int, min_similarity: float, min_cluster_size: 
     count = len(features)
     found = ccfast.knn(features, k1, queries=features[group.slice_of(count)])
     neighbours, distances = (group.gather(part, count) for part in found)
-    if group.is_main:
-        labels = infomap_of_neighbours(neighbours, distances, min_similarity, min_cluster_size)
-    else:
-        labels = torch.empty(count, dtype=torch.int64, device=features.device)
-    return group.share(labels)
+    labels = group.from_main(
+        lambda: infomap_of_neighbours(neighbours, distances, min_similarity, min_cluster_size).cpu()
+    )
+    return labels.to(features.device)

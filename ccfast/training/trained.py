@@ -19,6 +19,7 @@ from ccfast.training.config_file import from_stored
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.loop import make_encoder
+from ccfast.training.precision import Precision
 from ccfast.training.run_folder import checkpoint_file
 
 
@@ -48,7 +49,7 @@ class Trained:
         return data
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
-        """Features of a part's images, [N, D] of unit norm, on ``device``."""
+        """Features of a part's images, [N, D] of unit norm, on ``device``, in the precision that the run had."""
         config = self.config
         view = self.data.make_views(self.encoder).plain
         return extract(
@@ -58,6 +59,7 @@ class Trained:
             batch_size=config.batch_size,
             workers=config.workers,
             device=self.device,
+            precision=Precision(config.amp, self.device),
             title=title,
         )
 

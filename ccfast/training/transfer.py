@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ccfast._errors import InputError
-from ccfast.models import Encoder
+from ccfast.models import Encoder, resize
 from ccfast.training.checkpoint import load, load_model
 from ccfast.training.config import TrainConfig, flag
 from ccfast.training.run_folder import checkpoint_file
@@ -18,6 +18,9 @@ ARCHITECTURE = ("arch", "pooling", "projection")
 
 def init_encoder(encoder: Encoder, config: TrainConfig) -> None:
     """Load the encoder of the run folder or checkpoint ``config.init`` into ``encoder``, which ``config`` describes.
+
+    Where that run had images of another size, a transformer's position embeddings are interpolated to this one's.
+    ``encoder`` is on the CPU still.
 
     Raises:
         InputError: no checkpoint of ccfast, or one of another architecture.
@@ -33,7 +36,10 @@ def init_encoder(encoder: Encoder, config: TrainConfig) -> None:
         ]
         if differences:
             raise InputError(f"{file} holds another encoder: {', '.join(differences)}; pass the same options")
+        here = encoder.height, encoder.width
+        resize(encoder.backbone, (content["config"].get("height", here[0]), content["config"].get("width", here[1])))
         load_model(encoder, content, file)
+        resize(encoder.backbone, here)
     except InputError as error:
         raise InputError(f"--init: {error}") from error
     log.info("encoder of %s (%s, epoch %d)", file, content["config"].get("dataset"), content["epoch"])
