@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// mass[j - first] = s(i, j) for the targets j in [first, last). Ends with a barrier.
+// mass[j - first] = s(i, j) for the targets j in [first, last), to be read by the thread that cleared it here.
 __device__ void accumulate(const DeviceCsr& v, const DevicePostings& postings, int64_t i, int64_t first, int64_t last,
                            StagedColumn* staged, float* mass) {
   const Posting* entry = postings.entry + threadIdx.x;
@@ -30,7 +30,6 @@ __device__ void accumulate(const DeviceCsr& v, const DevicePostings& postings, i
       __syncthreads();
     }
   }
-  __syncthreads();  // a row without entries has met no barrier
 }
 
 __global__ void dense_distance_kernel(DenseDistanceParams params) {
@@ -42,7 +41,6 @@ __global__ void dense_distance_kernel(DenseDistanceParams params) {
     accumulate(params.v, params.postings, params.row_begin + row, first, last, staged, mass);
     for (int64_t j = first + threadIdx.x; j < last; j += blockDim.x)
       params.out[row * columns + j - params.col_begin] = distance_of(mass[j - first]);
-    __syncthreads();
   }
 }
 

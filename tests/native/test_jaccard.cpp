@@ -387,6 +387,7 @@ TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   const CsrRows v = many_rows(701);
   check_sparse_distance(v, 0.5f, {0, 701}, kDefaultSlots);
   check_sparse_distance(v, 0.7f, {0, 701}, 256);
+  check_sparse_distance(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
 }
 
 // Limits that are distances of pairs to the last bit, and the next number below each.
@@ -406,7 +407,8 @@ std::vector<float> limits_of(const CsrRows& v) {
 TEST(cuda_sparse_distances_at_the_limit_are_kept) {
   const Neighbours n(67, 33, 21);
   const CsrRows v = expanded(n, 6);
-  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {0, n.rows}, kDefaultSlots);
+  for (const float limit : limits_of(v))
+    for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {0, n.rows}, slots);
 }
 
 // Sums of many terms, which float32 rounds, over more columns than are staged at a time.
