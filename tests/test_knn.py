@@ -133,6 +133,15 @@ def test_near_ties_below_the_resolution_of_the_products(
     assert_knn(ccfast.knn(features, 6, precision=precision), features, features, 6)
 
 
+@pytest.mark.parametrize("others", [0, 400], ids=["everywhere", "in some rows"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_near_ties_of_rows_that_half_precision_holds_exactly(backend: Backend, precision: str, others: int) -> None:
+    # Nothing is lost but what the products are rounded by.
+    features = torch.cat([clustered(others + 1, dim=48)[0][:others], near_ties(1e-2, 90)]).half()
+    features = backend(features)
+    assert_knn(ccfast.knn(features, 6, precision=precision), features, features, 6)
+
+
 def test_rows_beyond_the_first_tile_find_neighbours_in_it_and_the_other_way_round(backend: Backend) -> None:
     features = torch.randn(2062, 16, generator=torch.Generator().manual_seed(4))
     early = torch.tensor([0, 1, 63, 64, 1000, 2046, 2047])

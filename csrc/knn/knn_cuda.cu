@@ -49,10 +49,13 @@ __device__ bool has_quads(const float* matrix, int64_t dim) { return dim % kQuad
 // Dimensions d .. d + 3 of a row, d < dim; zeros beyond its end, where there can be one.
 template <bool kWhole>
 __device__ Pack<float, kQuad> load_quad(const float* row, int64_t d, int64_t dim) {
-  if (kWhole) return *reinterpret_cast<const Pack<float, kQuad>*>(row + d);
-  Pack<float, kQuad> quad;
-  for (int e = 0; e < kQuad; ++e) quad.value[e] = d + e < dim ? row[d + e] : 0.0f;
-  return quad;
+  if constexpr (kWhole) {
+    return *reinterpret_cast<const Pack<float, kQuad>*>(row + d);
+  } else {
+    Pack<float, kQuad> quad;
+    for (int e = 0; e < kQuad; ++e) quad.value[e] = d + e < dim ? row[d + e] : 0.0f;
+    return quad;
+  }
 }
 
 // One warp a row. A row of padding has no dimensions, and gets zeros alone.
@@ -207,9 +210,8 @@ __device__ unsigned scan(const ProductRow<T>& row, const Share<T>& share, float 
 }
 
 // A score that at least `keep` of the block's threads have seen: the keep-th highest of their best. With twice as many
-// threads as candidates about 1.4 `keep` of all scores reach it, however many there are. Begins with a barrier.
+// threads as candidates about 1.4 `keep` of all scores reach it, however many there are.
 __device__ float first_floor(const SelectScratch& scratch, float best) {
-  __syncthreads();
   scratch.best[threadIdx.x] = best;
   __syncthreads();
   int above = 0;

@@ -6,7 +6,10 @@
 #include <ATen/Context.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
+#include <tuple>
 
 #include "../common/checks.h"
 #include "../common/device.h"
@@ -94,11 +97,11 @@ class Operands {
 
 // cuBLAS may be allowed to add float16 products in float16, where no useful bound on the error holds.
 template <class Context>
-auto sums_are_float16(const Context& context, int) -> decltype(context.allowFP16AccumulationCuBLAS()) {
+auto sums_are_float16(Context& context, int) -> decltype(context.allowFP16AccumulationCuBLAS()) {
   return context.allowFP16AccumulationCuBLAS();
 }
 template <class Context>
-bool sums_are_float16(const Context&, long) {  // before torch 2.7
+bool sums_are_float16(Context&, long) {  // before torch 2.7
   return false;
 }
 
