@@ -88,8 +88,10 @@ void update_naively(const Batch<T>& batch, double* row, const std::vector<int64_
            momentum);
   } else {
     std::vector<double> mean(batch.dim, 0.0);
-    for (const int64_t i : members)
-      for (int64_t d = 0; d < batch.dim; ++d) mean[d] += batch.sample(i)[d] / static_cast<double>(members.size());
+    for (const int64_t i : members) {
+      const std::vector<double> x = batch.sample(i);
+      for (int64_t d = 0; d < batch.dim; ++d) mean[d] += x[d] / static_cast<double>(members.size());
+    }
     mix_in(row, mean, momentum);
   }
 }
