@@ -46,6 +46,13 @@ at::Tensor memory_grad(const at::Tensor& upstream, AutogradContext* ctx, const v
                  options["label_smoothing"].toDouble(), options["ignore_index"].toInt());
 }
 
+// gradient * factor, rounded to dtype; in one launch, unless that product is to be differentiated itself.
+at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::ScalarType dtype) {
+  if (dtype == gradient.scalar_type() || at::GradMode::is_enabled()) return (gradient * factor).to(dtype);
+  at::Tensor out = at::empty_like(gradient, gradient.options().dtype(dtype));
+  return at::mul_out(out, gradient, factor);
+}
+
 // Inputs: features, memory, then what has no gradient. Outputs: the loss, and its gradient by the features.
 class Loss : public torch::autograd::Function<Loss> {
  public:
@@ -77,7 +84,7 @@ class Loss : public torch::autograd::Function<Loss> {
     const variable_list saved = ctx->get_saved_variables();
     if (ctx->needs_input_grad(0)) {
       const at::Tensor factor = by_loss.dim() ? by_loss.unsqueeze(1) : by_loss;
-      by_input[0] = (factor * saved[0]).to(ctx->saved_data["dtype"].toScalarType());
+      by_input[0] = scaled(saved[0], factor, ctx->saved_data["dtype"].toScalarType());
     }
     if (ctx->needs_input_grad(1)) by_input[1] = memory_grad(by_loss, ctx, saved);
     return by_input;
