@@ -99,7 +99,17 @@ def test_options_are_those_of_cross_entropy(
 
 @pytest.mark.parametrize(
     "rows, clusters, dim",
-    [(1, 1, 1), (1, 5, 3), (7, 1, 4), (33, 1000, 17), (256, 60, 128), (3, 9, 2048), (500, 9000, 8)],
+    [
+        (1, 1, 1),
+        (1, 5, 3),
+        (7, 1, 4),
+        (33, 1000, 17),
+        (256, 60, 128),
+        (3, 9, 2048),
+        (2, 6, 4101),
+        (500, 9000, 8),
+        (130, 32769, 4),
+    ],
 )
 def test_any_shape(implementation: ModuleType, backend: Backend, rows: int, clusters: int, dim: int) -> None:
     assert_like_torch(implementation, backend(*batch(rows, clusters, dim)), 1e-5, 2e-5)
@@ -233,6 +243,21 @@ def test_strided_inputs(implementation: ModuleType, backend: Backend) -> None:
     strided = (features[:, ::2], memory.T[:32].T, labels)
     assert not strided[0].is_contiguous() and not strided[1].is_contiguous()
     assert_like_torch(implementation, strided, 1e-5, 1e-5)
+
+
+def test_features_that_begin_anywhere(implementation: ModuleType, backend: Backend) -> None:
+    features, memory, labels = backend(*batch(dim=33))
+    store = torch.empty(features.numel() + 1, device=backend.device)[1:].view(features.shape)
+    assert_like_torch(implementation, (store.copy_(features), memory, labels), 1e-5, 1e-5)
+    assert_like_torch(implementation, (features[:, 1:], memory[:, 1:], labels), 1e-5, 1e-5)
+
+
+def test_the_loss_without_gradients_is_the_same(implementation: ModuleType, backend: Backend) -> None:
+    features, memory, labels = backend(*batch())
+    with torch.no_grad():
+        found = implementation.centroid_contrastive_loss(features.requires_grad_(), memory, labels)
+    assert not found.requires_grad
+    assert torch.equal(found, implementation.centroid_contrastive_loss(features, memory, labels).detach())
 
 
 @pytest.mark.parametrize("labels_dtype", [torch.int32, torch.int16])

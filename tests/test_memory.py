@@ -151,6 +151,27 @@ def test_a_strided_memory_is_updated_in_place_and_nothing_around_it(
     assert_update(implementation, columns, features.T.contiguous().T, labels, 0.2, mode)
 
 
+def unaligned(value: Tensor) -> Tensor:
+    """The same values, contiguous, at an address that is no multiple of 16 bytes."""
+    store = torch.empty(value.numel() + 1, dtype=value.dtype, device=value.device)[1:].view(value.shape)
+    return store.copy_(value)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_update_of_tensors_that_begin_anywhere(implementation: ModuleType, backend: Backend, mode: str) -> None:
+    memory, features, labels = backend(*memory_batch())
+    assert_update(implementation, unaligned(memory), unaligned(features), labels, 0.1, mode)
+    assert_update(implementation, memory[:, 1:].clone(), F.normalize(features[:, 1:], dim=1), labels, 0.1, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_update_of_a_cluster_with_more_samples_than_a_block_has_threads(
+    implementation: ModuleType, backend: Backend, mode: str
+) -> None:
+    memory, features, _ = backend(*memory_batch(clusters=3, dim=20, batch=1100))
+    assert_update(implementation, memory, features, backend(torch.ones(1100, dtype=torch.int64)), 0.9, mode)
+
+
 @pytest.mark.parametrize("labels_dtype", [torch.int32, torch.int16, torch.int8])
 def test_labels_of_any_integer_dtype(implementation: ModuleType, backend: Backend, labels_dtype: torch.dtype) -> None:
     memory, features, labels = backend(*memory_batch())
@@ -216,6 +237,26 @@ def test_centroids_of_all_noise_are_empty(implementation: ModuleType, backend: B
 def test_centroid_of_opposite_members_is_zero(implementation: ModuleType, backend: Backend) -> None:
     features, labels = backend(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0, 1]))
     assert implementation.cluster_centroids(features, labels).tolist() == [[0, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("dim", [1, 5, 2048, 2051, 4100])
+def test_centroids_of_any_length(implementation: ModuleType, backend: Backend, dim: int) -> None:
+    features, labels = backend(*clustered(40, dim=dim, identities=3))
+    found = implementation.cluster_centroids(unaligned(features), labels)
+    want = torch.stack([F.normalize(features[labels == label].double().mean(0), dim=0) for label in range(3)])
+    torch.testing.assert_close(found.double(), want, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("labels, missing", [([1, 1, 2], 0), ([0, 2, -1], 1), ([0, 1, 5], 2), ([-1, -1, 1], 0)])
+def test_the_first_cluster_without_a_member_is_named(backend: Backend, labels: list[int], missing: int) -> None:
+    with pytest.raises(ValueError, match=f"got none for {missing}$"):
+        ccfast.cluster_centroids(backend(torch.eye(3)), backend(torch.tensor(labels)))
+
+
+def test_centroids_of_features_whose_sum_overflows(implementation: ModuleType, backend: Backend) -> None:
+    features = torch.full((4, 8), 1e38)
+    found = implementation.cluster_centroids(backend(features), backend(torch.zeros(4, dtype=torch.int64)))
+    torch.testing.assert_close(found.cpu(), torch.full((1, 8), 8**-0.5), rtol=1e-6, atol=0)
 
 
 def test_centroids_of_strided_features(implementation: ModuleType, backend: Backend) -> None:

@@ -1,4 +1,4 @@
-"""Centroid contrastive loss."""
+"""Centroid contrastive loss. Its gradient is registered in csrc/contrastive/contrastive_autograd.cpp."""
 
 from __future__ import annotations
 
@@ -95,30 +95,3 @@ def _(
     ignore_index: int,
 ) -> Tensor:
     return torch.empty_like(memory, memory_format=torch.contiguous_format)
-
-
-def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    features, memory, labels, *options, _ = inputs
-    ctx.options = options
-    ctx.features_dtype = features.dtype
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)  # or the output that has no gradient gets one of zeros, [B, D]
-    # The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward may.
-    learned = (features, memory, labels) if ctx.needs_input_grad[1] else ()
-    ctx.save_for_backward(output[1], *learned)
-
-
-def _backward(ctx: Any, upstream: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
-    if upstream is None:
-        return (None,) * 9
-    gradient, *learned = ctx.saved_tensors
-    by_features = by_memory = None
-    if ctx.needs_input_grad[0]:
-        factor = upstream.unsqueeze(1) if upstream.dim() else upstream
-        by_features = (factor * gradient).to(ctx.features_dtype)
-    if ctx.needs_input_grad[1]:
-        by_memory = torch.ops.ccfast.centroid_contrastive_loss_memory_grad(upstream, *learned, *ctx.options)
-    return by_features, by_memory, *[None] * 7
-
-
-torch.library.register_autograd("ccfast::centroid_contrastive_loss", _backward, setup_context=_setup_context)

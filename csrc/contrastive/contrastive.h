@@ -23,8 +23,10 @@ void normalize_rows_backward(T* gradient, const T* normalized, const double* nor
 template <class T>
 struct SoftmaxParams {
   T* logits;              // [rows, classes]: products x . memory in; with_gradient: gradient of the loss by them out
+  int64_t stride;         // from row to row of logits, at least classes
   const int64_t* labels;  // [rows] in [0, classes) or ignore_index
-  const double* weights;  // [rows] factor of the gradient of each row's loss
+  const double* weights;  // factor of the gradient of each row's loss
+  int64_t weight_stride;  // from row to row of weights; 0: one for all
   int64_t rows, classes;
   double temperature, label_smoothing;
   int64_t ignore_index;
@@ -36,22 +38,45 @@ template <class T>
 void softmax_cross_entropy(const SoftmaxParams<T>& params);
 
 // ---- CUDA: the same three steps on a stream. Nothing is checked that would need the device to be waited for: a label
-// outside [0, classes) counts as ignored. ----
+// outside [0, classes) counts as ignored. What is left to do for the batch as a whole rides along as one more block: a
+// launch takes the host longer than such a kernel takes the device. ----
 
-// x is read in its own precision and normalised into T on the way.
+// The batch's labels, from which the first step finds what the mean divides by.
+struct LabelsToCount {
+  const int64_t* labels;  // [rows]
+  int64_t rows, classes, ignore_index;
+  bool mean;
+  double* weight;  // [] out: 1 / max(1, rows that are not ignored) for the mean, otherwise 1
+};
+
+// x is read in its own precision and normalised into T on the way. rows = 0: the labels are counted and that is all.
 enum HalfBits : uint16_t {};
 enum BFloat16Bits : uint16_t {};
 template <class In, class T>
-void normalize_rows_cuda(const In* x, int64_t rows, int64_t dim, T* out, double* norms, void* stream);
-void normalize_rows_cuda(const HalfBits* x, int64_t rows, int64_t dim, float* out, double* norms, void* stream);
-void normalize_rows_cuda(const BFloat16Bits* x, int64_t rows, int64_t dim, float* out, double* norms, void* stream);
+void normalize_rows_cuda(const In* x, int64_t rows, int64_t dim, T* out, double* norms, const LabelsToCount& labels,
+                         void* stream);
+void normalize_rows_cuda(const HalfBits* x, int64_t rows, int64_t dim, float* out, double* norms,
+                         const LabelsToCount& labels, void* stream);
+void normalize_rows_cuda(const BFloat16Bits* x, int64_t rows, int64_t dim, float* out, double* norms,
+                         const LabelsToCount& labels, void* stream);
 
-template <class T>
-void normalize_rows_backward_cuda(T* gradient, const T* normalized, const double* norms, int64_t rows, int64_t dim,
-                                  void* stream);
-
-// params.weights is in device memory.
+// params.weights is in device memory. rows * stride values are allocated: what lies between classes and stride may be
+// read and written.
 template <class T>
 void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, void* stream);
+
+// The batch's losses, of which the last step makes the one that is returned.
+template <class T>
+struct LossesToSum {
+  const T* losses;  // [rows]
+  int64_t rows;
+  const double* weight;  // []
+  T* loss;               // [] out: weight times the sum; nullptr: nothing to sum
+};
+
+// rows = 0: the losses are summed and that is all.
+template <class T>
+void normalize_rows_backward_cuda(T* gradient, const T* normalized, const double* norms, int64_t rows, int64_t dim,
+                                  const LossesToSum<T>& losses, void* stream);
 
 }  // namespace ccfast::contrastive

@@ -85,7 +85,7 @@ double mean_of(const T* row, int64_t count) {
 
 template <class T>
 void row_loss(const SoftmaxParams<T>& params, int64_t i) {
-  T* row = params.logits + i * params.classes;
+  T* row = params.logits + i * params.stride;
   const int64_t label = params.labels[i];
   if (label == params.ignore_index) {
     params.losses[i] = 0;
@@ -99,7 +99,7 @@ void row_loss(const SoftmaxParams<T>& params, int64_t i) {
   const double sum = exponentiate(row, params.classes, highest, static_cast<T>(sharpness));
   params.losses[i] = static_cast<T>(std::log(sum) - target * sharpness);
   if (!params.with_gradient) return;
-  const double factor = params.weights[i] * sharpness;
+  const double factor = params.weights[i * params.weight_stride] * sharpness;
   const T scale = static_cast<T>(factor / sum), uniform = static_cast<T>(factor * smoothing / params.classes);
   for (int64_t j = 0; j < params.classes; ++j) row[j] = row[j] * scale - uniform;
   row[label] -= static_cast<T>(factor * (1 - smoothing));

@@ -53,9 +53,9 @@ at::Tensor for_each_block(const Batch& batch, const Options& options, const std:
     const at::Tensor logits = at::mm(batch.rows.narrow(0, first, count), batch.memory.t());
     AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "centroid_contrastive_loss", [&] {
       contrastive::softmax_cross_entropy<scalar_t>(
-          {logits.mutable_data_ptr<scalar_t>(), batch.labels.const_data_ptr<int64_t>() + first, weights.data() + first,
-           count, classes, options.temperature, options.label_smoothing, options.ignore_index, with_gradient,
-           losses.mutable_data_ptr<scalar_t>() + first});
+          {logits.mutable_data_ptr<scalar_t>(), classes, batch.labels.const_data_ptr<int64_t>() + first,
+           weights.data() + first, 1, count, classes, options.temperature, options.label_smoothing,
+           options.ignore_index, with_gradient, losses.mutable_data_ptr<scalar_t>() + first});
     });
     consume(first, count, logits);
   }

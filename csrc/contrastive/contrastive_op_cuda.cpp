@@ -4,6 +4,8 @@
 #include <ATen/Dispatch.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "../common/checks.h"
 #include "../common/device.h"
 #include "arguments.h"
@@ -14,63 +16,76 @@ namespace {
 
 using contrastive::Options;
 
-// Features divided by their norms, in the type that the loss is computed in.
-void normalize(const at::Tensor& features, const at::Tensor& out, const at::Tensor& norms, void* stream) {
-  const int64_t rows = features.size(0), dim = features.size(1);
-  double* norm = norms.mutable_data_ptr<double>();
-  switch (features.scalar_type()) {
-    case at::kHalf:
-      return contrastive::normalize_rows_cuda(static_cast<const contrastive::HalfBits*>(features.const_data_ptr()),
-                                              rows, dim, out.mutable_data_ptr<float>(), norm, stream);
-    case at::kBFloat16:
-      return contrastive::normalize_rows_cuda(static_cast<const contrastive::BFloat16Bits*>(features.const_data_ptr()),
-                                              rows, dim, out.mutable_data_ptr<float>(), norm, stream);
-    case at::kDouble:
-      return contrastive::normalize_rows_cuda<double, double>(features.const_data_ptr<double>(), rows, dim,
-                                                              out.mutable_data_ptr<double>(), norm, stream);
-    default:
-      return contrastive::normalize_rows_cuda<float, float>(features.const_data_ptr<float>(), rows, dim,
-                                                            out.mutable_data_ptr<float>(), norm, stream);
-  }
-}
+constexpr int64_t kLogitsAlignment = 4;  // rows of logits begin at multiples of so many values, whatever C
 
 // The batch in the type it is computed in: float64 for float64 features, else float32.
 struct Batch {
-  at::Tensor rows;     // [B, D], normalised if asked for
-  at::Tensor norms;    // [B] float64 of the features, where normalised
-  at::Tensor memory;   // [C, D]
-  at::Tensor labels;   // [B]
-  at::Tensor counted;  // [] float64: rows that are not ignored, at least 1
+  at::Tensor rows;    // [B, D], normalised if asked for
+  at::Tensor memory;  // [C, D]
+  at::Tensor labels;  // [B]
+  at::Tensor facts;   // float64: the weight of a row's loss, and the norms of the features [B] where normalised
 
   Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& targets, const Options& options,
         void* stream)
-      : memory(centroids.to(contrastive::compute_type(features)).contiguous()),
-        labels(targets.contiguous()),
-        counted((labels != options.ignore_index).sum(at::kDouble).clamp_min(1)) {
-    if (!options.normalize) {
+      : memory(centroids.to(contrastive::compute_type(features)).contiguous()), labels(targets.contiguous()) {
+    facts = at::empty({1 + (options.normalize ? features.size(0) : 0)}, memory.options().dtype(at::kDouble));
+    const contrastive::LabelsToCount to_count{
+        labels.const_data_ptr<int64_t>(), labels.size(0), memory.size(0), options.ignore_index, options.mean, weight()};
+    if (options.normalize) {
+      rows = at::empty(features.sizes(), memory.options());
+      normalize(features.contiguous(), to_count, stream);
+    } else {
       rows = features.to(memory.scalar_type()).contiguous();
-      return;
+      contrastive::normalize_rows_cuda<float, float>(nullptr, 0, 0, nullptr, nullptr, to_count, stream);
     }
-    rows = at::empty(features.sizes(), memory.options());
-    norms = at::empty({features.size(0)}, memory.options().dtype(at::kDouble));
-    normalize(features.contiguous(), rows, norms, stream);
   }
+
+  double* weight() const { return facts.mutable_data_ptr<double>(); }
+  double* norms() const { return weight() + 1; }
+
+ private:
+  void normalize(const at::Tensor& features, const contrastive::LabelsToCount& to_count, void* stream) const {
+    const auto run = [&](const auto* x, auto* out) {
+      contrastive::normalize_rows_cuda(x, rows.size(0), rows.size(1), out, norms(), to_count, stream);
+    };
+    switch (features.scalar_type()) {
+      case at::kHalf:
+        return run(static_cast<const contrastive::HalfBits*>(features.const_data_ptr()),
+                   rows.mutable_data_ptr<float>());
+      case at::kBFloat16:
+        return run(static_cast<const contrastive::BFloat16Bits*>(features.const_data_ptr()),
+                   rows.mutable_data_ptr<float>());
+      case at::kDouble:
+        return run(features.const_data_ptr<double>(), rows.mutable_data_ptr<double>());
+      default:
+        return run(features.const_data_ptr<float>(), rows.mutable_data_ptr<float>());
+    }
+  }
+};
+
+// Factors of the rows' gradients on the device: [B], or one for all (stride 0).
+struct Weights {
+  const double* first;
+  int64_t stride;
 };
 
 // Runs the softmax over blocks of rows; consume(first, rows, block) gets each block's gradient by the products.
 template <class Consume>
-at::Tensor for_each_block(const Batch& batch, const Options& options, const at::Tensor& weights, bool with_gradient,
+at::Tensor for_each_block(const Batch& batch, const Options& options, const Weights& weights, bool with_gradient,
                           void* stream, const Consume& consume) {
   const int64_t rows = batch.rows.size(0), classes = batch.memory.size(0), step = contrastive::rows_at_a_time(classes);
+  const int64_t stride = (classes + kLogitsAlignment - 1) / kLogitsAlignment * kLogitsAlignment;
   const at::Tensor losses = at::empty({rows}, batch.rows.options());
+  const at::Tensor store = at::empty({std::min(step, rows), stride}, batch.rows.options());
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min(step, rows - first);
-    const at::Tensor logits = at::mm(batch.rows.narrow(0, first, count), batch.memory.t());
+    at::Tensor logits = store.narrow(0, 0, count).narrow(1, 0, classes);
+    at::mm_out(logits, batch.rows.narrow(0, first, count), batch.memory.t());
     AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "centroid_contrastive_loss", [&] {
       contrastive::softmax_cross_entropy_cuda<scalar_t>(
-          {logits.mutable_data_ptr<scalar_t>(), batch.labels.const_data_ptr<int64_t>() + first,
-           weights.const_data_ptr<double>() + first, count, classes, options.temperature, options.label_smoothing,
-           options.ignore_index, with_gradient, losses.mutable_data_ptr<scalar_t>() + first},
+          {logits.mutable_data_ptr<scalar_t>(), stride, batch.labels.const_data_ptr<int64_t>() + first,
+           weights.first + first * weights.stride, weights.stride, count, classes, options.temperature,
+           options.label_smoothing, options.ignore_index, with_gradient, losses.mutable_data_ptr<scalar_t>() + first},
           stream);
     });
     consume(first, count, logits);
@@ -78,10 +93,21 @@ at::Tensor for_each_block(const Batch& batch, const Options& options, const at::
   return losses;
 }
 
-at::Tensor reduce(const at::Tensor& losses, const std::string& reduction, const at::Tensor& counted) {
-  if (reduction == "none") return losses;
-  const at::Tensor sum = losses.sum(at::kDouble);
-  return (reduction == "sum" ? sum : sum / counted).to(losses.scalar_type());
+// The gradient by the normalised rows becomes, in place, that by the features, and the losses [B] become the one that
+// is returned.
+at::Tensor finish(const Batch& batch, const Options& options, const at::Tensor& gradient, const at::Tensor& losses,
+                  bool reduced, void* stream) {
+  const int64_t rows = options.normalize ? gradient.size(0) : 0;
+  const at::Tensor loss = reduced ? at::empty({}, losses.options()) : losses;
+  AT_DISPATCH_FLOATING_TYPES(losses.scalar_type(), "centroid_contrastive_loss", [&] {
+    contrastive::normalize_rows_backward_cuda<scalar_t>(
+        gradient.mutable_data_ptr<scalar_t>(), batch.rows.const_data_ptr<scalar_t>(), batch.norms(), rows,
+        batch.rows.size(1),
+        {losses.const_data_ptr<scalar_t>(), losses.size(0), batch.weight(),
+         reduced ? loss.mutable_data_ptr<scalar_t>() : nullptr},
+        stream);
+  });
+  return loss;
 }
 
 std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cuda(const at::Tensor& features, const at::Tensor& memory,
@@ -94,25 +120,15 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cuda(const at::Tens
       contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
   const DeviceScope device(features);
   const Batch batch(features, memory, labels, options, device.stream());
-  const at::Tensor one = at::ones({}, batch.counted.options());
-  const at::Tensor weights =
-      (options.mean ? batch.counted.reciprocal() : one).expand({batch.rows.size(0)}).contiguous();
   const at::Tensor gradient =
       at::empty({with_gradient ? batch.rows.size(0) : 0, batch.rows.size(1)}, batch.rows.options());
-  const at::Tensor losses = for_each_block(batch, options, weights, with_gradient, device.stream(),
+  const at::Tensor losses = for_each_block(batch, options, {batch.weight(), 0}, with_gradient, device.stream(),
                                            [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
                                              if (!with_gradient) return;
                                              at::Tensor block = gradient.narrow(0, first, count);
                                              at::mm_out(block, by_logits, batch.memory);
                                            });
-  if (with_gradient && normalize) {
-    AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "centroid_contrastive_loss", [&] {
-      contrastive::normalize_rows_backward_cuda(
-          gradient.mutable_data_ptr<scalar_t>(), batch.rows.const_data_ptr<scalar_t>(),
-          batch.norms.const_data_ptr<double>(), gradient.size(0), gradient.size(1), device.stream());
-    });
-  }
-  return {reduce(losses, reduction, batch.counted), gradient};
+  return {finish(batch, options, gradient, losses, reduction != "none", device.stream()), gradient};
 }
 
 // Gradient by the memory, for the rare caller who learns it: the softmax is computed again. upstream: [] or [B].
@@ -125,10 +141,9 @@ at::Tensor centroid_contrastive_loss_memory_grad_cuda(const at::Tensor& upstream
       contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
   const DeviceScope device(features);
   const Batch batch(features, memory, labels, options, device.stream());
-  const at::Tensor factors = upstream.to(at::kDouble).expand({batch.rows.size(0)});
-  const at::Tensor weights = (options.mean ? factors / batch.counted : factors).contiguous();
+  const at::Tensor weights = (upstream.to(at::kDouble) * batch.facts[0]).expand({batch.rows.size(0)}).contiguous();
   at::Tensor gradient = at::zeros_like(batch.memory);
-  for_each_block(batch, options, weights, true, device.stream(),
+  for_each_block(batch, options, {weights.const_data_ptr<double>(), 1}, true, device.stream(),
                  [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
                    gradient.addmm_(by_logits.t(), batch.rows.narrow(0, first, count));
                  });

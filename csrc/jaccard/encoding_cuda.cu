@@ -1,4 +1,5 @@
 // CUDA kernels of the k-reciprocal sets, their expansion, V and query expansion; the contract is in jaccard.h.
+#include "../common/pack.cuh"
 #include "jaccard.cuh"
 
 namespace ccfast::jaccard {
@@ -161,6 +162,22 @@ __device__ int expanded_set(const EncodingParams& params, const int32_t* back, i
   return unique_entries(set.members, gathered, set.count + 1);
 }
 
+// Squared distance of two rows by one warp. kWhole: they can be loaded in packs.
+template <bool kWhole>
+__device__ double squared_distance(const float* a, const float* b, int64_t dim) {
+  constexpr int kSize = kPackSize<float>;
+  double sum = 0;
+  CCFAST_UNROLL(4)
+  for (int64_t d = kSize * (threadIdx.x % kWarp); d < dim; d += kSize * kWarp) {
+    const Pack<float, kSize> ours = load_part<kSize, kWhole>(a, d, dim), theirs = load_part<kSize, kWhole>(b, d, dim);
+    for (int e = 0; e < kSize; ++e) {
+      const double difference = static_cast<double>(ours.value[e]) - static_cast<double>(theirs.value[e]);
+      sum += difference * difference;
+    }
+  }
+  return warp_sum(sum);
+}
+
 // Squared distance of rows i and j by one warp: from the neighbour list where j is in it, else computed.
 __device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t j) {
   const int lane = threadIdx.x % kWarp;
@@ -169,13 +186,9 @@ __device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t
     const unsigned found = __ballot_sync(kFullMask, here);
     if (found) return params.distances[(i - params.rows.begin) * params.k1 + m + __ffs(found) - 1];
   }
-  double sum = 0;
-  for (int64_t d = lane; d < params.dim; d += kWarp) {
-    const double difference =
-        static_cast<double>(params.features[i * params.dim + d]) - params.features[j * params.dim + d];
-    sum += difference * difference;
-  }
-  return warp_sum(sum);
+  const float *a = params.features + i * params.dim, *b = params.features + j * params.dim;
+  return in_packs(params.features, params.dim) ? squared_distance<true>(a, b, params.dim)
+                                               : squared_distance<false>(a, b, params.dim);
 }
 
 // Softmax of the exponents over E(i), in float64, written to the row's entries in the result.

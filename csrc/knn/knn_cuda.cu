@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../common/cuda.cuh"
+#include "../common/pack.cuh"
 #include "knn.h"
 
 namespace ccfast::knn {
@@ -10,16 +11,10 @@ namespace {
 constexpr int kThreads = 256;         // of the kernels that have no say in it
 constexpr int kRescoreThreads = 128;  // four warps of four candidates: what is left idle at the end of a row is little
 constexpr int kMostSelectThreads = 512;
-constexpr int kTogether = 4;  // distances that a warp computes at a time, for the loads in flight
-constexpr int kQuad = 4;      // neighbouring dimensions that a lane takes
-constexpr int kLoads = 4;     // 16-byte loads that a thread of the selection has in flight
-constexpr int kPatch = 64;    // rows and columns that a block transposes
-
-// Consecutive values that one instruction loads or stores.
-template <class T, int kCount>
-struct alignas(sizeof(T) * kCount) Pack {
-  T value[kCount];
-};
+constexpr int kTogether = 4;             // distances that a warp computes at a time, for the loads in flight
+constexpr int kQuad = kPackSize<float>;  // neighbouring dimensions that a lane takes
+constexpr int kLoads = 4;                // 16-byte loads that a thread of the selection has in flight
+constexpr int kPatch = 64;               // rows and columns that a block transposes
 
 __device__ bool aligned(const void* address, unsigned bytes) {
   return reinterpret_cast<uintptr_t>(address) % bytes == 0;
@@ -43,21 +38,6 @@ __device__ int64_t index_of(Key key) { return static_cast<unsigned>(~key); }
 
 // --- operands ---
 
-// Whether every row of the matrix can be loaded a quad at a time.
-__device__ bool has_quads(const float* matrix, int64_t dim) { return dim % kQuad == 0 && aligned(matrix, 16); }
-
-// Dimensions d .. d + 3 of a row, d < dim; zeros beyond its end, where there can be one.
-template <bool kWhole>
-__device__ Pack<float, kQuad> load_quad(const float* row, int64_t d, int64_t dim) {
-  if constexpr (kWhole) {
-    return *reinterpret_cast<const Pack<float, kQuad>*>(row + d);
-  } else {
-    Pack<float, kQuad> quad;
-    for (int e = 0; e < kQuad; ++e) quad.value[e] = d + e < dim ? row[d + e] : 0.0f;
-    return quad;
-  }
-}
-
 // One warp a row. A row of padding has no dimensions, and gets zeros alone.
 __global__ void prepare_kernel(PrepareParams params) {
   const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
@@ -65,11 +45,11 @@ __global__ void prepare_kernel(PrepareParams params) {
   const bool padding = row >= params.rows;
   const float* values = params.matrix + (padding ? 0 : row * params.dim);
   const int64_t dim = padding ? 0 : params.dim, width = params.half ? params.padded_dim : dim;
-  const bool quads = has_quads(params.matrix, dim);
+  const bool quads = in_packs(params.matrix, dim);
   double squares = 0, lost = 0;
   for (int64_t d = kQuad * (threadIdx.x % kWarp); d < width; d += kQuad * kWarp) {
     const Pack<float, kQuad> quad =
-        quads && d < dim ? load_quad<true>(values, d, dim) : load_quad<false>(values, d, dim);
+        quads && d < dim ? load_part<kQuad, true>(values, d, dim) : load_part<kQuad, false>(values, d, dim);
     Pack<__half, kQuad> halves;
     for (int e = 0; e < kQuad; ++e) {
       const double value = static_cast<double>(quad.value[e]) * params.scale;
@@ -327,9 +307,9 @@ __global__ void __launch_bounds__(kMostSelectThreads, 2) select_kernel(SelectPar
 template <bool kWhole>
 __device__ void add_squares(const float* query, const float* const* targets, int64_t dim, double* sums) {
   for (int64_t d = kQuad * (threadIdx.x % kWarp); d < dim; d += kQuad * kWarp) {
-    const Pack<float, kQuad> ours = load_quad<kWhole>(query, d, dim);
+    const Pack<float, kQuad> ours = load_part<kQuad, kWhole>(query, d, dim);
     Pack<float, kQuad> theirs[kTogether];
-    for (int t = 0; t < kTogether; ++t) theirs[t] = load_quad<kWhole>(targets[t], d, dim);
+    for (int t = 0; t < kTogether; ++t) theirs[t] = load_part<kQuad, kWhole>(targets[t], d, dim);
     for (int e = 0; e < kQuad; ++e) {
       const double value = ours.value[e];
       for (int t = 0; t < kTogether; ++t) {
@@ -341,7 +321,7 @@ __device__ void add_squares(const float* query, const float* const* targets, int
 }
 
 // Squared distances of one row to some others by one warp: lane t gets that to targets[t].
-// quads: has_quads of both matrices.
+// quads: whether both matrices can be loaded in packs.
 __device__ double warp_squared_distances(const float* query, const float* const* targets, int64_t dim, bool quads) {
   double sums[kTogether] = {};
   if (quads)
@@ -360,7 +340,7 @@ __device__ double warp_squared_distances(const float* query, const float* const*
 __device__ void rescore(const RescoreParams& params, int64_t row, const Key* list, int count, double* distances,
                         int64_t* indices) {
   const int lane = static_cast<int>(threadIdx.x % kWarp), warp = static_cast<int>(threadIdx.x / kWarp);
-  const bool quads = has_quads(params.queries, params.dim) && has_quads(params.features, params.dim);
+  const bool quads = in_packs(params.queries, params.dim) && in_packs(params.features, params.dim);
   for (int first = kTogether * warp; first < count; first += kTogether * kRescoreThreads / kWarp) {
     const float* targets[kTogether];
     for (int t = 0; t < kTogether; ++t)
@@ -423,7 +403,7 @@ __global__ void distances_kernel(DistancesParams params) {
   const float* targets[kTogether];
   for (int t = 0; t < kTogether; ++t)
     targets[t] = params.features + min(first + t, params.num_features - 1) * params.dim;
-  const bool quads = has_quads(params.queries, params.dim) && has_quads(params.features, params.dim);
+  const bool quads = in_packs(params.queries, params.dim) && in_packs(params.features, params.dim);
   const double distance =
       warp_squared_distances(params.queries + params.chosen[number] * params.dim, targets, params.dim, quads);
   if (lane < kTogether && first + lane < params.num_features)

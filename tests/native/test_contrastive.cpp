@@ -18,6 +18,16 @@ using native::kRows;
 template <class T>
 constexpr double tolerance = sizeof(T) == 4 ? 2e-6 : 1e-13;
 
+constexpr int64_t kPackedDims[] = {8, 64, 264};  // rows of whole packs of 16 bytes, of any type
+constexpr int64_t kLongDims[] = {4097, 4104};    // more than the CUDA kernels keep in registers
+
+// normalize_rows_cuda where the labels do not matter.
+template <class In, class T>
+void normalize_cuda(const In* x, int64_t rows, int64_t dim, T* out, double* norms) {
+  double weight = NAN;
+  normalize_rows_cuda(x, rows, dim, out, norms, {nullptr, 0, 1, -1, true, &weight}, nullptr);
+}
+
 // --- rows of unit norm ---
 
 // Random rows, the last of which is zero where there are several.
@@ -59,9 +69,7 @@ void check_both_normalize(int64_t rows, int64_t dim) {
   const std::vector<T> x = some_rows<T>(rows, dim);
   check_normalized<T>(x, rows, dim,
                       [&](T* out, double* norms) { CHECK_EQUAL(normalize_rows(x.data(), rows, dim, out, norms), -1); });
-  check_normalized<T>(x, rows, dim, [&](T* out, double* norms) {
-    normalize_rows_cuda<T, T>(x.data(), rows, dim, out, norms, nullptr);
-  });
+  check_normalized<T>(x, rows, dim, [&](T* out, double* norms) { normalize_cuda(x.data(), rows, dim, out, norms); });
 }
 
 TEST(rows_are_divided_by_their_norms) {
@@ -70,6 +78,51 @@ TEST(rows_are_divided_by_their_norms) {
       check_both_normalize<float>(rows, dim);
       check_both_normalize<double>(rows, dim);
     }
+}
+
+TEST(rows_of_whole_packs_and_rows_longer_than_registers_are_divided_by_their_norms) {
+  for (const int64_t dim : kPackedDims) {
+    check_both_normalize<float>(67, dim);
+    check_both_normalize<double>(67, dim);
+  }
+  for (const int64_t dim : kLongDims) {
+    check_both_normalize<float>(2, dim);
+    check_both_normalize<double>(2, dim);
+  }
+}
+
+TEST(cuda_normalizes_rows_that_are_not_aligned) {
+  const std::vector<float> store = native::random_matrix<float>(1, 1 + 3 * 64);
+  const std::vector<float> x(store.begin() + 1, store.end());
+  check_normalized<float>(x, 3, 64,
+                          [&](float* out, double* norms) { normalize_cuda(store.data() + 1, 3, 64, out, norms); });
+}
+
+TEST(cuda_counts_the_labels_in_range_for_the_mean) {
+  std::vector<int64_t> labels(1000, 3);
+  const auto weight_of = [&](int64_t rows, bool mean) {
+    double weight = NAN;
+    normalize_rows_cuda<float, float>(nullptr, 0, 0, nullptr, nullptr, {labels.data(), rows, 5, 2, mean, &weight},
+                                      nullptr);
+    return weight;
+  };
+  CHECK_EQUAL(weight_of(1000, true), 1.0 / 1000);
+  CHECK_EQUAL(weight_of(1000, false), 1.0);
+  labels[0] = 2;    // ignored
+  labels[500] = 5;  // no such class
+  labels[999] = -1;
+  CHECK_EQUAL(weight_of(1000, true), 1.0 / 997);
+  CHECK_EQUAL(weight_of(1, true), 1.0);  // none counts
+}
+
+TEST(cuda_counts_labels_beside_the_rows) {
+  const std::vector<int64_t> labels = {0, -1, 1, 1};
+  const std::vector<float> x = some_rows<float>(3, 8);
+  double weight = NAN;
+  check_normalized<float>(x, 3, 8, [&](float* out, double* norms) {
+    normalize_rows_cuda(x.data(), 3, 8, out, norms, {labels.data(), 4, 2, -1, true, &weight}, nullptr);
+  });
+  CHECK_EQUAL(weight, 1.0 / 3);
 }
 
 TEST(a_row_that_is_not_finite_is_told) {
@@ -81,7 +134,7 @@ TEST(a_row_that_is_not_finite_is_told) {
 
 // Values that bfloat16 holds exactly: the upper half of their float32 bits.
 TEST(cuda_reads_bfloat16_rows) {
-  for (const int64_t dim : kDims) {
+  for (const int64_t dim : {1, 5, 33, 64, 130, 4097, 4104}) {
     std::vector<float> x = native::tied_matrix(3, dim);
     for (size_t i = 0; i < x.size(); ++i) x[i] += static_cast<float>(i % 5) / 8;
     std::vector<BFloat16Bits> bits(x.size());
@@ -90,8 +143,8 @@ TEST(cuda_reads_bfloat16_rows) {
       std::memcpy(&word, &x[i], sizeof word);
       bits[i] = static_cast<BFloat16Bits>(word >> 16);
     }
-    check_normalized<float>(
-        x, 3, dim, [&](float* out, double* norms) { normalize_rows_cuda(bits.data(), 3, dim, out, norms, nullptr); });
+    check_normalized<float>(x, 3, dim,
+                            [&](float* out, double* norms) { normalize_cuda(bits.data(), 3, dim, out, norms); });
   }
 }
 
@@ -99,17 +152,20 @@ TEST(cuda_reads_bfloat16_rows) {
 TEST(cuda_reads_half_rows) {
   const uint16_t codes[] = {0x0000, 0x3c00, 0xbc00, 0x3800, 0xc000, 0x0001};
   const float values[] = {0.0f, 1.0f, -1.0f, 0.5f, -2.0f, 0x1p-24f};
-  for (const int64_t dim : kDims) {
+  for (const int64_t dim : {1, 5, 33, 64, 130, 4097, 4104}) {
     std::vector<float> x(3 * dim);
     std::vector<HalfBits> bits(3 * dim);
     for (int64_t i = 0; i < 3 * dim; ++i) {
       x[i] = values[(i + 1) % 6];
       bits[i] = static_cast<HalfBits>(codes[(i + 1) % 6]);
     }
-    check_normalized<float>(
-        x, 3, dim, [&](float* out, double* norms) { normalize_rows_cuda(bits.data(), 3, dim, out, norms, nullptr); });
+    check_normalized<float>(x, 3, dim,
+                            [&](float* out, double* norms) { normalize_cuda(bits.data(), 3, dim, out, norms); });
   }
 }
+
+template <class T>
+constexpr LossesToSum<T> kNoLosses{nullptr, 0, nullptr, nullptr};
 
 template <class T>
 void check_both_normalize_backward(int64_t rows, int64_t dim) {
@@ -125,7 +181,7 @@ void check_both_normalize_backward(int64_t rows, int64_t dim) {
   const std::vector<T> normalized(n.rows.begin(), n.rows.end());
   std::vector<T> by_cpu = upstream, by_cuda = upstream;
   normalize_rows_backward(by_cpu.data(), normalized.data(), n.norms.data(), rows, dim);
-  normalize_rows_backward_cuda(by_cuda.data(), normalized.data(), n.norms.data(), rows, dim, nullptr);
+  normalize_rows_backward_cuda(by_cuda.data(), normalized.data(), n.norms.data(), rows, dim, kNoLosses<T>, nullptr);
   for (int64_t p = 0; p < rows * dim; ++p) {
     const double size = std::max(1.0, 1 / std::max(n.norms[p / dim], kSmallestNorm));
     CHECK_NEAR(by_cpu[p], expected[p], tolerance<T> * size);
@@ -139,6 +195,47 @@ TEST(the_gradient_of_the_normalisation_is_exact) {
       check_both_normalize_backward<float>(rows, dim);
       check_both_normalize_backward<double>(rows, dim);
     }
+}
+
+TEST(the_gradient_of_the_normalisation_of_packs_and_of_long_rows_is_exact) {
+  for (const int64_t dim : kPackedDims) {
+    check_both_normalize_backward<float>(67, dim);
+    check_both_normalize_backward<double>(67, dim);
+  }
+  for (const int64_t dim : kLongDims) {
+    check_both_normalize_backward<float>(2, dim);
+    check_both_normalize_backward<double>(2, dim);
+  }
+}
+
+TEST(cuda_transforms_gradients_that_are_not_aligned) {
+  const std::vector<float> unit = {0.6f, 0.8f, 0, 0};
+  const std::vector<double> norms = {2};
+  std::vector<float> store = {7, 1, 0, 0, 1, 7};
+  normalize_rows_backward_cuda(store.data() + 1, unit.data(), norms.data(), 1, 4, kNoLosses<float>, nullptr);
+  CHECK_NEAR(store, (std::vector<float>{7, 0.32f, -0.24f, 0, 0.5f, 7}), 1e-7);
+}
+
+template <class T>
+void check_sum_of_losses() {
+  const std::vector<T> losses = native::random_matrix<T>(1, 1000);
+  const double weight = 0.125, expected = weight * std::accumulate(losses.begin(), losses.end(), 0.0);
+  T loss = NAN;
+  normalize_rows_backward_cuda<T>(nullptr, nullptr, nullptr, 0, 8, {losses.data(), 1000, &weight, &loss}, nullptr);
+  CHECK_NEAR(loss, expected, tolerance<T>);
+
+  std::vector<T> gradient(8, T{1}), unit(8, T{0});
+  const double norm = 4;
+  loss = NAN;
+  normalize_rows_backward_cuda<T>(gradient.data(), unit.data(), &norm, 1, 8, {losses.data(), 1000, &weight, &loss},
+                                  nullptr);
+  CHECK_NEAR(loss, expected, tolerance<T>);
+  CHECK_EQUAL(gradient, std::vector<T>(8, T{0.25}));
+}
+
+TEST(cuda_sums_the_losses_alone_or_beside_the_gradient) {
+  check_sum_of_losses<float>();
+  check_sum_of_losses<double>();
 }
 
 // --- softmax cross-entropy ---
@@ -160,8 +257,8 @@ struct Softmax {
         weights(native::random_matrix<double>(1, rows, 6)) {}
 
   SoftmaxParams<T> params(std::vector<T>& logits, std::vector<T>& losses, bool with_gradient) const {
-    return {logits.data(), labels.data(), weights.data(), rows,          classes,
-            kTemperature,  smoothing,     kIgnored,       with_gradient, losses.data()};
+    return {logits.data(), classes,  labels.data(), weights.data(), 1, rows, classes, kTemperature,
+            smoothing,     kIgnored, with_gradient, losses.data()};
   }
 
   static constexpr double kTemperature = 0.05;
@@ -222,6 +319,83 @@ TEST(the_loss_and_its_gradient_equal_plain_loops) {
         check_both_softmax<float>(rows, classes, smoothing);
         check_both_softmax<double>(rows, classes, smoothing);
       }
+}
+
+// Rows of logits that are further apart than they are long: with NaN in between, and garbage after.
+template <class T>
+void check_padded_softmax(int64_t rows, int64_t classes, int64_t stride, double smoothing) {
+  const Softmax<T> problem(rows, classes, smoothing);
+  const Expected expected = softmax_naively(problem);
+  std::vector<T> logits(rows * stride, NAN), losses(rows, NAN);
+  for (int64_t i = 0; i < rows; ++i)
+    std::copy_n(problem.products.data() + i * classes, classes, logits.data() + i * stride);
+  SoftmaxParams<T> params = problem.params(logits, losses, true);
+  params.stride = stride;
+  softmax_cross_entropy_cuda(params, nullptr);
+  CHECK_NEAR(std::vector<double>(losses.begin(), losses.end()), expected.losses, 10 * tolerance<T>);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < classes; ++j)
+      CHECK_NEAR(logits[i * stride + j], expected.gradient[i * classes + j], 20 * tolerance<T>);
+}
+
+TEST(cuda_takes_rows_of_logits_that_are_padded) {
+  for (const int64_t classes : {1, 2, 3, 4, 5, 127, 130, 4099})
+    for (const double smoothing : {0.0, 0.1}) {
+      check_padded_softmax<float>(3, classes, (classes + 3) / 4 * 4, smoothing);
+      check_padded_softmax<double>(3, classes, (classes + 3) / 4 * 4, smoothing);
+      check_padded_softmax<float>(3, classes, classes + 7, smoothing);
+    }
+}
+
+TEST(one_weight_serves_all_rows) {
+  Softmax<float> problem(5, 33, 0.0);
+  std::fill(problem.weights.begin(), problem.weights.end(), 0.25);
+  const Expected expected = softmax_naively(problem);
+  problem.weights = std::vector<double>(1, 0.25);
+  const auto with_one_weight = [](SoftmaxParams<float> params) {
+    params.weight_stride = 0;
+    return params;
+  };
+  check_softmax(problem, expected,
+                [&](const SoftmaxParams<float>& params) { softmax_cross_entropy(with_one_weight(params)); });
+  check_softmax(problem, expected, [&](const SoftmaxParams<float>& params) {
+    softmax_cross_entropy_cuda(with_one_weight(params), nullptr);
+  });
+}
+
+// The highest logit moves with every pack, falls from far above, or stays where it is.
+TEST(cuda_follows_the_highest_logit_along_the_row) {
+  constexpr int64_t kClasses = 4128;
+  Softmax<double> problem(3, kClasses, 0.0);
+  problem.labels = {kClasses - 1, 2, 70};
+  for (int64_t j = 0; j < kClasses; ++j) {
+    problem.products[j] = static_cast<double>(j) / 128;
+    problem.products[kClasses + j] = -static_cast<double>(j) / 128;
+  }
+  const Expected expected = softmax_naively(problem);
+  Softmax<float> in_float(3, kClasses, 0.0);
+  in_float.labels = problem.labels;
+  in_float.weights = problem.weights;
+  std::copy(problem.products.begin(), problem.products.end(), in_float.products.begin());
+  check_softmax(in_float, expected,
+                [](const SoftmaxParams<float>& params) { softmax_cross_entropy_cuda(params, nullptr); });
+  check_softmax(problem, expected,
+                [](const SoftmaxParams<double>& params) { softmax_cross_entropy_cuda(params, nullptr); });
+}
+
+TEST(cuda_gives_a_class_of_minus_infinity_no_share) {
+  for (const int64_t stride : {5, 8}) {
+    std::vector<float> logits(stride, NAN), losses(1, NAN);
+    const float products[] = {-INFINITY, 0, -INFINITY, 0, 0};
+    std::copy(products, products + 5, logits.begin());
+    const int64_t label = 3;
+    const double weight = 1;
+    softmax_cross_entropy_cuda<float>(
+        {logits.data(), stride, &label, &weight, 0, 1, 5, 1.0, 0.0, -1, true, losses.data()}, nullptr);
+    CHECK_NEAR(losses[0], std::log(3.0), 1e-6);
+    logits.resize(5);
+    CHECK_NEAR(logits, (std::vector<float>{0, 1 / 3.0f, 0, -2 / 3.0f, 1 / 3.0f}), 1e-6);
+  }
 }
 
 TEST(cuda_ignores_labels_out_of_range) {

@@ -88,8 +88,10 @@ void update_naively(const Batch<T>& batch, double* row, const std::vector<int64_
            momentum);
   } else {
     std::vector<double> mean(batch.dim, 0.0);
-    for (const int64_t i : members)
-      for (int64_t d = 0; d < batch.dim; ++d) mean[d] += batch.sample(i)[d] / static_cast<double>(members.size());
+    for (const int64_t i : members) {
+      const std::vector<double> x = batch.sample(i);
+      for (int64_t d = 0; d < batch.dim; ++d) mean[d] += x[d] / static_cast<double>(members.size());
+    }
     mix_in(row, mean, momentum);
   }
 }
@@ -202,6 +204,13 @@ TEST(cuda_centroids_are_normalised_means) {
     }
 }
 
+TEST(cuda_centroids_of_rows_of_any_length) {
+  for (const int64_t dim : {4, 64, 2046, 2047, 2048, 2049, 2052, 5000}) {
+    check_cuda_centroids<float>(19, dim);
+    check_cuda_centroids<double>(19, dim);
+  }
+}
+
 template <class T>
 void check_cuda_updates() {
   for_each_update<T>([](const Batch<T>& batch, Mode mode, bool scaled) {
@@ -228,14 +237,74 @@ TEST(cuda_skips_labels_that_no_cluster_has) {
   CHECK_NEAR(memory, expected, tolerance<float>);
 }
 
-// Rows too long for shared memory are updated where they are.
+// Every rule, with and without normalisation, against the plain loops; the rest of the batch is as `prepare` leaves it.
+template <class T, class Prepare>
+void check_cuda_updates_of(int64_t rows, int64_t dim, int64_t clusters, const Prepare& prepare) {
+  for (const bool scaled : {false, true})
+    for (const Mode mode : kModes) {
+      Batch<T> batch(rows, dim, clusters, scaled);
+      prepare(batch);
+      std::vector<T> memory = batch.memory;
+      update_cuda(batch.params(memory, mode), clusters, scaled, nullptr);
+      CHECK_NEAR(memory, update_naively(batch, mode), tolerance<T>);
+    }
+}
+
+const auto as_it_is = [](auto&) {};
+
+// Whole packs; rows that just fit into registers; rows too long for them, which are updated where they are.
 TEST(cuda_updates_rows_of_any_length) {
+  for (const int64_t dim : {4, 64, 1030, 2046, 2047, 2048, 2049, 2052, 20011}) {
+    check_cuda_updates_of<float>(9, dim, 3, as_it_is);
+    check_cuda_updates_of<double>(9, dim, 3, as_it_is);
+  }
+}
+
+TEST(cuda_updates_a_cluster_of_many_samples) {
+  const auto one_cluster = [](auto& batch) { std::fill(batch.labels.begin(), batch.labels.end(), 1); };
+  for (const int64_t rows : {255, 256, 257, 700}) {
+    check_cuda_updates_of<float>(rows, 12, 2, one_cluster);
+    check_cuda_updates_of<double>(rows, 7, 2, one_cluster);
+  }
+}
+
+// Members so far apart that lists of them lie empty in between, and that no look at the samples nearby finds the first.
+TEST(cuda_updates_clusters_whose_samples_are_far_apart) {
+  const auto far_apart = [](auto& batch) {
+    std::fill(batch.labels.begin(), batch.labels.end(), -1);
+    for (const int64_t i : {0, 5, 2047, 2048, 2049, 2999}) batch.labels[i] = 0;
+    for (const int64_t i : {900, 1700}) batch.labels[i] = 1;
+    for (const int64_t i : {100, 2149}) batch.labels[i] = 2;
+  };
+  check_cuda_updates_of<float>(3000, 4, 3, far_apart);
+}
+
+TEST(cuda_updates_rows_that_are_not_aligned) {
   for (const Mode mode : kModes) {
-    const Batch<float> batch(3, 20011, 2, true);
-    std::vector<float> memory = batch.memory;
-    update_cuda(batch.params(memory, mode), batch.clusters, true, nullptr);
+    const Batch<float> batch(20, 64, 3, true);
+    std::vector<float> features(1 + batch.features.size()), memory(1 + batch.memory.size());
+    std::copy(batch.features.begin(), batch.features.end(), features.begin() + 1);
+    std::copy(batch.memory.begin(), batch.memory.end(), memory.begin() + 1);
+    UpdateParams<float> params = batch.params(memory, mode);
+    params.memory = memory.data() + 1;
+    params.features = features.data() + 1;
+    update_cuda(params, batch.clusters, true, nullptr);
+    memory.erase(memory.begin());
     CHECK_NEAR(memory, update_naively(batch, mode), tolerance<float>);
   }
+}
+
+// Equal products in one list of members and across two: the first sample counts.
+TEST(cuda_takes_the_first_of_the_hardest_samples) {
+  std::vector<float> features(600 * 4), memory = {1, 0, 0, 0};
+  for (int i = 0; i < 600; ++i) features[4 * i + (i % 3 ? 1 : 0)] = 1;
+  features[4 * 1 + 1] = 0;
+  features[4 * 1 + 2] = 1;  // the first that is orthogonal
+  const std::vector<int64_t> labels(600, 0);
+  update_cuda<float>({memory.data(), features.data(), nullptr, labels.data(), 600, 4, 0.5f, Mode::kHardest}, 1, false,
+                     nullptr);
+  const float half = std::sqrt(0.5f);
+  CHECK_NEAR(memory, (std::vector<float>{half, 0, half, 0}), 1e-6);
 }
 
 }  // namespace

@@ -1,0 +1,109 @@
+// The gradient of ccfast::centroid_contrastive_loss, for every device. In C++, because on a GPU the loss takes little
+// longer than its launches, and Python's autograd functions take longer than that.
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <string>
+#include <tuple>
+
+#include "../common/dispatch.h"
+
+namespace ccfast {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using Tensors = std::tuple<at::Tensor, at::Tensor>;
+
+// The options of the loss, as its schema has them.
+struct LossOptions {
+  double temperature;
+  bool normalize;
+  const std::string& reduction;
+  double label_smoothing;
+  int64_t ignore_index;
+};
+
+using LossSignature = Tensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, bool, const std::string&,
+                              double, int64_t, bool);
+using MemoryGradSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                       double, bool, const std::string&, double, int64_t);
+
+Tensors compute(const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels,
+                const LossOptions& options, bool with_gradient) {
+  static const auto op = find_op<LossSignature>("ccfast::centroid_contrastive_loss");
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(features, memory, labels, options.temperature, options.normalize, options.reduction,
+                 options.label_smoothing, options.ignore_index, with_gradient);
+}
+
+at::Tensor memory_grad(const at::Tensor& upstream, AutogradContext* ctx, const variable_list& saved) {
+  static const auto op = find_op<MemoryGradSignature>("ccfast::centroid_contrastive_loss_memory_grad");
+  auto& options = ctx->saved_data;
+  return op.call(upstream, saved[1], saved[2], saved[3], options["temperature"].toDouble(),
+                 options["normalize"].toBool(), options["reduction"].toStringRef(),
+                 options["label_smoothing"].toDouble(), options["ignore_index"].toInt());
+}
+
+// gradient * factor, rounded to dtype; in one launch, unless that product is to be differentiated itself.
+at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::ScalarType dtype) {
+  if (dtype == gradient.scalar_type() || at::GradMode::is_enabled()) return (gradient * factor).to(dtype);
+  at::Tensor out = at::empty_like(gradient, gradient.options().dtype(dtype));
+  return at::mul_out(out, gradient, factor);
+}
+
+// Inputs: features, memory, then what has no gradient. Outputs: the loss, and its gradient by the features.
+class Loss : public torch::autograd::Function<Loss> {
+ public:
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& features, const at::Tensor& memory,
+                               const at::Tensor& labels, const LossOptions& options, bool with_gradient) {
+    auto [loss, gradient] = compute(features, memory, labels, options, with_gradient);
+    ctx->mark_non_differentiable({gradient});
+    ctx->set_materialize_grads(false);  // or the output that has no gradient gets one of zeros, [B, D]
+    ctx->saved_data["dtype"] = features.scalar_type();
+    if (!memory.requires_grad()) {
+      ctx->save_for_backward({gradient});
+      return {loss, gradient};
+    }
+    // The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward
+    // may.
+    ctx->save_for_backward({gradient, features, memory, labels});
+    ctx->saved_data["temperature"] = options.temperature;
+    ctx->saved_data["normalize"] = options.normalize;
+    ctx->saved_data["reduction"] = options.reduction;
+    ctx->saved_data["label_smoothing"] = options.label_smoothing;
+    ctx->saved_data["ignore_index"] = options.ignore_index;
+    return {loss, gradient};
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
+    variable_list by_input(5);  // one an argument of forward
+    const at::Tensor& by_loss = upstream[0];
+    if (!by_loss.defined()) return by_input;
+    const variable_list saved = ctx->get_saved_variables();
+    if (ctx->needs_input_grad(0)) {
+      const at::Tensor factor = by_loss.dim() ? by_loss.unsqueeze(1) : by_loss;
+      by_input[0] = scaled(saved[0], factor, ctx->saved_data["dtype"].toScalarType());
+    }
+    if (ctx->needs_input_grad(1)) by_input[1] = memory_grad(by_loss, ctx, saved);
+    return by_input;
+  }
+};
+
+Tensors centroid_contrastive_loss_autograd(const at::Tensor& features, const at::Tensor& memory,
+                                           const at::Tensor& labels, double temperature, bool normalize,
+                                           const std::string& reduction, double label_smoothing, int64_t ignore_index,
+                                           bool with_gradient) {
+  const LossOptions options{temperature, normalize, reduction, label_smoothing, ignore_index};
+  if (!at::GradMode::is_enabled() || !(features.requires_grad() || memory.requires_grad()))
+    return compute(features, memory, labels, options, with_gradient);
+  const variable_list out = Loss::apply(features, memory, labels, options, with_gradient);
+  return {out[0], out[1]};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(ccfast, Autograd, m) { m.impl("centroid_contrastive_loss", centroid_contrastive_loss_autograd); }
+
+}  // namespace ccfast
