@@ -67,6 +67,17 @@ def test_the_compiled_loss_and_its_gradients_are_those_of_eager(
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
+def test_the_backward_pass_may_be_compiled_as_it_runs(backend: Backend) -> None:
+    memory, features, labels = backend(*memory_batch())
+    gradients = []
+    for config in (False, True):
+        x = features.clone().requires_grad_()
+        with torch._dynamo.config.patch(compiled_autograd=config):
+            torch.compile(lambda x: ccfast.centroid_contrastive_loss(x, memory, labels).backward(), backend="eager")(x)
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("mode", ["sequential", "hardest", "mean"])
 def test_the_compiled_update_changes_the_memory_of_the_caller(backend: Backend, mode: str) -> None:
     def update(memory: Tensor, features: Tensor, labels: Tensor) -> Tensor:

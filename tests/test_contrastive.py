@@ -215,6 +215,18 @@ def test_gradcheck(backend: Backend, normalize: bool, reduction: str) -> None:
     assert torch.autograd.gradcheck(loss, (features.requires_grad_(), memory.requires_grad_()))
 
 
+@pytest.mark.parametrize("learned", ["features", "memory"])
+def test_second_derivatives_are_refused(backend: Backend, learned: str) -> None:
+    features, memory, labels = backend(*batch())
+    x = {"features": features, "memory": memory}[learned].requires_grad_()
+    loss = ccfast.centroid_contrastive_loss(features, memory, labels)
+    (gradient,) = torch.autograd.grad(loss**2, x, create_graph=True)
+    (alone,) = torch.autograd.grad(ccfast.centroid_contrastive_loss(features, memory, labels), x)
+    torch.testing.assert_close(gradient.detach(), 2 * loss.detach() * alone, rtol=1e-5, atol=1e-8)
+    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
+        gradient.square().sum().backward()
+
+
 def test_only_what_requires_grad_gets_a_gradient(implementation: ModuleType, backend: Backend) -> None:
     features, memory, labels = backend(*batch())
     assert not implementation.centroid_contrastive_loss(features, memory, labels).requires_grad

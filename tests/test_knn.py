@@ -187,6 +187,18 @@ def test_products_may_be_summed_in_half_precision(backend: Backend) -> None:
     assert_knn(found, features, features, 12)
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_torch_settings_of_products_stay_as_they_were(backend: Backend, allowed: bool) -> None:
+    settings = torch.backends.cuda.matmul
+    before = settings.allow_fp16_reduced_precision_reduction
+    try:
+        settings.allow_fp16_reduced_precision_reduction = allowed
+        ccfast.knn(backend(clustered()[0]), 12)
+        assert settings.allow_fp16_reduced_precision_reduction == allowed
+    finally:
+        settings.allow_fp16_reduced_precision_reduction = before
+
+
 def test_strided_features_are_accepted(backend: Backend) -> None:
     wide = backend(torch.randn(50, 40, generator=torch.Generator().manual_seed(3)))
     for features in (wide[:, ::2], wide.T, wide[::3, 5:]):

@@ -57,3 +57,13 @@ def test_ranges_outside_of_the_rows_are_refused(backend: Backend, begin: int, en
         ops.encode_neighbours(features, rank, distances, half_columns(K1), None, None, begin, end)
     with pytest.raises(ValueError, match="row_begin, row_end: expected a range within"):
         ops.sparse_jaccard(*v, 0.5, begin, end)
+
+
+def test_numbers_of_another_length_than_the_rows_are_refused(backend: Backend) -> None:
+    ops, features = torch.ops.ccfast, backend(FEATURES["clustered"]())
+    rank, distances = ccfast.knn(features, K1)
+    short, half = features[:-1, 0].contiguous(), half_columns(K1)
+    with pytest.raises(ValueError, match="row_scale: expected"):
+        ops.encode_neighbours(features, rank, distances, half, short, None)
+    with pytest.raises(ValueError, match="column_shift: expected"):
+        ops.encode_neighbours(features, rank, distances, half, None, short)

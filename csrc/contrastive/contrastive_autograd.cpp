@@ -2,6 +2,7 @@
 // longer than its launches, and Python's autograd functions take longer than that.
 #include <ATen/ATen.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/library.h>
 
 #include <string>
@@ -46,47 +47,58 @@ at::Tensor memory_grad(const at::Tensor& upstream, AutogradContext* ctx, const v
                  options["label_smoothing"].toDouble(), options["ignore_index"].toInt());
 }
 
-// gradient * factor, rounded to dtype; in one launch, unless that product is to be differentiated itself.
+// gradient * factor, rounded to dtype, in one launch.
 at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::ScalarType dtype) {
-  if (dtype == gradient.scalar_type() || at::GradMode::is_enabled()) return (gradient * factor).to(dtype);
+  if (dtype == gradient.scalar_type()) return gradient * factor;
   at::Tensor out = at::empty_like(gradient, gradient.options().dtype(dtype));
   return at::mul_out(out, gradient, factor);
 }
 
-// Inputs: features, memory, then what has no gradient. Outputs: the loss, and its gradient by the features.
+// A gradient that says so when it is to be differentiated in turn, instead of counting as a constant.
+at::Tensor once_differentiable(const at::Tensor& gradient) {
+  if (!gradient.defined()) return gradient;
+  torch::autograd::DelayedError error("centroid_contrastive_loss: second derivatives are not implemented", 1);
+  return error({gradient.detach().requires_grad_()})[0];
+}
+
+// Inputs: features, memory, then what has no gradient. `gradient` gets that of the loss by the features.
 class Loss : public torch::autograd::Function<Loss> {
  public:
-  static variable_list forward(AutogradContext* ctx, const at::Tensor& features, const at::Tensor& memory,
-                               const at::Tensor& labels, const LossOptions& options, bool with_gradient) {
-    auto [loss, gradient] = compute(features, memory, labels, options, with_gradient);
-    ctx->mark_non_differentiable({gradient});
-    ctx->set_materialize_grads(false);  // or the output that has no gradient gets one of zeros, [B, D]
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& features, const at::Tensor& memory,
+                            const at::Tensor& labels, const LossOptions& options, bool with_gradient,
+                            at::Tensor* gradient) {
+    const auto [loss, by_features] = compute(features, memory, labels, options, with_gradient);
+    *gradient = by_features;
     ctx->saved_data["dtype"] = features.scalar_type();
     if (!memory.requires_grad()) {
-      ctx->save_for_backward({gradient});
-      return {loss, gradient};
+      ctx->save_for_backward({by_features});
+      return loss;
     }
     // The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward
     // may.
-    ctx->save_for_backward({gradient, features, memory, labels});
+    ctx->save_for_backward({by_features, features, memory, labels});
     ctx->saved_data["temperature"] = options.temperature;
     ctx->saved_data["normalize"] = options.normalize;
     ctx->saved_data["reduction"] = options.reduction;
     ctx->saved_data["label_smoothing"] = options.label_smoothing;
     ctx->saved_data["ignore_index"] = options.ignore_index;
-    return {loss, gradient};
+    return loss;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
-    variable_list by_input(5);  // one an argument of forward
+    const bool again = at::GradMode::is_enabled();  // create_graph
+    const at::AutoGradMode constants(false);
+    variable_list by_input(6);  // one an argument of forward
     const at::Tensor& by_loss = upstream[0];
-    if (!by_loss.defined()) return by_input;
     const variable_list saved = ctx->get_saved_variables();
     if (ctx->needs_input_grad(0)) {
       const at::Tensor factor = by_loss.dim() ? by_loss.unsqueeze(1) : by_loss;
       by_input[0] = scaled(saved[0], factor, ctx->saved_data["dtype"].toScalarType());
     }
     if (ctx->needs_input_grad(1)) by_input[1] = memory_grad(by_loss, ctx, saved);
+    if (!again) return by_input;
+    const at::AutoGradMode recorded(true);
+    for (at::Tensor& gradient : by_input) gradient = once_differentiable(gradient);
     return by_input;
   }
 };
@@ -98,8 +110,9 @@ Tensors centroid_contrastive_loss_autograd(const at::Tensor& features, const at:
   const LossOptions options{temperature, normalize, reduction, label_smoothing, ignore_index};
   if (!at::GradMode::is_enabled() || !(features.requires_grad() || memory.requires_grad()))
     return compute(features, memory, labels, options, with_gradient);
-  const variable_list out = Loss::apply(features, memory, labels, options, with_gradient);
-  return {out[0], out[1]};
+  at::Tensor gradient;
+  const at::Tensor loss = Loss::apply(features, memory, labels, options, with_gradient, &gradient);
+  return {loss, gradient};
 }
 
 }  // namespace

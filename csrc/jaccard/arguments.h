@@ -24,6 +24,15 @@ inline float distance_limit(double max_distance) {
   return std::min(static_cast<float>(max_distance), std::nextafter(1.0f, 0.0f));
 }
 
+// A float32 number a row, or null.
+inline const float* optional_data(const std::optional<at::Tensor>& value, const char* name, int64_t rows) {
+  if (!value) return nullptr;
+  TORCH_CHECK_VALUE(value->dim() == 1 && value->size(0) == rows && value->is_contiguous(), name, ": expected [", rows,
+                    "]");
+  TORCH_CHECK_TYPE(value->scalar_type() == at::kFloat, name, ": expected dtype float32");
+  return value->const_data_ptr<float>();
+}
+
 // rank [rows, k1]; distances [range, k1].
 inline void check_encoding_shapes(const at::Tensor& rank, const at::Tensor& distances, int64_t rows,
                                   const jaccard::RowRange& range) {

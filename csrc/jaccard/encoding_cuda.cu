@@ -172,7 +172,7 @@ __device__ double squared_distance(const float* a, const float* b, int64_t dim) 
     const Pack<float, kSize> ours = load_part<kSize, kWhole>(a, d, dim), theirs = load_part<kSize, kWhole>(b, d, dim);
     for (int e = 0; e < kSize; ++e) {
       const double difference = static_cast<double>(ours.value[e]) - static_cast<double>(theirs.value[e]);
-      sum += difference * difference;
+      sum = fma(difference, difference, sum);
     }
   }
   return warp_sum(sum);

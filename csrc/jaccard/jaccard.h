@@ -135,8 +135,8 @@ struct PostingsParams {
 };
 void postings_cuda(const PostingsParams& params, void* stream);
 
-// Targets that a block has room for at a time in shared memory: 64 KiB, three blocks on a multiprocessor of a data
-// centre GPU. Rows of the usual data share something with 600 to 5,500 targets.
+// Targets that a block has room for at a time in shared memory: 71 KiB in all, three blocks on a multiprocessor of an
+// H100 or H200. Rows of the usual data share something with 600 to 5,500 targets.
 constexpr int kDefaultSlots = 8192;
 
 // Rows of v are weights that sum to 1.
@@ -149,9 +149,9 @@ struct SparseDistanceParams {
 };
 void sparse_distance_cuda(const SparseDistanceParams& params, const ScatteredRows& out, void* stream);
 
-// Targets that a block accumulates at a time in shared memory: 56 KiB, four blocks on a multiprocessor, and all of the
-// images of Market-1501.
-constexpr int64_t kDefaultTile = 14336;
+// Targets that a block accumulates at a time in shared memory: 55 KiB in all, four blocks on a multiprocessor of an
+// H100 or H200, and all of the images of Market-1501.
+constexpr int64_t kDefaultTile = 13312;
 
 struct DenseDistanceParams {
   DeviceCsr v;

@@ -10,14 +10,6 @@
 namespace ccfast {
 namespace {
 
-const float* optional_data(const std::optional<at::Tensor>& value, const char* name, int64_t rows) {
-  if (!value) return nullptr;
-  TORCH_CHECK_VALUE(value->dim() == 1 && value->size(0) == rows && value->is_contiguous(), name, ": expected [", rows,
-                    "]");
-  TORCH_CHECK_TYPE(value->scalar_type() == at::kFloat, name, ": expected dtype float32");
-  return value->const_data_ptr<float>();
-}
-
 // rank [any, >= columns] int64 with entries in [0, rows).
 void check_rank(const at::Tensor& rank, int64_t rows, int64_t columns) {
   CCFAST_CHECK_DTYPE(rank, at::kLong);

@@ -84,10 +84,6 @@ jaccard::DeviceCsr device_csr(const at::Tensor& crow, const at::Tensor& col, con
           values.const_data_ptr<float>()};
 }
 
-const float* optional_data(const std::optional<at::Tensor>& value) {
-  return value ? value->const_data_ptr<float>() : nullptr;
-}
-
 CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& rank, const at::Tensor& distances,
                                   int64_t half, const std::optional<at::Tensor>& row_scale,
                                   const std::optional<at::Tensor>& column_shift, int64_t row_begin,
@@ -107,8 +103,8 @@ CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& 
   const jaccard::EncodingParams params{x.const_data_ptr<float>(),
                                        r.const_data_ptr<int64_t>(),
                                        d.const_data_ptr<float>(),
-                                       optional_data(row_scale),
-                                       optional_data(column_shift),
+                                       optional_data(row_scale, "row_scale", rows),
+                                       optional_data(column_shift, "column_shift", rows),
                                        rows,
                                        x.size(1),
                                        k1,

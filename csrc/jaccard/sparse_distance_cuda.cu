@@ -13,7 +13,7 @@ constexpr int kThreads = 384;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int32_t kFree = -1;
 constexpr int kMostProbes = 128;     // of the table for one target, before it counts as full
-constexpr float kOne = 16777216.0f;  // a mass of 1 as an integer: 2^24, so that 2^8 of them do not overflow
+constexpr float kOne = 16777216.0f;  // a mass of 1 as an integer: 2^24, so that hundreds of them do not overflow
 
 // Rounded up.
 __device__ unsigned fixed_point(float mass) { return static_cast<unsigned>(fminf(mass, 1.0f) * kOne) + 1; }
@@ -31,10 +31,10 @@ __device__ unsigned least_mass(float max_distance, int64_t terms) {
 struct Table {
   int64_t* start;  // of the row's entries in the result
   StagedColumn* staged;
-  int32_t* key;    // [slots] target, or kFree
-  unsigned* mass;  // [slots] what it shares with the row
-  int32_t* found;  // [capacity] targets near enough, ascending
-  float* distance;
+  int32_t* key;         // [slots] target, or kFree
+  unsigned* mass;       // [slots] what it shares with the row
+  int32_t* found;       // [capacity] targets near enough, ascending
+  float* distance;      // of each; in the place of mass, which nobody needs by then
   int* number;          // of them
   int* full;            // something did not fit
   int* counts;          // [32] of block-wide sums
@@ -46,15 +46,15 @@ struct Table {
     key = reinterpret_cast<int32_t*>(staged + kStagedColumns);
     mass = reinterpret_cast<unsigned*>(key + slots);
     found = reinterpret_cast<int32_t*>(mass + slots);
-    distance = reinterpret_cast<float*>(found + capacity);
-    number = reinterpret_cast<int*>(distance + capacity);
+    distance = reinterpret_cast<float*>(mass);
+    number = reinterpret_cast<int*>(found + capacity);
     full = number + 1;
     counts = number + 2;
   }
   static __host__ __device__ int capacity_of(int slots) { return slots > 8 ? slots / 8 : 1; }
   static size_t bytes(int slots) {
     return 2 * sizeof(int64_t) + kStagedColumns * sizeof(StagedColumn) +
-           2 * sizeof(int32_t) * (slots + capacity_of(slots)) + 34 * sizeof(int);
+           sizeof(int32_t) * (2 * slots + capacity_of(slots)) + 34 * sizeof(int);
   }
 
   // Begins and ends with a barrier.

@@ -3,7 +3,6 @@
 // A search waits for the device twice: for the largest norm, which also tells whether all numbers are finite, and for
 // the rows without a certificate. Only where there are such rows, or norms far from 1, does it wait again.
 #include <ATen/ATen.h>
-#include <ATen/Context.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 
 #include "../common/checks.h"
 #include "../common/device.h"
+#include "half_sums.h"
 #include "knn.h"
 #include "precision.h"
 #include "tiles.h"
@@ -95,16 +95,6 @@ class Operands {
   std::optional<Operand> queries_;
 };
 
-// cuBLAS may be allowed to add float16 products in float16, where no useful bound on the error holds.
-template <class Context>
-auto sums_are_float16(Context& context, int) -> decltype(context.allowFP16AccumulationCuBLAS()) {
-  return context.allowFP16AccumulationCuBLAS();
-}
-template <class Context>
-bool sums_are_float16(Context&, long) {  // before torch 2.7
-  return false;
-}
-
 knn::RowError error_of(const Search& search, const Operands& operands, knn::RoundedNorm largest) {
   if (operands.type == at::kHalf) return knn::float16_error(largest, search.dim());
   const knn::ErrorBound bound = knn::error_bound(largest.norm * largest.norm, search.dim(), operands.type);
@@ -136,6 +126,7 @@ at::Tensor search_tiles(const Search& search, const Operands& operands, int64_t 
   std::optional<TileBuffer> mirror;
   if (search.symmetric()) mirror.emplace(queries.rows(), features.rows(), features.matrix.options());
   const int64_t alignment = operands.type == at::kHalf ? kHalfAlignment : 1;
+  const knn::PartsInSingle parts_in_single;
   const auto offer = [&](const knn::ProductTile& tile, int64_t first_query, int64_t first_target) {
     auto* list = reinterpret_cast<uint64_t*>(lists.mutable_data_ptr<int64_t>()) + first_query * keep;
     knn::select_cuda({tile, first_target, features.half_norms.const_data_ptr<float>(), keep, list}, search.stream);
@@ -235,7 +226,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
   const Search search{queries ? queries->to(at::kFloat).contiguous() : targets, targets, k, device.stream()};
   const Neighbours found(search.queries.size(0), k, targets.options());
 
-  const bool half = !sums_are_float16(at::globalContext(), 0);
+  const bool half = !knn::sums_are_float16();
   const Operands operands(search, 1, half ? at::kHalf : at::kFloat);
   const knn::RoundedNorm largest = operands.largest();
   if (!std::isfinite(largest.norm)) {

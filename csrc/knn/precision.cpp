@@ -68,16 +68,15 @@ double half_error(RoundedNorm query, RoundedNorm target, int64_t dim) {
          0x1p-100 * std::sqrt(static_cast<double>(dim));
 }
 
-// As half_error, in terms of the query. Sums: matrix units cut off where float32 rounds, which is twice as coarse. The
-// result: rounded to float16, down to its smallest numbers. cuBLAS may split a product into several along dim and round
-// each part and their sum to float16 too, unless torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction is
-// off: the parts' norms add up to at most those of the rows, so that 4 roundings of a whole product are enough for four
-// parts that are added one by one in float16, and for any number of parts that are added in float32.
+// As half_error, in terms of the query. Sums: matrix units cut off where float32 rounds, which is twice as coarse, and
+// do so for every four products at worst. The result is rounded to float16 once, down to its smallest numbers
+// (half_sums.h).
 RowError float16_error(RoundedNorm target, int64_t dim) {
   constexpr double kHalfRoundoff = 0x1p-11;
-  const double steps = 2 * static_cast<double>(dim + 4) * kRoundoff, sums = steps / (1 - std::min(steps, 0.5));
-  const double computed = (sums + 4 * kHalfRoundoff * (1 + sums)) * (target.norm + target.rounding);
-  const double vanished = 4 * 0x1p-25 + 0x1p-100 * std::sqrt(static_cast<double>(dim));
+  const double steps = 2 * static_cast<double>(dim + dim / 4 + 4) * kRoundoff;
+  const double sums = steps / (1 - std::min(steps, 0.5));
+  const double computed = (sums + kHalfRoundoff * (1 + sums)) * (target.norm + target.rounding);
+  const double vanished = 0x1p-25 + 0x1p-100 * std::sqrt(static_cast<double>(dim));
   return {target.rounding + computed + 4 * kRoundoff * target.norm, target.norm + target.rounding + computed,
           4 * kRoundoff * target.norm * target.norm + vanished};
 }
