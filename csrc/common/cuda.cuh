@@ -24,6 +24,9 @@ constexpr int kWarp = 32;
 constexpr unsigned kFullMask = 0xffffffffu;
 constexpr int64_t kMaxGrid = 0x7fffffff;
 
+// Blocks of `block` threads that hold so many threads.
+inline int64_t blocks_for(int64_t threads, int block) { return (threads + block - 1) / block; }
+
 // --- on the host ---
 
 #ifdef CCFAST_EMULATE

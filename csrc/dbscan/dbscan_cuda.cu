@@ -98,25 +98,25 @@ __global__ void label_kernel(DeviceDistances distances, const bool* core, const 
   if (threadIdx.x % kWarp == 0) labels[i] = lowest == INT64_MAX ? -1 : lowest;
 }
 
-int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
-
 }  // namespace
 
 void find_cores_cuda(const DeviceDistances& distances, int64_t min_samples, bool* core, void* stream) {
-  launch("dbscan find_cores", find_cores_kernel, blocks_for(distances.rows * kWarp), kThreads, 0, stream, distances,
-         min_samples, core);
+  launch("dbscan find_cores", find_cores_kernel, blocks_for(distances.rows * kWarp, kThreads), kThreads, 0, stream,
+         distances, min_samples, core);
 }
 
 void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, void* stream) {
-  launch("dbscan start", start_kernel, blocks_for(distances.rows), kThreads, 0, stream, distances.rows, root);
-  launch("dbscan join", join_kernel, blocks_for(distances.rows * kWarp), kThreads, 0, stream, distances, core, root);
-  launch("dbscan flatten", flatten_kernel, blocks_for(distances.rows), kThreads, 0, stream, distances.rows, root);
+  launch("dbscan start", start_kernel, blocks_for(distances.rows, kThreads), kThreads, 0, stream, distances.rows, root);
+  launch("dbscan join", join_kernel, blocks_for(distances.rows * kWarp, kThreads), kThreads, 0, stream, distances, core,
+         root);
+  launch("dbscan flatten", flatten_kernel, blocks_for(distances.rows, kThreads), kThreads, 0, stream, distances.rows,
+         root);
 }
 
 void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* cluster_of_root,
                 int64_t* labels, void* stream) {
-  launch("dbscan label", label_kernel, blocks_for(distances.rows * kWarp), kThreads, 0, stream, distances, core, root,
-         cluster_of_root, labels);
+  launch("dbscan label", label_kernel, blocks_for(distances.rows * kWarp, kThreads), kThreads, 0, stream, distances,
+         core, root, cluster_of_root, labels);
 }
 
 }  // namespace ccfast::dbscan

@@ -9,19 +9,6 @@ constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int32_t kNone = 0x7fffffff;
 
-__host__ __device__ inline int64_t next_power_of_two(int64_t value) {
-  int64_t power = 1;
-  while (power < value) power *= 2;
-  return power;
-}
-
-struct Ascending {
-  template <class T>
-  __device__ bool operator()(const T& a, const T& b) const {
-    return a < b;
-  }
-};
-
 // The working set of this block: shared memory, or its slice of the workspace.
 __device__ char* working_set(const Workspace& workspace) {
   if (workspace.data == nullptr) return shared_memory<char>();
@@ -71,16 +58,8 @@ __device__ int unique_entries(int32_t* data, int count, int* shared_count) {
 }
 
 __device__ bool contains(const int32_t* sorted, int count, int32_t value) {
-  int low = 0, high = count;
-  while (low < high) {
-    const int middle = (low + high) / 2;
-    if (sorted[middle] < value) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return low < count && sorted[low] == value;
+  const int64_t place = lower_bound(0, count, value, [&](int64_t slot) { return sorted[slot]; });
+  return place < count && sorted[place] == value;
 }
 
 // Working set of the encoding of one row.
@@ -298,8 +277,8 @@ size_t shared_of(const Workspace& workspace, int64_t bytes) { return workspace.d
 }  // namespace
 
 void reciprocal_cuda(const ReciprocalParams& params, void* stream) {
-  const int64_t blocks = (params.num_rows + kWarps - 1) / kWarps;
-  launch("jaccard reciprocal", reciprocal_kernel, blocks, kThreads, 0, stream, params);
+  launch("jaccard reciprocal", reciprocal_kernel, blocks_for(params.num_rows * kWarp, kThreads), kThreads, 0, stream,
+         params);
 }
 
 bool fits_shared_memory_cuda(int64_t bytes) { return bytes <= static_cast<int64_t>(max_shared_bytes()); }

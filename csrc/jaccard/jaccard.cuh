@@ -15,6 +15,19 @@ __device__ __forceinline__ float distance_of(float shared) {
 // What two rows share of a column. Entries that are not positive add nothing.
 __device__ __forceinline__ float shared_mass(float a, float b) { return fmaxf(0.0f, fminf(a, b)); }
 
+__host__ __device__ inline int64_t next_power_of_two(int64_t value) {
+  int64_t power = 1;
+  while (power < value) power *= 2;
+  return power;
+}
+
+struct Ascending {
+  template <class T>
+  __device__ bool operator()(const T& a, const T& b) const {
+    return a < b;
+  }
+};
+
 // First position in [low, high) whose key is at least `value`; keys ascend.
 template <class KeyAt, class Value>
 __device__ int64_t lower_bound(int64_t low, int64_t high, Value value, const KeyAt& key_at) {

@@ -30,18 +30,17 @@ __global__ void gather_kernel(ScatteredRows rows, int64_t count, const int64_t* 
   }
 }
 
-int64_t blocks_for(int64_t threads) { return (threads + kThreads - 1) / kThreads; }
-
 }  // namespace
 
 void postings_cuda(const PostingsParams& params, void* stream) {
   const int64_t threads = params.entries > params.v.rows ? params.entries : params.v.rows + 1;
-  launch("jaccard postings", postings_kernel, blocks_for(threads), kThreads, 0, stream, params);
+  launch("jaccard postings", postings_kernel, blocks_for(threads, kThreads), kThreads, 0, stream, params);
 }
 
 void gather_rows_cuda(const ScatteredRows& rows, int64_t count, const int64_t* crow, int64_t* col, float* val,
                       void* stream) {
-  launch("jaccard gather", gather_kernel, blocks_for(count * kWarp), kThreads, 0, stream, rows, count, crow, col, val);
+  launch("jaccard gather", gather_kernel, blocks_for(count * kWarp, kThreads), kThreads, 0, stream, rows, count, crow,
+         col, val);
 }
 
 }  // namespace ccfast::jaccard

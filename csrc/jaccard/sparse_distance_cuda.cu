@@ -99,10 +99,6 @@ __device__ void gather_mass(const SparseDistanceParams& params, int64_t i, int64
   __syncthreads();
 }
 
-struct Ascending {
-  __device__ bool operator()(int32_t a, int32_t b) const { return a < b; }
-};
-
 // Lists the targets that share at least `least`, ascending; returns how many, or -1 where there are too many.
 __device__ int list_targets(unsigned least, Table& table) {
   for (int slot = threadIdx.x; slot < table.slots; slot += blockDim.x) {
@@ -113,8 +109,7 @@ __device__ int list_targets(unsigned least, Table& table) {
   __syncthreads();
   const int number = *table.number;
   if (number > table.capacity) return -1;
-  int padded = 1;
-  while (padded < number) padded *= 2;
+  const int padded = static_cast<int>(next_power_of_two(number));
   for (int slot = number + threadIdx.x; slot < padded; slot += blockDim.x) table.found[slot] = 0x7fffffff;
   block_sort(table.found, padded, Ascending());
   return number;

@@ -8,6 +8,7 @@
 
 #include "../common/parallel.h"
 #include "../common/simd.h"
+#include "knn.h"
 
 namespace ccfast::knn {
 namespace {
@@ -17,8 +18,6 @@ constexpr int64_t kRowsAtATime = 1024;
 constexpr double kInflation = 1 + 1e-9;  // covers the rounding of a norm computed in float64
 constexpr int64_t kDimStep = 32;         // dimensions that a matrix unit takes at a time
 constexpr int64_t kPackStep = 16;        // pairs of dimensions rearranged at a time: one cache line of each row
-
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 }  // namespace
 

@@ -14,6 +14,9 @@
 
 namespace ccfast::knn {
 
+// Operands of products are padded to whole steps.
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
 struct Neighbour {
   double distance;
   int64_t index;

@@ -410,7 +410,7 @@ __global__ void distances_kernel(DistancesParams params) {
     params.distances[number * params.num_features + first + lane] = distance;
 }
 
-int64_t blocks_of_warps(int64_t warps) { return (warps * kWarp + kThreads - 1) / kThreads; }
+int64_t blocks_of_warps(int64_t warps) { return blocks_for(warps * kWarp, kThreads); }
 
 size_t rescore_bytes(int64_t keep) { return keep * (sizeof(double) + sizeof(int64_t)); }
 

@@ -30,8 +30,6 @@ constexpr int64_t kTileColumns = 4096;
 constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padded to that, so that every load is whole
 constexpr int64_t kExactDistances = int64_t{1} << 24;  // in memory at a time: 128 MiB
 
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
 struct Search {
   at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous; the same one in a symmetric search
   int64_t k;
@@ -51,8 +49,8 @@ struct Operand {
       : statistics(at::zeros({2, rows.size(0)}, rows.options().dtype(at::kDouble))),
         half_norms(at::empty({rows.size(0)}, rows.options())) {
     const bool half = type == at::kHalf;
-    const int64_t padded_rows = round_up(rows.size(0), kHalfAlignment);
-    const int64_t padded_dim = round_up(rows.size(1), kHalfAlignment);
+    const int64_t padded_rows = knn::round_up(rows.size(0), kHalfAlignment);
+    const int64_t padded_dim = knn::round_up(rows.size(1), kHalfAlignment);
     if (half)
       matrix = at::empty({padded_rows, padded_dim}, rows.options().dtype(type));
     else
@@ -133,7 +131,7 @@ at::Tensor search_tiles(const Search& search, const Operands& operands, int64_t 
   };
   for (const knn::Tile& tile :
        knn::tiles_of(queries.rows(), features.rows(), search.symmetric(), kTileRows, kTileColumns)) {
-    const int64_t width = round_up(tile.cols, alignment);
+    const int64_t width = knn::round_up(tile.cols, alignment);
     at::Tensor products = buffer.view(tile.rows, width);
     at::mm_out(products, queries.matrix.narrow(0, tile.row0, tile.rows),
                features.matrix.narrow(0, tile.col0, width).t());
