@@ -11,6 +11,7 @@ from ccfast.ops.jaccard import jaccard_distance, k_reciprocal_encoding
 from ccfast.ops.knn import knn
 from ccfast.ops.memory import cluster_centroids, update_memory_
 from ccfast.ops.retrieval import evaluate_ranking, k_reciprocal_rerank
+from ccfast.ops.similarity import memory_similarity
 
 __version__ = build_info()["version"]
 
@@ -27,6 +28,7 @@ __all__ = [
     "k_reciprocal_encoding",
     "k_reciprocal_rerank",
     "knn",
+    "memory_similarity",
     "nn",
     "reference",
     "to_cupy",

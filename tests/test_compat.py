@@ -93,5 +93,5 @@ def test_cluster_memory_has_the_authors_attributes_and_default_momentum(backend:
     assert memory.use_hard is False
     want = rows.clone()
     ccfast.reference.update_memory_(want, inputs, targets, 0.2)
-    memory(*backend(inputs.requires_grad_(), targets))
+    memory(*backend(inputs.requires_grad_(), targets)).backward()
     torch.testing.assert_close(memory.features.cpu(), want, rtol=0, atol=2e-6)

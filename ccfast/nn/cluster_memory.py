@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
+from ccfast.nn._softmax import counted_labels, cross_entropy
 from ccfast.ops.contrastive import centroid_contrastive_loss
 from ccfast.ops.memory import MODES, update_memory_from
+from ccfast.ops.similarity import memory_similarity
+
+#: When a memory moves: in the forward pass of a training step, or in its backward pass as the authors' code does.
+UPDATES = ("forward", "backward")
 
 
 class ClusterMemory(nn.Module):
-    """One normalised feature per cluster: the loss against all of them, then a momentum update (Cluster Contrast).
+    """One normalised feature per cluster: the loss against all of them, and a momentum update (Cluster Contrast).
 
     Args:
         num_features: D.
@@ -19,6 +25,11 @@ class ClusterMemory(nn.Module):
         temperature: of the loss, above 0.
         momentum: share of the old row that stays in an update, in ``[0, 1]``.
         mode: of :func:`ccfast.update_memory_`: ``"sequential"``, ``"hardest"`` or ``"mean"``.
+        update: when the memory moves. ``"forward"``: at the end of each forward call in training mode with gradients
+            enabled. ``"backward"``: in each backward pass through the loss, in eval mode too, as the authors' code
+            does (see :func:`ccfast.memory_similarity`); two calls before one backward then see the same memory.
+
+    The options are attributes of the same names, and may be changed between calls.
 
     Attributes:
         features: buffer ``[C, D]`` float32; zeros until filled, as by ``memory.features.copy_(centroids)`` or by
@@ -37,6 +48,7 @@ class ClusterMemory(nn.Module):
         temperature: float = 0.05,
         momentum: float = 0.1,
         mode: str = "sequential",
+        update: str = "forward",
     ) -> None:
         super().__init__()
         num_features = checks.integer("num_features", num_features, low=1)
@@ -44,22 +56,45 @@ class ClusterMemory(nn.Module):
         self.temperature = checks.real("temperature", temperature, low=0, ends="(]")
         self.momentum = checks.real("momentum", momentum, low=0, high=1)
         self.mode = checks.choice("mode", mode, MODES)
+        self.update = checks.choice("update", update, UPDATES)
         self.register_buffer("features", torch.zeros(num_clusters, num_features))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch; in training mode with gradients enabled the memory is then updated from the batch.
+        """Mean loss of a batch; the memory is updated from the batch as ``update`` says.
 
         Args:
             inputs: ``[B, D]`` features, of any norm: they are normalised here.
             targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts neither in the loss nor in the update.
 
         Returns:
-            The scalar loss, float32, taken against the memory as it was before the update.
+            The scalar loss, float32 (float64 for float64 inputs), taken against the memory as it was before the update.
         """
+        checks.choice("update", self.update, UPDATES)
+        if self.update == "backward":
+            return self._loss_that_moves(inputs, targets)
         loss = centroid_contrastive_loss(inputs, self.features, targets, self.temperature)
         if self.training and torch.is_grad_enabled():
             features = inputs.detach().to(self.features.dtype)
             update_memory_from(self.features, features, targets, self.momentum, self.mode, normalize=True)
+        return loss
+
+    def _loss_that_moves(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss whose backward pass updates the memory, with the options of this call."""
+        inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
+        targets = checks.vector_of_integers("targets", targets, inputs.shape[0], "inputs")
+        targets = counted_labels("targets", targets, self.features.shape[0])
+        temperature = checks.real("temperature", self.temperature, low=0, ends="(]")
+        momentum = checks.real("momentum", self.momentum, low=0, high=1)
+        mode, memory = checks.choice("mode", self.mode, MODES), self.features
+
+        def move(features: Tensor) -> None:
+            update_memory_from(memory, features.to(memory.dtype), targets, momentum, mode, normalize=True)
+
+        with torch.autocast(inputs.device.type, enabled=False):
+            wide = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
+            loss = cross_entropy(memory_similarity(F.normalize(wide, dim=1), memory, move) / temperature, targets)
+        if loss.device.type == "cpu" and not torch.isfinite(loss):
+            checks.finite_rows("inputs", inputs.detach())
         return loss
 
     def extra_repr(self) -> str:
@@ -67,5 +102,5 @@ class ClusterMemory(nn.Module):
         clusters, features = self.features.shape
         return (
             f"num_features={features}, num_clusters={clusters}, temperature={self.temperature}, "
-            f"momentum={self.momentum}, mode={self.mode!r}"
+            f"momentum={self.momentum}, mode={self.mode!r}, update={self.update!r}"
         )

@@ -13,6 +13,7 @@ from ccfast.reference.jaccard import jaccard_distance, k_reciprocal_encoding
 from ccfast.reference.knn import knn
 from ccfast.reference.memory import cluster_centroids, update_memory_
 from ccfast.reference.retrieval import evaluate_ranking, k_reciprocal_rerank
+from ccfast.reference.similarity import memory_similarity
 
 __all__ = [
     "centroid_contrastive_loss",
@@ -24,5 +25,6 @@ __all__ = [
     "k_reciprocal_encoding",
     "k_reciprocal_rerank",
     "knn",
+    "memory_similarity",
     "update_memory_",
 ]

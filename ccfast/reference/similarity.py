@@ -1,0 +1,41 @@
+"""Similarities to a bank that moves in backward, and their means by label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+
+def memory_similarity(features: Any, memory: Any, on_backward: Callable[[Tensor], None] | None = None) -> Tensor:
+    """As :func:`ccfast.memory_similarity`."""
+    features = checks.matrix("features", features, checks.ANY_FLOAT)
+    memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
+    checks.same_columns(features=features, memory=memory)
+    checks.same_device(features=features, memory=memory)
+    if on_backward is not None and not callable(on_backward):
+        raise TypeError(f"on_backward: expected a function, got {on_backward!r}")
+    features = features.to(torch.float64 if features.dtype is torch.float64 else torch.float32)
+    with torch.autocast(features.device.type, enabled=False):
+        return _Similarity.apply(features, memory, on_backward)
+
+
+class _Similarity(torch.autograd.Function):
+    """As the authors' banks: forward ``x @ M.T``; backward ``g @ M`` with M as it is by then, then the update."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, memory: Tensor, on_backward: Callable[[Tensor], None] | None) -> Tensor:
+        ctx.features, ctx.memory, ctx.on_backward = features.detach(), memory, on_backward
+        return features @ memory.to(features.dtype).T
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        by_features = upstream @ ctx.memory.to(upstream.dtype)
+        by_memory = (upstream.T @ ctx.features).to(ctx.memory.dtype) if ctx.needs_input_grad[1] else None
+        if ctx.on_backward is not None:
+            ctx.on_backward(ctx.features)
+        return by_features, by_memory, None
