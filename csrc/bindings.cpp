@@ -1,8 +1,11 @@
 // The one place that names every op: dispatcher schemas, and the Python module that registers them when it is imported.
-#include <torch/extension.h>
+#include <Python.h>
 #include <torch/library.h>
 
+#include <string>
+
 #include "common/dispatch.h"
+#include "common/no_cuda.h"
 
 TORCH_LIBRARY(ccfast, m) {
   m.def("knn(Tensor features, Tensor? queries, int k, str precision) -> (Tensor indices, Tensor distances)");
@@ -62,18 +65,28 @@ std::string compiler() {
 #endif
 }
 
-pybind11::dict build_info() {
-  pybind11::dict info;
-  info["compiler"] = compiler();
-  info["cxx_standard"] = __cplusplus / 100 % 100;
+// Plain Python calls, and of the stable ABI alone: the extension belongs to a torch, not to a Python.
+PyObject* build_info(PyObject*, PyObject*) {
 #ifdef CCFAST_EMULATE
-  info["emulated"] = true;
+  PyObject* emulated = Py_True;
 #else
-  info["emulated"] = false;
+  PyObject* emulated = Py_False;
 #endif
-  return info;
+  return Py_BuildValue("{s:s,s:l,s:O}", "compiler", compiler().c_str(), "cxx_standard", __cplusplus / 100 % 100,
+                       "emulated", emulated);
 }
+
+PyMethodDef methods[] = {{"build_info", build_info, METH_NOARGS, "What the extension was compiled with."}, {}};
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "ccfast", nullptr, -1, methods};
 
 }  // namespace
 
-PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def("build_info", &build_info, "What the extension was compiled with."); }
+#define CCFAST_JOIN_TWICE(a, b) a##b
+#define CCFAST_JOIN(a, b) CCFAST_JOIN_TWICE(a, b)
+
+PyMODINIT_FUNC CCFAST_JOIN(PyInit_, TORCH_EXTENSION_NAME)() {
+#ifndef CCFAST_WITH_CUDA
+  ccfast::refuse_cuda_tensors();
+#endif
+  return PyModule_Create(&module);
+}

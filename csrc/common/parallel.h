@@ -1,15 +1,20 @@
 // Parallel loops for the CPU kernels: ATen's thread pool inside the extension, one thread in the torch-free library.
+// parallel.cpp alone includes ATen's headers, which take longer to compile than a kernel.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
 
-#ifndef CCFAST_STANDALONE
-#include <ATen/Parallel.h>
-#endif
-
 namespace ccfast {
+
+#ifndef CCFAST_STANDALONE
+// at::parallel_for and at::get_num_threads; body gets `closure`, begin and end.
+void parallel_for(int64_t n, int64_t grain, void (*body)(const void*, int64_t, int64_t), const void* closure);
+int64_t num_threads();
+#else
+inline int64_t num_threads() { return 1; }
+#endif
 
 // Calls body(begin, end) on disjoint ranges that cover [0, n); ranges shorter than grain are not split.
 template <class Body>
@@ -19,15 +24,9 @@ void parallel_for(int64_t n, int64_t grain, const Body& body) {
   (void)grain;
   body(int64_t{0}, n);
 #else
-  at::parallel_for(0, n, grain, body);
-#endif
-}
-
-inline int64_t num_threads() {
-#ifdef CCFAST_STANDALONE
-  return 1;
-#else
-  return at::get_num_threads();
+  parallel_for(
+      n, grain,
+      [](const void* closure, int64_t begin, int64_t end) { (*static_cast<const Body*>(closure))(begin, end); }, &body);
 #endif
 }
 

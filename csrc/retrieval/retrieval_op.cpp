@@ -14,7 +14,7 @@
 namespace ccfast {
 namespace {
 
-constexpr int64_t kTile = 2048;
+constexpr int64_t kBlockRows = 2048;
 
 // The rows scaled by a power of two to at most 1: distances keep their order, ties included, and their ratios.
 at::Tensor scaled(const at::Tensor& rows) {
@@ -34,10 +34,10 @@ at::Tensor squared_distances(const at::Tensor& a, const at::Tensor& b, const at:
 at::Tensor farthest(const at::Tensor& rows, const at::Tensor& norms) {
   const int64_t count = rows.size(0);
   at::Tensor highest = at::zeros({count}, rows.options());
-  for (int64_t i = 0; i < count; i += kTile) {
-    const int64_t height = std::min(kTile, count - i);
-    for (int64_t j = i; j < count; j += kTile) {
-      const int64_t width = std::min(kTile, count - j);
+  for (int64_t i = 0; i < count; i += kBlockRows) {
+    const int64_t height = std::min(kBlockRows, count - i);
+    for (int64_t j = i; j < count; j += kBlockRows) {
+      const int64_t width = std::min(kBlockRows, count - j);
       const at::Tensor tile = squared_distances(rows.narrow(0, i, height), rows.narrow(0, j, width),
                                                 norms.narrow(0, i, height), norms.narrow(0, j, width));
       at::Tensor by_row = highest.narrow(0, i, height), by_col = highest.narrow(0, j, width);
@@ -86,8 +86,8 @@ at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& galler
   const at::Tensor inverse = at::where(highest > 0, highest.reciprocal(), at::zeros_like(highest));
   const auto [crow, col, values] = rerank_encoding(all, inverse, k1, k2);
   const at::Tensor result = dense.call(crow, col, values, 0, queries, queries, total).mul_(1 - lambda_value);
-  for (int64_t first = 0; first < queries; first += kTile) {
-    const int64_t count = std::min(kTile, queries - first);
+  for (int64_t first = 0; first < queries; first += kBlockRows) {
+    const int64_t count = std::min(kBlockRows, queries - first);
     const at::Tensor scaled =
         squared_distances(rows.narrow(0, first, count), rows.narrow(0, queries, total - queries),
                           norms.narrow(0, first, count), norms.narrow(0, queries, total - queries))

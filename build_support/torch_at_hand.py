@@ -1,0 +1,63 @@
+"""The torch that ccfast is built against: the one of the environment that it is installed into."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+OLDEST = "torch>=2.6"
+FIND_TORCH = """
+import importlib.util, pathlib
+spec = importlib.util.find_spec("torch")
+print(pathlib.Path(spec.origin).parent.parent if spec and spec.origin else "")
+"""
+
+
+@cache
+def folder() -> Path | None:
+    """The folder that holds the package torch, also from inside pip's isolated build; None where there is none."""
+    spec = importlib.util.find_spec("torch")
+    if spec and spec.origin:
+        return Path(spec.origin).parent.parent
+    # An isolated build of pip hides the environment's packages; -I makes its interpreter look past that.
+    found = subprocess.run([sys.executable, "-I", "-c", FIND_TORCH], capture_output=True, text=True, check=False)
+    return Path(found.stdout.strip()) if found.returncode == 0 and found.stdout.strip() else None
+
+
+def load() -> ModuleType:
+    """The module torch."""
+    where = folder()
+    if where is None:
+        raise SystemExit(
+            "ccfast is built against an installed torch, and there is none here: pip install torch torchvision"
+        )
+    if str(where) not in sys.path:
+        sys.path.append(str(where))
+    import torch
+
+    return torch
+
+
+def installed_version() -> str:
+    """The version as pip knows it: with a local part, such as 2.13.0+cpu, only where the index gives one."""
+    for found in metadata.distributions(name="torch", path=[str(folder())]):
+        return found.version
+    text = (folder() / "torch" / "version.py").read_text()  # torch that was built in place
+    return re.search(r"""__version__ = ['"](.+?)['"]""", text).group(1)
+
+
+def requirements() -> list[str]:
+    """What ccfast asks pip for: the very build of torch that it is compiled against, and a torchvision."""
+    if folder() is None:
+        return [OLDEST, "torchvision"]
+    version = installed_version()
+    # "==2.11.0" would also accept 2.11.0+cpu, another build; "===" compares the whole version.
+    pin = f"torch=={version}" if "+" in version else f"torch==={version}"
+    released = re.fullmatch(r"[\d.]+(\+\w+)?", version)  # the index has no torchvision for a nightly build
+    return [pin, *(["torchvision"] if released else [])]
