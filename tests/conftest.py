@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Threads of OpenMP that wait by spinning take the cores from the other processes of a test. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,24 +42,37 @@ class Backend:
         return moved[0] if len(moved) == 1 else moved
 
 
-def _backend(name: str) -> Backend:
-    if name == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    if name == "cuda" and EMULATED:
-        pytest.skip("CCFAST_EMULATE=1 runs the CUDA kernels on CPU tensors")
-    if name == "cuda" and ccfast.build_info()["cuda"] is None:
-        pytest.skip("ccfast was built without CUDA (CCFAST_CUDA)")
-    if name == "emulated" and not EMULATED:
-        pytest.skip("the emulated CUDA kernels are not loaded (CCFAST_EMULATE=1)")
-    if name == "cpu" and EMULATED:
-        pytest.skip("CCFAST_EMULATE=1 puts the CUDA kernels in the place of the CPU's")
-    return Backend(name, torch.device("cuda" if name == "cuda" else "cpu"))
+def _missing_backends() -> dict[str, str]:
+    """The backends that this session cannot run on, and why."""
+    emulate = "CCFAST_EMULATE=1 runs the CUDA kernels on CPU tensors, in place of the CPU kernels"
+    missing = {"cpu": emulate, "cuda": emulate} if EMULATED else {"emulated": "needs CCFAST_EMULATE=1"}
+    if not torch.cuda.is_available():
+        missing["cuda"] = "no CUDA device"
+    elif not EMULATED and ccfast.build_info()["cuda"] is None:
+        missing["cuda"] = "ccfast was built without CUDA (CCFAST_CUDA)"
+    return missing
 
 
-@pytest.fixture(scope="session", params=["cpu", "emulated", pytest.param("cuda", marks=pytest.mark.cuda)])
+MISSING = _missing_backends()
+BACKENDS = [name for name in ("cpu", "emulated", "cuda") if name not in MISSING]
+
+#: Files in which every test needs a CUDA device.
+collect_ignore = ["test_cuda.py", "test_cuda_training.py"] if "cuda" in MISSING else []
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line that says which backends the tests ran on, in place of a skip per case of the others."""
+    absent = "".join(f"; not on {name}: {reason}" for name, reason in MISSING.items())
+    terminalreporter.write_line(f"backends: {', '.join(BACKENDS)}{absent}")
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=pytest.mark.cuda) if name == "cuda" else name for name in BACKENDS],
+)
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Where the op under test runs: CPU kernels, CUDA kernels compiled for the host, CUDA kernels on a GPU."""
-    return _backend(request.param)
+    return Backend(request.param, torch.device("cuda" if request.param == "cuda" else "cpu"))
 
 
 @pytest.fixture(scope="session", params=["ops", "reference"])
