@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -16,6 +17,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Tensors = std::tuple<at::Tensor, at::Tensor>;
+using Maybe = std::optional<at::Tensor>;
 
 // The options of the loss, as its schema has them.
 struct LossOptions {
@@ -24,27 +26,33 @@ struct LossOptions {
   const std::string& reduction;
   double label_smoothing;
   int64_t ignore_index;
+  const Maybe &temperatures, &mask, &weights;
 };
 
 using LossSignature = Tensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, bool, const std::string&,
-                              double, int64_t, bool);
+                              double, int64_t, bool, const Maybe&, const Maybe&, const Maybe&);
 using MemoryGradSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                       double, bool, const std::string&, double, int64_t);
+                                       double, bool, const std::string&, double, int64_t, const Maybe&, const Maybe&,
+                                       const Maybe&);
 
 Tensors compute(const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels,
                 const LossOptions& options, bool with_gradient) {
   static const auto op = find_op<LossSignature>("ccfast::centroid_contrastive_loss");
   const at::AutoDispatchBelowADInplaceOrView below;
   return op.call(features, memory, labels, options.temperature, options.normalize, options.reduction,
-                 options.label_smoothing, options.ignore_index, with_gradient);
+                 options.label_smoothing, options.ignore_index, with_gradient, options.temperatures, options.mask,
+                 options.weights);
 }
+
+Maybe maybe(const at::Tensor& value) { return value.defined() ? Maybe(value) : std::nullopt; }
 
 at::Tensor memory_grad(const at::Tensor& upstream, AutogradContext* ctx, const variable_list& saved) {
   static const auto op = find_op<MemoryGradSignature>("ccfast::centroid_contrastive_loss_memory_grad");
   auto& options = ctx->saved_data;
   return op.call(upstream, saved[1], saved[2], saved[3], options["temperature"].toDouble(),
                  options["normalize"].toBool(), options["reduction"].toStringRef(),
-                 options["label_smoothing"].toDouble(), options["ignore_index"].toInt());
+                 options["label_smoothing"].toDouble(), options["ignore_index"].toInt(), maybe(saved[4]),
+                 maybe(saved[5]), maybe(saved[6]));
 }
 
 // gradient * factor, rounded to dtype, in one launch.
@@ -76,7 +84,8 @@ class Loss : public torch::autograd::Function<Loss> {
     }
     // The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward
     // may.
-    ctx->save_for_backward({by_features, features, memory, labels});
+    ctx->save_for_backward({by_features, features, memory, labels, options.temperatures.value_or(at::Tensor()),
+                            options.mask.value_or(at::Tensor()), options.weights.value_or(at::Tensor())});
     ctx->saved_data["temperature"] = options.temperature;
     ctx->saved_data["normalize"] = options.normalize;
     ctx->saved_data["reduction"] = options.reduction;
@@ -103,11 +112,24 @@ class Loss : public torch::autograd::Function<Loss> {
   }
 };
 
+// Without this a forward-mode derivative would come out as zero.
+void refuse_tangents(std::initializer_list<const at::Tensor*> inputs) {
+  for (const at::Tensor* input : inputs)
+    TORCH_CHECK_NOT_IMPLEMENTED(!input->_fw_grad(0).defined(),
+                                "centroid_contrastive_loss: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, "
+                                "torch.autograd.forward_ad) are not implemented; use reverse mode (backward, "
+                                "torch.func.vjp, jacrev)");
+}
+
 Tensors centroid_contrastive_loss_autograd(const at::Tensor& features, const at::Tensor& memory,
                                            const at::Tensor& labels, double temperature, bool normalize,
                                            const std::string& reduction, double label_smoothing, int64_t ignore_index,
-                                           bool with_gradient) {
-  const LossOptions options{temperature, normalize, reduction, label_smoothing, ignore_index};
+                                           bool with_gradient, const Maybe& temperatures, const Maybe& mask,
+                                           const Maybe& weights) {
+  refuse_tangents(
+      {&features, &memory, &labels, temperatures ? &*temperatures : &features, weights ? &*weights : &features});
+  const LossOptions options{temperature,  normalize,    reduction, label_smoothing,
+                            ignore_index, temperatures, mask,      weights};
   if (!at::GradMode::is_enabled() || !(features.requires_grad() || memory.requires_grad()))
     return compute(features, memory, labels, options, with_gradient);
   at::Tensor gradient;
