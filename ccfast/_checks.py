@@ -7,8 +7,10 @@ the compiled ops do the same ones in C++, where they cost no extra pass.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -123,6 +125,27 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def renamed(**names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: errors of the calls inside name the caller's arguments: ``renamed(features="inputs")``."""
+    words = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return function(*args, **options)
+            try:
+                return function(*args, **options)
+            except (TypeError, ValueError) as error:
+                if type(error) not in (TypeError, ValueError):
+                    raise
+                raise type(error)(words.sub(lambda word: names[word[0]], str(error))) from error
+
+        return run
+
+    return decorate
 
 
 def _sized(name: str, value: Any, shape: tuple[int, ...], dtypes: Sequence[torch.dtype]) -> Tensor:
