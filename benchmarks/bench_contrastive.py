@@ -71,7 +71,7 @@ def _extras(B: int, D: int, C: int) -> tuple:
     mask[torch.arange(B), labels.clamp_min(0)] = True
     targets = F.one_hot(labels.clamp_min(0), C) * 0.9 + 0.1 * mask / mask.sum(1, keepdim=True)
     weights, temperature = torch.rand(B, generator=generator), 0.05 + 0.1 * torch.rand(C, generator=generator)
-    return features, memory, targets, {"mask": mask, "weights": weights, "temperature": temperature}
+    return features, memory, targets, temperature, mask, weights
 
 
 def _eager_with_extras(features, memory, targets, temperature, mask, weights):

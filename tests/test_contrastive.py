@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -548,3 +549,31 @@ def test_forward_mode_derivatives_are_refused(backend: Backend, learned: tuple[i
         duals = [torch.autograd.forward_ad.make_dual(x, t) for x, t in zip(primals, tangents, strict=True)]
         with pytest.raises(NotImplementedError, match="forward-mode derivatives"):
             loss(*duals)
+
+
+@pytest.mark.parametrize("of", ["features", "memory"])
+def test_second_derivatives_do_not_come_out_as_zero(backend: Backend, of: str) -> None:
+    features, memory, labels = backend(*batch())
+
+    def loss(x: Tensor) -> Tensor:
+        given = {"features": features, "memory": memory} | {of: x}
+        return ccfast.centroid_contrastive_loss(given["features"], given["memory"], labels)
+
+    x = {"features": features, "memory": memory}[of]
+    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
+        torch.autograd.functional.hessian(loss, x)
+    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
+        torch.autograd.functional.jvp(loss, x, torch.ones_like(x))  # two backward passes
+    for transform in (torch.func.hessian, torch.func.jacfwd, torch.func.grad, torch.func.vjp, torch.func.jacrev):
+        with pytest.raises(RuntimeError, match=r"not implemented|cannot use C\+\+"):
+            transform(loss)(x) if transform is not torch.func.vjp else transform(loss, x)
+
+
+def test_vmap_gives_the_loss_of_each(backend: Backend) -> None:
+    features, memory, labels = backend(*batch())
+    stacked = torch.stack([features, 2 * features + 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it loops
+        found = torch.func.vmap(lambda x: ccfast.centroid_contrastive_loss(x, memory, labels))(stacked)
+    want = [ccfast.centroid_contrastive_loss(x, memory, labels) for x in stacked]
+    torch.testing.assert_close(found, torch.stack(want), rtol=1e-6, atol=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
 
@@ -22,28 +21,27 @@ GROUP_MODES = ["group_first", "group_hardest", "group_mean", "group_harmonic"]
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-13}
 
 
-def unit(row: list[float]) -> list[float]:
-    norm = max(math.sqrt(math.fsum(a * a for a in row)), 1e-12)
-    return [a / norm for a in row]
+def unit(row: Tensor) -> Tensor:
+    return row / row.norm().clamp_min(1e-12)
 
 
-def inner(a: list[float], b: list[float]) -> float:
-    return math.fsum(x * y for x, y in zip(a, b, strict=True))
+def inner(a: Tensor, b: Tensor) -> float:
+    return float(a @ b)
 
 
-def mean_of(rows: list[list[float]]) -> list[float]:
-    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+def mean_of(rows: list[Tensor]) -> Tensor:
+    return torch.stack(rows).mean(0)
 
 
-def chosen(mode: str, samples: list[list[float]], groups: list[int], row: list[float], reference: list[float]) -> list:
+def chosen(mode: str, samples: list[Tensor], groups: list[int], row: Tensor, reference: Tensor) -> list[Tensor]:
     """What the rule mixes into the row of a cluster, in this order."""
     parts = [[x for x, g in zip(samples, groups, strict=True) if g == group] for group in dict.fromkeys(groups)]
 
-    def least(candidates: list[list[float]], other: list[float]) -> list[float]:
+    def least(candidates: list[Tensor], other: Tensor) -> Tensor:
         products = [inner(x, other) for x in candidates]
         return candidates[products.index(min(products))]
 
-    def harmonic(x: list[float], part: list[list[float]]) -> float:
+    def harmonic(x: Tensor, part: list[Tensor]) -> float:
         a, b = 1 - inner(x, row), 1 + inner(x, unit(mean_of(part)))
         return a * b / (a + b) if a + b else 0.0
 
@@ -71,20 +69,17 @@ def literal_update(
     reference: Tensor | None = None,
     groups: Tensor | None = None,
 ) -> Tensor:
-    """The written rules in float64 on plain lists."""
-    rows = memory.double().cpu().tolist()
-    measured = rows if reference is None else reference.double().cpu().tolist()
-    batch = list(zip(features.double().cpu().tolist(), labels.tolist(), strict=True))
+    """The written rules in float64, cluster after cluster."""
+    rows = memory.double().cpu().clone()
+    measured = rows if reference is None else reference.double().cpu()
+    batch = list(zip(features.double().cpu(), labels.tolist(), strict=True))
     cameras = [0] * len(batch) if groups is None else groups.tolist()
     for label in {label for _, label in batch if label >= 0}:
         samples = [x for x, y in batch if y == label]
-        if mode == "replace":
-            rows[label] = samples[-1]
-            continue
         of_samples = [camera for camera, (_, y) in zip(cameras, batch, strict=True) if y == label]
         for x in chosen(mode, samples, of_samples, rows[label], measured[label]):
-            rows[label] = unit([momentum * a + (1 - momentum) * b for a, b in zip(rows[label], x, strict=True)])
-    return torch.tensor(rows, dtype=torch.float64)
+            rows[label] = unit(momentum * rows[label] + (1 - momentum) * x)
+    return rows
 
 
 def assert_update(

@@ -62,11 +62,18 @@ at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::Scal
   return at::mul_out(out, gradient, factor);
 }
 
-// A gradient that says so when it is to be differentiated in turn, instead of counting as a constant.
-at::Tensor once_differentiable(const at::Tensor& gradient) {
+// A gradient that says so when it is to be differentiated in turn, instead of counting as a constant: its history leads
+// on to the inputs and to the upstream gradient, so that nobody who asks for a derivative by them can miss it.
+at::Tensor once_differentiable(const at::Tensor& gradient, const at::Tensor& upstream) {
   if (!gradient.defined()) return gradient;
-  torch::autograd::DelayedError error("centroid_contrastive_loss: second derivatives are not implemented", 1);
-  return error({gradient.detach().requires_grad_()})[0];
+  torch::autograd::edge_list edges;
+  if (const auto node = torch::autograd::get_current_node()) edges = node->next_edges();
+  if (upstream.requires_grad()) edges.push_back(torch::autograd::impl::gradient_edge(upstream));
+  at::Tensor out = gradient.detach();
+  torch::autograd::create_gradient_edge(
+      out, std::make_shared<torch::autograd::Error>("centroid_contrastive_loss: second derivatives are not implemented",
+                                                    std::move(edges)));
+  return out;
 }
 
 // Inputs: features, memory, then what has no gradient. `gradient` gets that of the loss by the features.
@@ -107,7 +114,7 @@ class Loss : public torch::autograd::Function<Loss> {
     if (ctx->needs_input_grad(1)) by_input[1] = memory_grad(by_loss, ctx, saved);
     if (!again) return by_input;
     const at::AutoGradMode recorded(true);
-    for (at::Tensor& gradient : by_input) gradient = once_differentiable(gradient);
+    for (at::Tensor& gradient : by_input) gradient = once_differentiable(gradient, by_loss);
     return by_input;
   }
 };
@@ -117,8 +124,7 @@ void refuse_tangents(std::initializer_list<const at::Tensor*> inputs) {
   for (const at::Tensor* input : inputs)
     TORCH_CHECK_NOT_IMPLEMENTED(!input->_fw_grad(0).defined(),
                                 "centroid_contrastive_loss: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, "
-                                "torch.autograd.forward_ad) are not implemented; use reverse mode (backward, "
-                                "torch.func.vjp, jacrev)");
+                                "torch.autograd.forward_ad) are not implemented; use backward()");
 }
 
 Tensors centroid_contrastive_loss_autograd(const at::Tensor& features, const at::Tensor& memory,
