@@ -91,6 +91,7 @@ class ClusterMemory(nn.Module):
             update_memory_from(self.features, features, targets, self.momentum, self.mode, normalize=True)
         return loss
 
+    @checks.renamed(features="inputs", labels="targets")
     def _loss_that_moves(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss whose backward pass updates the memory, with the options of this call."""
         inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)

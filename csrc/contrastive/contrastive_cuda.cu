@@ -6,10 +6,11 @@
 namespace ccfast::contrastive {
 namespace {
 
-constexpr int kThreads = 512;       // of a block that normalises a row
-constexpr int kValues = 8;          // of a row that a thread keeps in registers; what is beyond is read again
-constexpr int kMostThreads = 1024;  // of a block that works on a row of logits
-constexpr int kBatchThreads = 256;  // of a block that is alone with the labels or the losses
+constexpr int kThreads = 512;        // of a block that normalises a row
+constexpr int kValues = 8;           // of a row that a thread keeps in registers; what is beyond is read again
+constexpr int kMostThreads = 1024;   // of a block that works on a row of logits
+constexpr int kTargetThreads = 512;  // the same with targets: more registers per thread
+constexpr int kBatchThreads = 256;   // of a block that is alone with the labels or the losses
 constexpr size_t kScratchBytes = 32 * sizeof(double);
 
 __device__ __forceinline__ bool counts(int64_t label, int64_t classes, int64_t ignore_index) {
@@ -228,7 +229,7 @@ struct TargetSums {
 
 // One row of a loss with targets, a mask, weights or a temperature per column; the row is read twice, as above.
 template <class T, int kSize>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kTargetThreads)
     target_cross_entropy_kernel(SoftmaxParams<T> params, TargetParams<T> extra) {
   double* scratch = shared_memory<double>();
   const int64_t i = blockIdx.x, classes = params.classes, label = extra.targets ? -1 : params.labels[i];
@@ -309,7 +310,7 @@ void launch_softmax(const SoftmaxParams<T>& params, void* stream) {
 template <class T, int kSize>
 void launch_targets(const SoftmaxParams<T>& params, const TargetParams<T>& targets, void* stream) {
   launch("contrastive target_cross_entropy", target_cross_entropy_kernel<T, kSize>, params.rows,
-         threads_for(params.classes, kSize, kMostThreads), kScratchBytes, stream, params, targets);
+         threads_for(params.classes, kSize, kTargetThreads), kScratchBytes, stream, params, targets);
 }
 
 }  // namespace
