@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
+
 import ccfast
 from benchmarks import differences, inputs, peers, peers_cuda
 from benchmarks.case import Case
@@ -15,6 +18,7 @@ SIZES = {
         key=lambda sizes: sizes["B"] * sizes["C"],
     ),
 }
+EXTRAS = {"quick": SIZES["quick"], "full": [{"B": 256, "D": 2048, "C": C} for C in (500, 3000, 10_000)]}
 HALF = "cut-cross-entropy, bf16"
 #: Why a provider cannot be captured in a CUDA graph.
 WAIT = {
@@ -46,6 +50,36 @@ def _forward_and_backward(loss):
     return run
 
 
+def _with_extras(loss):
+    """Loss and gradient with targets, a mask, weights of the rows and a temperature for each column."""
+
+    def run(features, memory, targets, options):
+        features.grad = None
+        value = loss(
+            features, memory, targets, options["temperature"], mask=options["mask"], weights=options["weights"]
+        )
+        value.backward()
+        return value.detach(), features.grad
+
+    return run
+
+
+def _extras(B: int, D: int, C: int) -> tuple:
+    features, memory, labels = _inputs(B, D, C)
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(B, C, generator=generator) < 0.5
+    mask[torch.arange(B), labels.clamp_min(0)] = True
+    targets = F.one_hot(labels.clamp_min(0), C) * 0.9 + 0.1 * mask / mask.sum(1, keepdim=True)
+    weights, temperature = torch.rand(B, generator=generator), 0.05 + 0.1 * torch.rand(C, generator=generator)
+    return features, memory, targets, temperature, mask, weights
+
+
+def _eager_with_extras(features, memory, targets, temperature, mask, weights):
+    logits = F.normalize(features, dim=1) @ memory.T / temperature
+    logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+    return (weights * F.cross_entropy(logits, targets.to(logits), reduction="none")).mean()
+
+
 def _in_float64(features, memory, labels):
     """The truth: torch's own ops in float64."""
     features = features.detach().double().requires_grad_()
@@ -69,7 +103,7 @@ def cases(preset: str) -> list[Case]:
         fused, not_installed = peers_cuda.losses()
         losses |= fused
         missing |= not_installed
-    return [
+    plain = [
         Case(
             op="contrastive",
             name="centroid_contrastive_loss",
@@ -92,6 +126,28 @@ def cases(preset: str) -> list[Case]:
         )
         for sizes in SIZES[preset]
     ]
+    return [*plain, *map(_case_with_extras, EXTRAS[preset])]
+
+
+def _case_with_extras(sizes: dict) -> Case:
+    losses = {
+        "ccfast": ccfast.centroid_contrastive_loss,
+        "reference": ccfast.reference.centroid_contrastive_loss,
+        "eager torch": _eager_with_extras,
+    }
+    return Case(
+        op="contrastive",
+        name="centroid_contrastive_loss (targets, mask, weights, temperatures)",
+        sizes=sizes,
+        inputs=_extras,
+        providers={name: _with_extras(loss) for name, loss in losses.items()},
+        difference=differences.values,
+        allowed=1e-5,
+        work=work,
+        inputs_bytes=lambda B, D, C: 4.0 * D * (B + C) + 6.0 * B * C,
+        growth=lambda B, D, C: float(B) * D * C,
+        passes="forward + backward",
+    )
 
 
 def test_contrastive(bench) -> None:

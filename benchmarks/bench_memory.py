@@ -9,18 +9,21 @@ from benchmarks import differences, peers
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features, memory_batch
 from benchmarks.peaks import Work
+from ccfast.ops.memory import GROUP_MODES, MODES
 
 _BATCHES, _CLUSTERS = (64, 256, 1024, 4096), (500, 3000, 10_000, 100_000)
 UPDATE = {
-    "quick": {mode: [{"B": 64, "D": 256, "C": 200}] for mode in ("sequential", "hardest", "mean")},
+    "quick": {mode: [{"B": 64, "D": 256, "C": 200}] for mode in (*MODES, *GROUP_MODES)},
     "full": {
         "sequential": [{"B": B, "D": 2048, "C": C} for C in _CLUSTERS for B in _BATCHES],
         "hardest": [{"B": B, "D": 2048, "C": 3000} for B in _BATCHES],
         "mean": [{"B": B, "D": 2048, "C": 3000} for B in _BATCHES],
+        **{mode: [{"B": 256, "D": 2048, "C": 3000}] for mode in ("last", "replace", *GROUP_MODES)},
     },
 }
 CENTROIDS = {"quick": {"N": 2000, "D": 256, "C": 100}, "full": {"N": 12936, "D": 2048, "C": 700}}
 INSTANCES = 16
+CAMERAS = 6
 
 
 def _update_work(B: int, D: int, **_) -> Work:
@@ -37,6 +40,10 @@ def _update(B: int, D: int, C: int) -> tuple:
     return memory_batch(B, D, C, INSTANCES)
 
 
+def _update_of_groups(B: int, D: int, C: int) -> tuple:
+    return *_update(B, D, C), torch.randint(CAMERAS, (B,), generator=torch.Generator().manual_seed(0))
+
+
 def _labelled(N: int, D: int, C: int) -> tuple:
     labels = torch.randint(-1, C, (N,), generator=torch.Generator().manual_seed(0))
     return clustered_features(N, D), labels
@@ -45,8 +52,8 @@ def _labelled(N: int, D: int, C: int) -> tuple:
 def _in_place(update, **options):
     """The memory after the update, for the check."""
 
-    def run(memory, features, labels):
-        update(memory, features, labels, **options)
+    def run(memory, features, labels, groups=None):
+        update(memory, features, labels, **options, **({} if groups is None else {"groups": groups}))
         return memory
 
     return run
@@ -82,7 +89,7 @@ def _update_case(mode: str, sizes: dict) -> Case:
         op="memory",
         name=f"update_memory_ ({mode})",
         sizes=sizes,
-        inputs=_update,
+        inputs=_update_of_groups if mode in GROUP_MODES else _update,
         providers=providers,
         difference=differences.values,
         allowed=1e-6,

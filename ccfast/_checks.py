@@ -7,8 +7,10 @@ the compiled ops do the same ones in C++, where they cost no extra pass.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -123,6 +125,119 @@ def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def renamed(**names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: errors of the calls inside name the caller's arguments: ``renamed(features="inputs")``."""
+    words = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*args: Any, **options: Any) -> Any:
+            if torch.compiler.is_compiling():
+                return function(*args, **options)
+            try:
+                return function(*args, **options)
+            except (TypeError, ValueError) as error:
+                if type(error) not in (TypeError, ValueError):
+                    raise
+                raise type(error)(words.sub(lambda word: names[word[0]], str(error))) from error
+
+        return run
+
+    return decorate
+
+
+def _sized(name: str, value: Any, shape: tuple[int, ...], dtypes: Sequence[torch.dtype]) -> Tensor:
+    """A tensor of exactly this shape and one of ``dtypes``."""
+    result = tensor(name, value, len(shape), dtypes)
+    if result.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(result.shape)}")
+    return result
+
+
+def labels_or_weights(name: str, value: Any, rows: int, classes: int) -> Tensor:
+    """``[rows]`` integers, as int64, or ``[rows, classes]`` floating-point weights."""
+    result = as_tensor(name, value)
+    if not result.is_floating_point():
+        return vector_of_integers(name, result, rows, "features")
+    if result.dim() == 1:
+        raise TypeError(
+            f"{name}: expected dtype {_names(INTEGER)}, or weights of shape {(rows, classes)}, got "
+            f"{_names([result.dtype])} of shape {tuple(result.shape)}"
+        )
+    result = _sized(name, result, (rows, classes), ANY_FLOAT)
+    constant(name, result)
+    return result
+
+
+def temperature(name: str, value: Any, classes: int) -> tuple[float, Tensor | None]:
+    """A number above 0 and None; or 1 and ``[classes]`` floating-point numbers, one for each column."""
+    if isinstance(value, Tensor) and value.dim() > 0:
+        value = _sized(name, value, (classes,), ANY_FLOAT)
+        constant(name, value)
+        return 1.0, value
+    if isinstance(value, Tensor):
+        constant(name, value)
+    return real(name, value, low=0, ends="(]"), None
+
+
+def mask(name: str, value: Any, rows: int, classes: int) -> Tensor | None:
+    """``[rows, classes]`` bool, or None."""
+    return None if value is None else _sized(name, value, (rows, classes), (torch.bool,))
+
+
+def row_weights(name: str, value: Any, rows: int) -> Tensor | None:
+    """``[rows]`` floating-point factors, or None."""
+    if value is None:
+        return None
+    value = _sized(name, value, (rows,), ANY_FLOAT)
+    constant(name, value)
+    return value
+
+
+def update_extras(
+    memory: Tensor, labels: Tensor, mode: str, reference: Any, groups: Any, group_modes: Sequence[str]
+) -> tuple[Tensor | None, Tensor | None]:
+    """``reference`` and ``groups`` of an update of ``memory``, where the mode has a use for them; None otherwise."""
+    if reference is not None:
+        if mode != "hardest":
+            raise ValueError(f"reference: expected None for mode {mode!r} (it is for 'hardest'), got a tensor")
+        reference = matrix("reference", reference, SINGLE_OR_DOUBLE).detach()
+        same_dtype(memory=memory, reference=reference)
+        if reference.shape != memory.shape:
+            raise ValueError(
+                f"reference: expected shape {tuple(memory.shape)} as of memory, got {tuple(reference.shape)}"
+            )
+    if (groups is None) == (mode in group_modes):
+        expected = "integers, one for each row of features," if groups is None else "None"
+        raise ValueError(
+            f"groups: expected {expected} for mode {mode!r}, got {'None' if groups is None else 'a tensor'}"
+        )
+    if groups is not None:
+        groups = vector_of_integers("groups", groups, labels.shape[0], "features")
+    return reference, groups
+
+
+def no_overlap(name: str, value: Tensor) -> None:
+    """Every element of a matrix has a place of its own, so that it can be changed."""
+    (rows, columns), (down, across) = value.shape, value.stride()
+    if rows > 1 and columns > 1 and down and across:
+        common = math.gcd(down, across)
+        overlap = across // common < rows and down // common < columns
+    else:
+        overlap = (rows > 1 and down == 0) or (columns > 1 and across == 0)
+    if overlap:
+        raise ValueError(
+            f"{name}: expected elements with a place of their own, since they are changed, got shape "
+            f"{tuple(value.shape)} with strides {value.stride()}"
+        )
+
+
+def constant(name: str, value: Tensor | None) -> None:
+    """A tensor for which no gradient is asked, where none would be given."""
+    if value is not None and torch.is_grad_enabled() and value.requires_grad:
+        raise ValueError(f"{name}: expected a tensor that needs no gradient (none is computed for it; detach it)")
 
 
 def neighbours(features: Tensor, k1: Any, k2: Any) -> tuple[int, int]:

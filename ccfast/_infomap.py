@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 
 #: Two-level directed map equation (Rosvall and Bergstrom, PNAS 2008), always the same random moves, no console output.
 _OPTIONS = "--two-level --directed --seed 123 --num-trials 1 --silent"
+_PROCESS = Path(__file__).with_name("_infomap_process.py")
 
 
 def infomap_labels(
@@ -25,13 +33,12 @@ def infomap_labels(
 
     Raises:
         ImportError: the optional package ``infomap`` is not installed.
+        RuntimeError: the process that runs InfoMap has failed; the message is its own.
     """
-    try:
-        import infomap
-    except ImportError as error:
+    if importlib.util.find_spec("infomap") is None:
         raise ImportError(
             "InfoMap clustering needs the package infomap, which is not installed: pip install 'ccfast[infomap]'"
-        ) from error
+        )
 
     sources, targets = np.asarray(sources, np.int64), np.asarray(targets, np.int64)
     weights = np.asarray(weights, np.float64)
@@ -40,14 +47,7 @@ def infomap_labels(
     if not kept.any():
         return labels
 
-    network = infomap.Infomap(_OPTIONS)
-    network.add_links(list(zip(sources[kept].tolist(), targets[kept].tolist(), weights[kept].tolist(), strict=True)))
-    result = network.run()
-    # infomap < 2.15 (the last for Python 3.10) keeps the modules on the network; later versions return them.
-    modules = network.get_modules() if result is None else result.modules()
-
-    nodes = np.fromiter(modules.keys(), np.int64, len(modules))
-    module = np.fromiter(modules.values(), np.int64, len(modules))
+    nodes, module = _modules(sources[kept], targets[kept], weights[kept])
     by_node = np.argsort(nodes)
     nodes, module = nodes[by_node], module[by_node]
     # First appearance in node order numbers the clusters by their lowest member.
@@ -57,3 +57,21 @@ def infomap_labels(
     number[large[np.argsort(first[large])]] = np.arange(len(large))
     labels[nodes] = number[inverse]
     return labels
+
+
+def _modules(sources: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes of the links and the module of each, by InfoMap in a process of its own.
+
+    Its own, because infomap and other packages made with SWIG (faiss) share a table of types in the interpreter, and
+    which of them is imported first decides whether calls into infomap crash.
+    """
+    question = io.BytesIO()
+    np.savez(question, sources=sources, targets=targets, weights=weights, options=_OPTIONS, path=np.array(sys.path))
+    command = [sys.executable or "python3", "-c", _PROCESS.read_text(encoding="utf-8")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, input=question.getvalue(), capture_output=True, env=environment, check=False)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise RuntimeError(f"infomap: the process that runs InfoMap ended with status {done.returncode}: {said}")
+    with np.load(io.BytesIO(done.stdout)) as answer:
+        return answer["nodes"], answer["modules"]

@@ -36,15 +36,17 @@ TORCH_LIBRARY(ccfast, m) {
 
   m.def("cluster_centroids(Tensor features, Tensor labels) -> Tensor");
   m.def(
-      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str rule, bool normalize) -> "
-      "()");
+      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str rule, bool normalize, "
+      "Tensor? reference=None, Tensor? groups=None) -> ()");
 
   m.def(
       "centroid_contrastive_loss(Tensor features, Tensor memory, Tensor labels, float temperature, bool normalize, "
-      "str reduction, float label_smoothing, int ignore_index, bool with_gradient) -> (Tensor loss, Tensor gradient)");
+      "str reduction, float label_smoothing, int ignore_index, bool with_gradient, Tensor? temperatures=None, "
+      "Tensor? mask=None, Tensor? weights=None) -> (Tensor loss, Tensor gradient)");
   m.def(
       "centroid_contrastive_loss_memory_grad(Tensor upstream, Tensor features, Tensor memory, Tensor labels, "
-      "float temperature, bool normalize, str reduction, float label_smoothing, int ignore_index) -> Tensor");
+      "float temperature, bool normalize, str reduction, float label_smoothing, int ignore_index, "
+      "Tensor? temperatures=None, Tensor? mask=None, Tensor? weights=None) -> Tensor");
 
   m.def("k_reciprocal_rerank(Tensor query, Tensor gallery, int k1, int k2, float lambda_value) -> Tensor");
   m.def(

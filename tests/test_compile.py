@@ -78,11 +78,33 @@ def test_the_backward_pass_may_be_compiled_as_it_runs(backend: Backend) -> None:
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("mode", ["sequential", "hardest", "mean"])
+def test_the_compiled_loss_with_all_its_extras_is_that_of_eager(backend: Backend) -> None:
+    memory, features, labels = backend(*memory_batch())
+    targets = torch.nn.functional.one_hot(labels.clamp_min(0), len(memory)).float()
+    mask, weights, temperatures = targets > -1, labels.float() + 2, 0.1 + torch.rand_like(memory[:, 0])
+
+    def loss(features: Tensor, memory: Tensor) -> Tensor:
+        options = {"mask": mask, "weights": weights}
+        return ccfast.centroid_contrastive_loss(features, memory, targets, temperatures, **options)
+
+    results = []
+    for function in (loss, compiled(loss)):
+        x, m = features.clone().requires_grad_(), memory.clone().requires_grad_()
+        value = function(x, m)
+        value.backward()
+        results.append((value.detach(), x.grad, m.grad))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "mode", ["sequential", "hardest", "mean", "last", "replace", "group_first", "group_mean", "group_harmonic"]
+)
 def test_the_compiled_update_changes_the_memory_of_the_caller(backend: Backend, mode: str) -> None:
     def update(memory: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         before = memory.sum()
-        ccfast.update_memory_(memory, features, labels, 0.1, mode)
+        groups = labels % 3 if mode.startswith("group") else None
+        ccfast.update_memory_(memory, features, labels, 0.1, mode, groups=groups)
         return memory.sum() - before
 
     memory, features, labels = backend(*memory_batch())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 from typing import Any
 
@@ -36,19 +37,30 @@ def torch_loss(
     features: Tensor,
     memory: Tensor,
     labels: Tensor,
-    temperature: float = 0.05,
+    temperature: Any = 0.05,
     *,
     normalize: bool = True,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int = -1,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """What users write today, in float64."""
+    """What users write today, in float64: torch's cross-entropy over the columns that take part, row by row."""
     x = features.double()
-    logits = (F.normalize(x, dim=1) if normalize else x) @ memory.double().T / temperature
-    return F.cross_entropy(
-        logits, labels, reduction=reduction, label_smoothing=label_smoothing, ignore_index=ignore_index
-    )
+    z = (F.normalize(x, dim=1) if normalize else x) @ memory.double().T / temperature
+    soft = labels.is_floating_point()
+    counted = (labels != 0).any(1) if soft else labels != ignore_index
+    losses = []
+    for i, row in enumerate(z):
+        columns = torch.ones_like(row, dtype=torch.bool) if mask is None else mask[i]
+        label = labels[i].double()[columns] if soft else columns.cumsum(0)[labels[i].clamp(0, len(row) - 1)] - 1
+        loss = F.cross_entropy(row[columns][None], label[None], label_smoothing=label_smoothing) if counted[i] else 0
+        losses.append(loss * (1 if weights is None else weights[i].double()) + 0 * row.sum())
+    losses = torch.stack(losses)
+    if reduction == "mean":
+        return losses.sum() / counted.sum().clamp_min(1)
+    return losses.sum() if reduction == "sum" else losses
 
 
 def value_and_gradients(function: Any, inputs: Inputs, **options: Any) -> Inputs:
@@ -286,3 +298,282 @@ def test_property_tied_logits_and_noise(
     memory, features, labels = backend(*inputs)
     options = {"temperature": temperature, "label_smoothing": smoothing, "reduction": "sum"}
     assert_like_torch(implementation, (features, memory, labels), 1e-4, 1e-4, **options)
+
+
+def extras_of(inputs: Inputs, what: str) -> tuple[Inputs, dict[str, Any]]:
+    """Inputs and options with weights of the classes, a mask, weights of the rows, temperatures, or all of them."""
+    features, memory, labels = inputs
+    rows, classes = len(features), len(memory)
+    generator = torch.Generator().manual_seed(7)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64).to(features)
+
+    options: dict[str, Any] = {}
+    targets = draw(rows, classes) * (draw(rows, classes) < 0.4)
+    targets[::5] = 0  # left out
+    if what in ("mask", "all"):
+        mask = draw(rows, classes) < 0.6
+        mask[torch.arange(rows), labels.clamp_min(0)] = True
+        targets *= mask
+        options["mask"] = mask
+    if what in ("weights", "all"):
+        options["weights"] = 3 * draw(rows) - 0.5
+    if what in ("temperatures", "all"):
+        options["temperature"] = 0.05 + draw(classes)
+    return (features, memory, targets if what in ("targets", "all") else labels), options
+
+
+EXTRAS = ["targets", "mask", "weights", "temperatures", "all"]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("what", EXTRAS)
+def test_targets_masks_weights_and_temperatures(
+    implementation: ModuleType, backend: Backend, what: str, label_smoothing: float, reduction: str
+) -> None:
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-12)):
+        inputs, options = extras_of(backend(*batch(dtype=dtype)), what)
+        options = {"temperature": 0.2, "reduction": reduction, "label_smoothing": label_smoothing} | options
+        assert_like_torch(implementation, inputs, tolerance, tolerance, **options)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("rows, clusters, dim", [(1, 1, 3), (33, 1000, 17), (6, 37, 64), (300, 4101, 8)])
+def test_extras_of_any_shape(
+    implementation: ModuleType, backend: Backend, rows: int, clusters: int, dim: int, normalize: bool
+) -> None:
+    inputs, options = extras_of(backend(*batch(rows, clusters, dim)), "all")
+    assert_like_torch(implementation, inputs, 1e-5, 2e-5, normalize=normalize, **options)
+    inputs, options = extras_of(backend(*batch(rows, clusters, dim)), "mask")
+    assert_like_torch(implementation, inputs, 1e-5, 2e-5, normalize=normalize, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_extras_of_any_dtype(implementation: ModuleType, backend: Backend, dtype: torch.dtype) -> None:
+    inputs, options = extras_of(backend(*batch()), "all")
+    rounded = {name: value if value.dtype == torch.bool else value.to(dtype) for name, value in options.items()}
+    inputs = (*inputs[:2], inputs[2].to(dtype))
+    assert_like_torch(implementation, inputs, 1e-5, 1e-5, **rounded)
+
+
+def test_one_hot_weights_are_the_label_and_a_full_mask_is_none(implementation: ModuleType, backend: Backend) -> None:
+    features, memory, labels = backend(*batch())
+    one_hot = F.one_hot(labels.clamp_min(0), len(memory)).float() * (labels >= 0)[:, None]
+    everywhere = torch.ones_like(one_hot, dtype=torch.bool)
+    want = value_and_gradients(implementation.centroid_contrastive_loss, (features, memory, labels))
+    for targets, options in (
+        (one_hot, {}),
+        (labels, {"mask": everywhere}),
+        (labels, {"weights": torch.ones_like(labels, dtype=torch.float64)}),
+        (labels, {"temperature": torch.full((len(memory),), 0.05, device=memory.device)}),
+    ):
+        inputs = (features, memory, targets)
+        found = value_and_gradients(implementation.centroid_contrastive_loss, inputs, **options)
+        for ours, theirs in zip(found, want, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("what", EXTRAS)
+def test_gradcheck_with_extras(backend: Backend, what: str) -> None:
+    inputs, options = extras_of(backend(*batch(6, 4, 5, dtype=torch.float64)), what)
+    options = {"temperature": 0.5, "label_smoothing": 0.1} | options
+
+    def loss(x: Tensor, m: Tensor) -> Tensor:
+        return ccfast.centroid_contrastive_loss(x, m, inputs[2], **options)
+
+    assert torch.autograd.gradcheck(loss, (inputs[0].requires_grad_(), inputs[1].requires_grad_()))
+
+
+def test_the_softmax_over_chosen_columns_is_that_of_a_smaller_memory(
+    implementation: ModuleType, backend: Backend
+) -> None:
+    # CAP's intra-camera term: the proxies of the sample's camera alone.
+    features, memory, labels = backend(*batch(rows=20, clusters=12))
+    labels = labels.clamp_min(0) % 4
+    mask = torch.zeros(20, 12, dtype=torch.bool, device=features.device)
+    mask[:, :4] = True
+    found = value_and_gradients(implementation.centroid_contrastive_loss, (features, memory, labels), mask=mask)
+    want = value_and_gradients(implementation.centroid_contrastive_loss, (features, memory[:4], labels))
+    torch.testing.assert_close(found[0], want[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[1], want[1], rtol=1e-4, atol=1e-6)
+    assert (found[2][4:] == 0).all()
+
+
+@pytest.mark.parametrize("case", range(2))
+def test_label_smoothing_over_the_best_classes_is_the_authors(
+    implementation: ModuleType, backend: Backend, golden: Any, case: int
+) -> None:
+    want = golden(f"methods/label_smoothing_{case}")
+    logits, targets = backend(torch.from_numpy(want["logits"]), torch.from_numpy(want["targets"]))
+    classes, epsilon = logits.shape[1], float(want["epsilon"])
+    eye = torch.eye(classes, device=logits.device, dtype=logits.dtype)
+    for name, k in (("uniform", 0), ("topk", classes // 50)):
+        x = logits.clone().requires_grad_()
+        weights = (1 - epsilon) * F.one_hot(targets, classes).to(logits)
+        if k > 1:
+            weights.scatter_add_(1, logits.topk(k).indices, torch.full((len(logits), k), epsilon / k).to(logits))
+        else:
+            weights += epsilon / classes
+        loss = implementation.centroid_contrastive_loss(x, eye, weights, 1.0, normalize=False)
+        loss.backward()
+        assert abs(loss.item() - want[f"loss_{name}"]) <= 2e-6 + 1e-5 * abs(want[f"loss_{name}"])
+        np.testing.assert_allclose(x.grad.cpu().numpy(), want[f"grad_{name}"], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_3c_weighted_losses_are_the_authors(
+    implementation: ModuleType, backend: Backend, golden: Any, case: int
+) -> None:
+    want = golden(f"methods/camera_update_{case}")
+    wide = want["inputs"].dtype == np.float64
+    for step, memory in enumerate([want["memory"], *want["memory_after"][:-1]]):
+        features = backend(torch.from_numpy(want["inputs"][step])).requires_grad_()
+        memory, labels, cameras = backend(
+            torch.from_numpy(memory), *(torch.from_numpy(want[name][step]) for name in ("targets", "cameras"))
+        )
+        weights = reweighted(labels, cameras).to(features) if want["reweight"] else None
+        loss = implementation.centroid_contrastive_loss(
+            features, memory, labels, float(want["temperature"]), weights=weights
+        )
+        loss.backward()
+        expected = want["loss"][step]
+        assert abs(loss.item() - expected) <= (1e-12 if wide else 2e-6 + 1e-5 * abs(expected))
+        largest = np.abs(want["grad"][step]).max()
+        atol = 1e-12 if wide else 2e-6 + 5e-6 * largest
+        np.testing.assert_allclose(features.grad.cpu().numpy(), want["grad"][step], rtol=0, atol=atol)
+
+
+def reweighted(labels: Tensor, cameras: Tensor) -> Tensor:
+    """3C: for each of the n clusters of the batch w = n e^H / sum e^H, H the entropy of its cameras in bits."""
+    present = labels[labels >= 0].unique()
+    entropy = []
+    for label in present:
+        share = cameras[labels == label].unique(return_counts=True)[1].double()
+        share = share / share.sum()
+        entropy.append(-(share * share.log2()).sum())
+    per_cluster = len(present) * torch.stack(entropy).softmax(0)
+    weights = torch.ones(len(labels), dtype=torch.float64, device=labels.device)
+    for label, weight in zip(present, per_cluster, strict=True):
+        weights[labels == label] = weight
+    return weights
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"mask": lambda mask: mask & False}, "mask"),
+        ({"mask": lambda mask: mask[:, 1:]}, "mask"),
+        ({"weights": lambda weights: weights / 0}, "weights"),
+        ({"weights": lambda weights: weights[1:]}, "weights"),
+        ({"temperature": lambda temperature: temperature * 0}, "temperature"),
+        ({"temperature": lambda temperature: -temperature}, "temperature"),
+        ({"temperature": lambda temperature: temperature[1:]}, "temperature"),
+        ({"labels": lambda labels: labels[:, 1:]}, "labels"),
+        ({"labels": lambda labels: labels / 0}, "labels"),
+        ({"labels": lambda labels: labels + 1}, "mask"),
+    ],
+)
+def test_bad_extras_are_refused_by_name(
+    implementation: ModuleType, backend: Backend, change: dict[str, Any], word: str
+) -> None:
+    if backend.name != "cpu":
+        pytest.skip("nothing waits for the device: data is not looked at there")
+    (features, memory, targets), options = extras_of(batch(), "all")
+    given = options | {"labels": targets}
+    given = {name: change[name](value) if name in change else value for name, value in given.items()}
+    with pytest.raises(ValueError, match=f"^{word}"):
+        implementation.centroid_contrastive_loss(features, memory, given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize("name", ["labels", "weights", "temperature"])
+def test_gradients_that_nobody_computes_are_refused(implementation: ModuleType, backend: Backend, name: str) -> None:
+    (features, memory, targets), options = extras_of(backend(*batch()), "all")
+    given = options | {"labels": targets}
+    given[name].requires_grad_()
+    with pytest.raises(ValueError, match=f"^{name}: expected a tensor that needs no gradient"):
+        implementation.centroid_contrastive_loss(features, memory, given.pop("labels"), **given)
+    with torch.no_grad():
+        given = options | {"labels": targets}
+        implementation.centroid_contrastive_loss(features, memory, given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("row", [0, 5, 9])
+@pytest.mark.parametrize("what", ["plain", "all"])
+def test_a_memory_that_is_not_finite_is_refused_wherever(
+    implementation: ModuleType, backend: Backend, what: str, row: int, value: float
+) -> None:
+    if backend.name != "cpu":
+        pytest.skip("nothing waits for the device: data is not looked at there")
+    inputs, options = extras_of(batch(), what)
+    inputs[1][row, 3] = value
+    for labels in (inputs[2], torch.full((24,), 5), torch.full((24,), -1)):
+        labels = inputs[2] if what == "all" else labels
+        with pytest.raises(ValueError, match=f"^memory: expected finite values, got a non-finite value in row {row}"):
+            implementation.centroid_contrastive_loss(inputs[0], inputs[1], labels, **options)
+
+
+@pytest.mark.parametrize("dtype, largest", [(torch.float32, 3e38), (torch.float64, 1e300)])
+def test_rows_beyond_the_range_of_float32_are_normalised(
+    implementation: ModuleType, backend: Backend, dtype: torch.dtype, largest: float
+) -> None:
+    if dtype == torch.float64 and (backend.name != "cpu" or implementation is ccfast.reference):
+        pytest.skip("squares beyond float64 are left to the CPU kernel")
+    if dtype == torch.float32 and implementation is ccfast.reference:
+        pytest.skip("torch.nn.functional.normalize takes the norm in float32")
+    features, memory, labels = backend(*batch(dtype=dtype))
+    features = features.sign() * largest
+    want = implementation.centroid_contrastive_loss(features.sign(), memory, labels)
+    torch.testing.assert_close(
+        implementation.centroid_contrastive_loss(features, memory, labels), want, rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("learned", [(0,), (1,), (0, 1)])
+def test_forward_mode_derivatives_are_refused(backend: Backend, learned: tuple[int, ...]) -> None:
+    inputs = list(backend(*batch()))
+
+    def loss(*values: Tensor) -> Tensor:
+        given = list(inputs)
+        for position, value in zip(learned, values, strict=True):
+            given[position] = value
+        return ccfast.centroid_contrastive_loss(*given)
+
+    primals = tuple(inputs[position] for position in learned)
+    tangents = tuple(map(torch.ones_like, primals))
+    with pytest.raises(NotImplementedError, match="forward-mode derivatives"):
+        torch.func.jvp(loss, primals, tangents)
+    with torch.autograd.forward_ad.dual_level():
+        duals = [torch.autograd.forward_ad.make_dual(x, t) for x, t in zip(primals, tangents, strict=True)]
+        with pytest.raises(NotImplementedError, match="forward-mode derivatives"):
+            loss(*duals)
+
+
+@pytest.mark.parametrize("of", ["features", "memory"])
+def test_second_derivatives_do_not_come_out_as_zero(backend: Backend, of: str) -> None:
+    features, memory, labels = backend(*batch())
+
+    def loss(x: Tensor) -> Tensor:
+        given = {"features": features, "memory": memory} | {of: x}
+        return ccfast.centroid_contrastive_loss(given["features"], given["memory"], labels)
+
+    x = {"features": features, "memory": memory}[of]
+    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
+        torch.autograd.functional.hessian(loss, x)
+    with pytest.raises(RuntimeError, match="second derivatives are not implemented"):
+        torch.autograd.functional.jvp(loss, x, torch.ones_like(x))  # two backward passes
+    for transform in (torch.func.hessian, torch.func.jacfwd, torch.func.grad, torch.func.vjp, torch.func.jacrev):
+        with pytest.raises(RuntimeError, match=r"not implemented|cannot use C\+\+"):
+            transform(loss)(x) if transform is not torch.func.vjp else transform(loss, x)
+
+
+def test_vmap_gives_the_loss_of_each(backend: Backend) -> None:
+    features, memory, labels = backend(*batch())
+    stacked = torch.stack([features, 2 * features + 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it loops
+        found = torch.func.vmap(lambda x: ccfast.centroid_contrastive_loss(x, memory, labels))(stacked)
+    want = [ccfast.centroid_contrastive_loss(x, memory, labels) for x in stacked]
+    torch.testing.assert_close(found, torch.stack(want), rtol=1e-6, atol=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from types import ModuleType
 
@@ -13,6 +14,7 @@ from sample_inputs import clustered, identical, signs
 from torch import Tensor
 
 import ccfast
+from ccfast import _infomap
 from ccfast._infomap import infomap_labels
 
 
@@ -111,3 +113,38 @@ def test_missing_package_is_an_import_error_that_says_what_to_install(
     monkeypatch.setitem(sys.modules, "infomap", None)
     with pytest.raises(ImportError, match=r"pip install 'ccfast\[infomap\]'"):
         implementation.infomap(backend(clustered(40)[0]))
+
+
+#: Native packages that users load beside.
+BESIDE = ["faiss", "sklearn.cluster", "hdbscan", "lightgbm", "numba", "cv2", "cupy"]
+SCRIPT = """
+import importlib, sys
+import torch, infomap
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+import ccfast
+features = torch.nn.functional.normalize(torch.eye(4).repeat_interleave(8, 0) + 0.01)
+print(ccfast.infomap(features, 8).tolist())
+"""
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_packages_that_are_loaded_after_infomap_do_no_harm(name: str) -> None:
+    pytest.importorskip(name.partition(".")[0])
+    command = [sys.executable, "-c", SCRIPT, name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str([label for label in range(4) for _ in range(8)])
+
+
+def test_infomap_is_not_loaded_into_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two packages made with SWIG in one interpreter may crash each other: whatever else is loaded, this must not be.
+    monkeypatch.delitem(sys.modules, "infomap", raising=False)
+    assert infomap_labels(np.array([0, 1, 2]), np.array([1, 2, 0]), np.ones(3), 3, 1).tolist() == [0, 0, 0]
+    assert "infomap" not in sys.modules
+
+
+def test_a_failure_of_infomap_is_an_error_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_infomap, "_OPTIONS", "--no-such-option")
+    with pytest.raises(RuntimeError, match="no-such-option"):
+        infomap_labels(np.array([0, 1]), np.array([1, 0]), np.ones(2), 2, 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
+import re
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ import torch.nn.functional as F
 from conftest import Backend
 from sample_inputs import memory_batch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import ccfast
-from ccfast.nn import ClusterMemory
+from ccfast.nn import ClusterMemory, _recomputation
 
 
 def filled(backend: Backend, mode: str = "sequential", **options: Any) -> tuple[ClusterMemory, Tensor, Tensor]:
@@ -169,3 +172,140 @@ def test_bad_batches_are_refused_and_leave_the_memory(backend: Backend) -> None:
         with pytest.raises(ValueError):
             module(bad_inputs, bad_targets)
     assert torch.equal(module.features, before)
+
+
+class Net(torch.nn.Module):
+    """An encoder and a memory, as one function that may be checkpointed."""
+
+    def __init__(self, module: ClusterMemory, outside: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(1)
+        self.first = torch.nn.Linear(16, 16, bias=False)
+        self.first.weight.data = torch.eye(16) + 0.1 * torch.randn(16, 16, generator=generator)
+        self.module, self.outside = module, outside
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        loss = self.module(self.first(inputs).tanh(), targets)
+        return {"none": lambda: loss, "factor": lambda: 3 * loss, "square": lambda: loss.square()}[self.outside]()
+
+
+def trained(net: Net, inputs: Tensor, targets: Tensor, calls: int, **options: Any) -> tuple[Tensor, ...]:
+    """Losses, gradients and the memory after so many calls and one backward."""
+    inputs = inputs.detach().clone().requires_grad_()
+    batches = [(inputs[k:], targets[k:]) for k in range(calls)]
+    run = (lambda *batch: checkpoint(net, *batch, **options)) if options else net
+    losses = [run(*batch) for batch in batches]
+    sum(losses).backward()
+    return torch.stack(losses).detach(), inputs.grad, net.first.weight.grad, net.module.features.clone()
+
+
+@pytest.mark.parametrize("update", ["forward", "backward"])
+@pytest.mark.parametrize("outside", ["none", "factor", "square"])
+@pytest.mark.parametrize(
+    "calls, options",
+    [
+        (1, {"use_reentrant": True}),
+        (1, {"use_reentrant": False}),
+        (1, {"use_reentrant": False, "early_stop": False}),
+        (2, {"use_reentrant": False}),
+        (3, {"use_reentrant": False, "early_stop": False}),
+    ],
+)
+def test_a_checkpointed_memory_moves_once_and_the_gradient_is_the_same(
+    backend: Backend, update: str, outside: str, calls: int, options: dict[str, Any]
+) -> None:
+    module, inputs, targets = filled(backend, update=update, temperature=0.3)
+    stop = options.pop("early_stop", True)
+    nets = [Net(copy.deepcopy(module), outside).to(backend.device) for _ in range(2)]
+    want = trained(nets[0], inputs, targets, calls)
+    with torch.utils.checkpoint.set_checkpoint_early_stop(stop):
+        found = trained(nets[1], inputs, targets, calls, **options)
+    options["early_stop"] = stop
+    for ours, theirs in zip(found, want, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(want[-1], module.features)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_a_memory_alone_may_be_checkpointed(backend: Backend, use_reentrant: bool) -> None:
+    module, inputs, targets = filled(backend)
+    other, again = copy.deepcopy(module), inputs.detach().clone().requires_grad_()
+    module(inputs, targets).backward()
+    checkpoint(other, again, targets, use_reentrant=use_reentrant).backward()
+    assert torch.equal(again.grad, inputs.grad) and torch.equal(other.features, module.features)
+
+
+def test_a_checkpoint_in_a_checkpoint_is_one_update(backend: Backend) -> None:
+    module, inputs, targets = filled(backend)
+    other, again = copy.deepcopy(module), inputs.detach().clone().requires_grad_()
+    module(inputs, targets).square().backward()
+
+    def inner(x: Tensor) -> Tensor:
+        return checkpoint(lambda x: checkpoint(other, x, targets, use_reentrant=False), x, use_reentrant=False).square()
+
+    checkpoint(inner, again, use_reentrant=False).backward()
+    torch.testing.assert_close(again.grad, inputs.grad, rtol=1e-6, atol=1e-8)
+    assert torch.equal(other.features, module.features)
+
+
+def test_other_hooks_of_saved_tensors_are_left_alone(backend: Backend) -> None:
+    module, inputs, targets = filled(backend)
+    saved: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
+        module(inputs, targets).backward()
+    assert saved, "the tensors that the loss keeps pass the user's hooks"
+
+
+def test_what_a_checkpoint_remembers_goes_with_its_graph(backend: Backend) -> None:
+    module, inputs, targets = filled(backend)
+    loss = checkpoint(module, inputs, targets, use_reentrant=False)
+    assert len(_recomputation._CALLS[module]) == 1
+    del loss
+    gc.collect()
+    assert len(_recomputation._CALLS[module]) == 0
+    assert pickle.loads(pickle.dumps(module)).features.shape == module.features.shape
+
+
+@pytest.mark.parametrize("update", ["forward", "backward"])
+def test_errors_name_the_arguments_of_the_module(backend: Backend, update: str) -> None:
+    module, inputs, targets = filled(backend, update=update)
+    faults = [
+        (inputs[:, :8], targets, ValueError, "inputs"),
+        (inputs[0], targets, ValueError, "inputs"),
+        (inputs, targets[1:], ValueError, "targets: expected length 24, one for each row of inputs, got 23"),
+        (inputs, targets.double(), TypeError, "targets"),
+        (inputs.long(), targets, TypeError, "inputs"),
+    ]
+    if backend.name == "cpu":
+        faults += [
+            (inputs, targets + 6, ValueError, "targets"),
+            (torch.full_like(inputs, torch.nan), targets, ValueError, "inputs"),
+        ]
+    for given, labels, kind, words in faults:
+        with pytest.raises(kind, match=f"^{words}") as caught:
+            module(given, labels)
+        assert "labels" not in str(caught.value) and not re.search(r"^features", str(caught.value))
+
+
+@pytest.mark.parametrize("update", ["forward", "backward"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("row", range(6))
+def test_a_memory_that_is_not_finite_is_refused(backend: Backend, row: int, value: float, update: str) -> None:
+    if backend.name != "cpu":
+        pytest.skip("nothing waits for the device: data is not looked at there")
+    module, inputs, targets = filled(backend, update=update)
+    module.features[row, 2] = value
+    with pytest.raises(ValueError, match=f"^memory: .* row {row}"):
+        module(inputs, targets)
+
+
+def test_the_memory_is_float32_whatever_the_default_dtype_is() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        module = ClusterMemory(16, 6)
+        memory, inputs, targets = memory_batch(clusters=6, dim=16, batch=24)
+        module.features.copy_(memory)
+        module(inputs.requires_grad_(), targets).backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert module.features.dtype == torch.float32 and inputs.grad.dtype == torch.float32

@@ -13,6 +13,7 @@ from conftest import Backend
 from sample_inputs import clustered, memory_batch, retrieval_case, symmetric_distances, to_csr
 
 import ccfast  # noqa: F401  (registers the ops)
+from ccfast.ops.memory import GROUP_MODES
 
 FEATURES, IDS = clustered(40, dim=8, identities=5)
 K1, K2, HALF = 8, 3, 5
@@ -35,6 +36,18 @@ def loss_arguments(
 ) -> tuple[Any, ...]:
     memory, features, labels = memory_batch(clusters=5, dim=8, batch=6, dtype=dtype)
     return features.requires_grad_(grad), memory.requires_grad_(grad), labels, 0.1, normalize, reduction, 0.1, -1, grad
+
+
+def loss_with_extras(*, targets: bool = False, grad: bool = True) -> tuple[Any, ...]:
+    features, memory, labels, *options = loss_arguments(grad=grad)
+    mask = torch.ones(6, 5, dtype=torch.bool)
+    mask[:, 3] = labels == 3
+    labels = torch.rand(6, 5) * mask if targets else labels
+    return features, memory, labels, *options, torch.rand(5) + 0.1, mask, torch.rand(6)
+
+
+def update_with_groups(mode: str) -> tuple[Any, ...]:
+    return *update_arguments(mode), None, torch.randint(3, (6,))
 
 
 def update_arguments(mode: str, normalize: bool = False, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
@@ -74,7 +87,9 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
     "dbscan_sparse": [lambda: (*csr_parts(to_csr(symmetric_distances(), symmetric_distances() < 1)), 0.3, 3)],
     "cluster_centroids": [lambda: (FEATURES, IDS), lambda: (FEATURES.double(), IDS)],
     "update_memory_": [
-        *[lambda mode=mode: update_arguments(mode) for mode in ("sequential", "hardest", "mean")],
+        *[lambda mode=mode: update_arguments(mode) for mode in ("sequential", "hardest", "mean", "last", "replace")],
+        *[lambda mode=mode: update_with_groups(mode) for mode in GROUP_MODES],
+        lambda: (*update_arguments("hardest"), torch.rand(5, 8), None),
         lambda: update_arguments("sequential", normalize=True),
         lambda: update_arguments("hardest", dtype=torch.float64),
     ],
@@ -83,10 +98,18 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
         lambda: loss_arguments(normalize=False),
         lambda: loss_arguments(grad=False),
         lambda: loss_arguments(dtype=torch.float64),
+        lambda: loss_with_extras(),
+        lambda: loss_with_extras(targets=True),
+        lambda: loss_with_extras(targets=True, grad=False),
     ],
     "centroid_contrastive_loss_memory_grad": [
         lambda: memory_grad_arguments("mean"),
         lambda: memory_grad_arguments("none"),
+        lambda: (
+            torch.rand(()),
+            *loss_with_extras(targets=True, grad=False)[:8],
+            *loss_with_extras(targets=True)[9:],
+        ),
     ],
     "k_reciprocal_rerank": [lambda: (FEATURES[:10], FEATURES[10:], 7, 3, 0.3)],
     "evaluate_ranking": [lambda: ranking(cameras=True), lambda: ranking(cameras=False)],

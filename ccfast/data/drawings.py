@@ -44,7 +44,7 @@ def resize(image: Tensor, size: list[int]) -> Tensor:
 
 def augment(image: Tensor, seed: int) -> Tensor:
     """A drawing [1, H, W] slightly turned, scaled and shifted; the same for the same ``seed``."""
-    draws = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed))
+    draws = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     return _moved(image[None], draws[None].double())[0]
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
+from ccfast.nn._recomputation import once
 from ccfast.nn._softmax import counted_labels, cross_entropy
 from ccfast.ops.contrastive import centroid_contrastive_loss
 from ccfast.ops.memory import MODES, update_memory_from
@@ -24,12 +25,17 @@ class ClusterMemory(nn.Module):
         num_clusters: C.
         temperature: of the loss, above 0.
         momentum: share of the old row that stays in an update, in ``[0, 1]``.
-        mode: of :func:`ccfast.update_memory_`: ``"sequential"``, ``"hardest"`` or ``"mean"``.
+        mode: of :func:`ccfast.update_memory_`: ``"sequential"``, ``"hardest"``, ``"mean"``, ``"last"`` or
+            ``"replace"``.
         update: when the memory moves. ``"forward"``: at the end of each forward call in training mode with gradients
             enabled. ``"backward"``: in each backward pass through the loss, in eval mode too, as the authors' code
             does (see :func:`ccfast.memory_similarity`); two calls before one backward then see the same memory.
 
     The options are attributes of the same names, and may be changed between calls.
+
+    Under :func:`torch.utils.checkpoint.checkpoint` a call is one update. With ``use_reentrant=False`` it happens in the
+    forward pass, and the repetition in backward changes nothing; with ``use_reentrant=True``, where the forward pass
+    is without gradients, it happens in the repetition, so that two calls before one backward see the same memory.
 
     Attributes:
         features: buffer ``[C, D]`` float32; zeros until filled, as by ``memory.features.copy_(centroids)`` or by
@@ -57,7 +63,7 @@ class ClusterMemory(nn.Module):
         self.momentum = checks.real("momentum", momentum, low=0, high=1)
         self.mode = checks.choice("mode", mode, MODES)
         self.update = checks.choice("update", update, UPDATES)
-        self.register_buffer("features", torch.zeros(num_clusters, num_features))
+        self.register_buffer("features", torch.zeros(num_clusters, num_features, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of a batch; the memory is updated from the batch as ``update`` says.
@@ -71,13 +77,21 @@ class ClusterMemory(nn.Module):
         """
         checks.choice("update", self.update, UPDATES)
         if self.update == "backward":
-            return self._loss_that_moves(inputs, targets)
-        loss = centroid_contrastive_loss(inputs, self.features, targets, self.temperature)
+            return once(self, inputs, targets, lambda _: self._loss_that_moves(inputs, targets))
         if self.training and torch.is_grad_enabled():
+            return once(self, inputs, targets, lambda move: self._loss(inputs, targets, move))
+        return self._loss(inputs, targets, move=False)
+
+    @checks.renamed(features="inputs", labels="targets")
+    def _loss(self, inputs: Tensor, targets: Tensor, move: bool) -> Tensor:
+        """The loss, and then the update where the memory is to move."""
+        loss = centroid_contrastive_loss(inputs, self.features, targets, self.temperature)
+        if move:
             features = inputs.detach().to(self.features.dtype)
             update_memory_from(self.features, features, targets, self.momentum, self.mode, normalize=True)
         return loss
 
+    @checks.renamed(features="inputs", labels="targets")
     def _loss_that_moves(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss whose backward pass updates the memory, with the options of this call."""
         inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
@@ -87,14 +101,18 @@ class ClusterMemory(nn.Module):
         momentum = checks.real("momentum", self.momentum, low=0, high=1)
         mode, memory = checks.choice("mode", self.mode, MODES), self.features
 
+        @checks.renamed(features="inputs", labels="targets")
         def move(features: Tensor) -> None:
             update_memory_from(memory, features.to(memory.dtype), targets, momentum, mode, normalize=True)
 
         with torch.autocast(inputs.device.type, enabled=False):
             wide = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
-            loss = cross_entropy(memory_similarity(F.normalize(wide, dim=1), memory, move) / temperature, targets)
-        if loss.device.type == "cpu" and not torch.isfinite(loss):
+            similarities = memory_similarity(F.normalize(wide, dim=1), memory, move)
+            loss = cross_entropy(similarities / temperature, targets)
+        # A value of the memory that is not finite shows in its column of every row.
+        if loss.device.type == "cpu" and not torch.isfinite(similarities.detach()[0].sum() + loss.detach()):
             checks.finite_rows("inputs", inputs.detach())
+            checks.finite_rows("memory", memory.detach())
         return loss
 
     def extra_repr(self) -> str:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 
-MODES = ("sequential", "hardest", "mean")
+#: Modes of a sample and its label; modes that ask for groups (cameras) too.
+MODES = ("sequential", "hardest", "mean", "last", "replace")
+GROUP_MODES = ("group_first", "group_hardest", "group_mean", "group_harmonic")
 
 
 def cluster_centroids(features: Any, labels: Any) -> Tensor:
@@ -32,36 +34,74 @@ def cluster_centroids(features: Any, labels: Any) -> Tensor:
     return torch.ops.ccfast.cluster_centroids(features.detach(), labels)
 
 
-def update_memory_(memory: Tensor, features: Any, labels: Any, momentum: float = 0.1, mode: str = "sequential") -> None:
-    """Momentum update of the cluster memory, in place (Cluster Contrast, equation 3 and the authors' two variants).
+def update_memory_(
+    memory: Tensor,
+    features: Any,
+    labels: Any,
+    momentum: float = 0.1,
+    mode: str = "sequential",
+    *,
+    reference: Any = None,
+    groups: Any = None,
+) -> None:
+    """Update of the cluster memory from a batch, in place (Cluster Contrast, equation 3, and the modes of others).
 
-    With momentum m, a normalised feature x and its pseudo-label y:
+    With momentum m, a normalised feature x and its pseudo-label y, a row moves to ``mix(x)``, which is
+    ``normalise(m M[y] + (1 - m) x)``. Which x of a cluster's samples:
 
-    - ``"sequential"``: for each sample in batch order ``M[y] <- normalise(m M[y] + (1 - m) x)``.
-    - ``"hardest"``: per cluster present, one such update with the sample of lowest inner product with the old ``M[y]``
-      (the first on ties).
-    - ``"mean"``: per cluster present, one such update with the batch mean of its samples, not normalised before mixing.
+    - ``"sequential"``: every one, in batch order; each step starts from the row that the step before left.
+    - ``"hardest"``: the one of lowest inner product with the old ``M[y]``, or with ``reference[y]`` where a
+      ``reference`` is given (PCLHD measures against a memory of means).
+    - ``"mean"``: their mean, not normalised before (HHCL).
+    - ``"last"``: the last one (InstDisc).
+    - ``"replace"``: ``M[y] = x`` for the last one, without mixing.
+
+    With ``groups`` (cameras), the rules of 3C; a group is what the samples of one cluster with one camera are, groups
+    stand in the order of their first samples, and similarities are inner products with the old ``M[y]``:
+
+    - ``"group_first"`` (cm_camera): the first sample of each group, one after the other.
+    - ``"group_hardest"`` (cm_hard_camera): the sample of lowest similarity of each group, one after the other.
+    - ``"group_mean"`` (tccl_camera): of the groups' normalised means, the one of lowest similarity.
+    - ``"group_harmonic"`` (hd_camera): with ``a = 1 - x . M[y]`` and ``b = 1 + x . normalise(mean of x's group)``, the
+      sample of highest ``a b / (a + b)``.
+
+    Among equal candidates the first one counts: the first in the batch, or in the first of the groups.
 
     Args:
-        memory: ``[C, D]`` float32 or float64, changed in place.
+        memory: ``[C, D]`` float32 or float64, changed in place. The other tensors may share memory with it: they are
+            read as they were before.
         features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3. Under autocast any
             floating-point dtype; half rows are then normalised once more in the dtype of ``memory``.
         labels: ``[B]`` integers in ``[0, C)``; -1 (noise) is skipped.
-        momentum: m in ``[0, 1]``, the share of the old row that stays.
+        momentum: m in ``[0, 1]``, the share of the old row that stays; ``"replace"`` does not use it.
         mode: one of the above.
+        reference: ``[C, D]`` in the dtype of ``memory``, for ``"hardest"`` only.
+        groups: ``[B]`` integers, any values, for the modes of groups and only for them.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, labels or momentum out of range, an unknown mode, non-finite or
-            un-normalised rows; ``memory`` is then unchanged. On CUDA nothing waits for the device: labels out of range
-            are skipped there, and what the rows hold is not looked at.
+        ValueError: an empty input, other shapes, labels or momentum out of range, an unknown mode, ``reference`` or
+            ``groups`` with a mode that has no use for it, a memory with elements that overlap (as after ``expand``),
+            non-finite or un-normalised rows of ``features``, non-finite values in the rows of ``memory`` or
+            ``reference`` that the batch has labels of; ``memory`` is then unchanged. On CUDA nothing waits for the
+            device: labels out of range are skipped there, and what the rows hold is not looked at.
     """
     if not isinstance(memory, Tensor):
         raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")
-    update_memory_from(memory, features, labels, momentum, mode, normalize=False)
+    update_memory_from(memory, features, labels, momentum, mode, normalize=False, reference=reference, groups=groups)
 
 
-def update_memory_from(memory: Tensor, features: Any, labels: Any, momentum: float, mode: str, normalize: bool) -> None:
+def update_memory_from(
+    memory: Tensor,
+    features: Any,
+    labels: Any,
+    momentum: float,
+    mode: str,
+    normalize: bool,
+    *,
+    reference: Any = None,
+    groups: Any = None,
+) -> None:
     """:func:`update_memory_` that can normalise the features on the way."""
     memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
     if torch.is_autocast_enabled(memory.device.type):
@@ -72,10 +112,13 @@ def update_memory_from(memory: Tensor, features: Any, labels: Any, momentum: flo
     labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
     checks.same_dtype(memory=memory, features=features)
     checks.same_columns(memory=memory, features=features)
-    checks.same_device(memory=memory, features=features, labels=labels)
     momentum = checks.real("momentum", momentum, low=0, high=1)
-    checks.choice("mode", mode, MODES)
-    torch.ops.ccfast.update_memory_(memory.detach(), features.detach(), labels, momentum, mode, normalize)
+    checks.choice("mode", mode, MODES + GROUP_MODES)
+    reference, groups = checks.update_extras(memory, labels, mode, reference, groups, GROUP_MODES)
+    checks.same_device(memory=memory, features=features, labels=labels, reference=reference, groups=groups)
+    torch.ops.ccfast.update_memory_(
+        memory.detach(), features.detach(), labels, momentum, mode, normalize, reference, groups
+    )
 
 
 @torch.library.register_fake("ccfast::cluster_centroids")
@@ -84,5 +127,14 @@ def _(features: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.library.register_fake("ccfast::update_memory_")
-def _(memory: Tensor, features: Tensor, labels: Tensor, momentum: float, mode: str, normalize: bool) -> None:
+def _(
+    memory: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    momentum: float,
+    mode: str,
+    normalize: bool,
+    reference: Tensor | None = None,
+    groups: Tensor | None = None,
+) -> None:
     return None

@@ -15,12 +15,14 @@ def centroid_contrastive_loss(
     features: Tensor,
     memory: Tensor,
     labels: Tensor,
-    temperature: float = 0.05,
+    temperature: float | Tensor = 0.05,
     *,
     normalize: bool = True,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int = -1,
+    mask: Tensor | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of each feature's similarity to every centroid, divided by the temperature.
 
@@ -30,13 +32,16 @@ def centroid_contrastive_loss(
     Args:
         features: ``[B, D]`` float32, float64, float16 or bfloat16. Computed in float64 for float64, else in float32.
         memory: ``[C, D]``, one centroid a row, any of these dtypes; used as it is.
-        labels: ``[B]`` integers in ``[0, C)``, or ``ignore_index`` for rows to leave out.
-        temperature: above 0.
+        labels: ``[B]`` integers in ``[0, C)``, or ``ignore_index`` for rows to leave out; or ``[B, C]`` weights t, for
+            ``-sum_c t_c log softmax(z)_c``. A row of weights that are all 0 is left out.
+        temperature: above 0: a number, or ``[C]`` numbers, one for each column.
         normalize: scale rows of ``features`` to unit norm first (norms below 1e-12 count as 1e-12).
         reduction: "mean" over the rows that are not left out, "sum", or "none" (0 for rows left out). The mean of no
             rows is 0, with zero gradients.
         label_smoothing: in ``[0, 1]``, as in :func:`torch.nn.functional.cross_entropy`.
         ignore_index: any integer.
+        mask: ``[B, C]`` bool, the columns that take part in the softmax and in its smoothing; the label's must.
+        weights: ``[B]`` factors of the rows' losses. The mean divides by the number of rows, as without them.
 
     Returns:
         Scalar, or ``[B]`` for "none"; float64 for float64 features, else float32.
@@ -44,33 +49,66 @@ def centroid_contrastive_loss(
     Raises:
         TypeError: not a tensor, another dtype.
         ValueError: wrong shape, empty, different columns, lengths or devices, a label or number out of range, an
-            unknown reduction, non-finite features or memory.
+            unknown reduction, a label on a column that does not take part, non-finite values, a gradient asked for
+            labels, temperature or weights.
     """
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
     checks.same_columns(features=features, memory=memory)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
-    checks.same_device(features=features, memory=memory, labels=labels)
-    temperature = checks.real("temperature", temperature, low=0, ends="(]")
+    rows, classes = features.shape[0], memory.shape[0]
+    labels = checks.labels_or_weights("labels", labels, rows, classes)
+    temperature, temperatures = checks.temperature("temperature", temperature, classes)
+    mask, weights = checks.mask("mask", mask, rows, classes), checks.row_weights("weights", weights, rows)
+    checks.same_device(
+        features=features, memory=memory, labels=labels, temperature=temperatures, mask=mask, weights=weights
+    )
     checks.choice("reduction", reduction, REDUCTIONS)
     label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
-    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63))
-    checks.labels_in_range("labels", labels, memory.shape[0], ignore_index)
+    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63), high=2**63 - 1)
     checks.finite_rows("features", features.detach())
     checks.finite_rows("memory", memory.detach())
 
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+    targets, counted = _targets(labels, classes, ignore_index, dtype)
+    mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
+    _check_extras(targets, mask, temperatures, weights)
+    smooth = (1 - label_smoothing) * targets + label_smoothing * mask / mask.sum(1, keepdim=True).clamp_min(1)
+
     with torch.autocast(features.device.type, enabled=False):
         x = features.to(dtype)
         if normalize:
             x = F.normalize(x, dim=1)
         # A copy: the training loop updates the memory in place before it asks for the gradient, which is the old one's.
-        logits = x @ memory.to(dtype, copy=True).T / temperature
-        losses = F.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=label_smoothing, ignore_index=ignore_index
-        )
+        logits = x @ memory.to(dtype, copy=True).T / (temperature if temperatures is None else temperatures.to(dtype))
+        logits = logits.masked_fill(~mask, torch.finfo(dtype).min)
+        losses = -(smooth * F.log_softmax(logits, dim=1)).masked_fill(~mask | ~counted[:, None], 0).sum(1)
+        losses = losses if weights is None else losses * weights.to(dtype)
     if reduction == "none":
         return losses
     if reduction == "sum":
         return losses.sum()
-    return losses.sum() / (labels != ignore_index).sum().clamp_min(1)
+    return losses.sum() / counted.sum().clamp_min(1)
+
+
+def _targets(labels: Tensor, classes: int, ignore_index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The weight of every column ``[B, C]``, and the rows that are not left out ``[B]``."""
+    if labels.is_floating_point():
+        checks.finite_rows("labels", labels)
+        return labels.to(dtype), (labels != 0).any(1)
+    checks.labels_in_range("labels", labels, classes, ignore_index)
+    counted = labels != ignore_index
+    return F.one_hot(labels.where(counted, 0), classes).to(dtype) * counted[:, None], counted
+
+
+def _check_extras(targets: Tensor, mask: Tensor, temperatures: Tensor | None, weights: Tensor | None) -> None:
+    if weights is not None:
+        checks.finite_rows("weights", weights[:, None])
+    if temperatures is not None and not ((temperatures > 0) & torch.isfinite(temperatures)).all():
+        column = int((~((temperatures > 0) & torch.isfinite(temperatures))).nonzero()[0, 0])
+        raise ValueError(
+            f"temperature: expected finite numbers above 0, got {float(temperatures[column])} for column {column}"
+        )
+    outside = ((targets != 0) & ~mask).any(1)
+    if outside.any():
+        row = int(outside.nonzero()[0, 0])
+        raise ValueError(f"mask: expected the column of every label to take part, got False in row {row}")

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 
-MODES = ("sequential", "hardest", "mean")
+MODES = ("sequential", "hardest", "mean", "last", "replace")
+GROUP_MODES = ("group_first", "group_hardest", "group_mean", "group_harmonic")
 _MIN_NORM = 1e-12
 
 
@@ -44,27 +45,41 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
 
 
 def update_memory_(
-    memory: Tensor, features: Tensor, labels: Tensor, momentum: float = 0.1, mode: str = "sequential"
+    memory: Tensor,
+    features: Tensor,
+    labels: Tensor,
+    momentum: float = 0.1,
+    mode: str = "sequential",
+    *,
+    reference: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> None:
     """Move rows of the memory towards a batch, in place: ``normalise(m * row + (1 - m) * x)``.
 
     - "sequential" (eq. 4 as the authors run it): for every sample in batch order, its cluster's row. At a small
       momentum the last sample of a cluster dominates.
-    - "hardest": for every cluster in the batch once, with the sample of lowest inner product with the old row, the
-      first one on ties.
+    - "hardest": for every cluster in the batch once, with the sample of lowest inner product with the old row (or with
+      the row of ``reference``), the first one on ties.
     - "mean": for every cluster in the batch once, with the mean of its samples, not normalised before mixing.
+    - "last": for every cluster in the batch once, with its last sample.
+    - "replace": the row becomes the last sample of its cluster.
+    - "group_first", "group_hardest", "group_mean", "group_harmonic": 3C's rules for samples in groups (cameras), see
+      :func:`ccfast.update_memory_`.
 
     Args:
         memory: ``[C, D]`` float32 or float64, changed in place, contiguous or not; on an error it is left as it was.
-        features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3.
+        features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3; may share memory with it.
         labels: ``[B]`` integers in ``[0, C)``, or -1 for samples to skip.
         momentum: m, in ``[0, 1]``.
-        mode: "sequential", "hardest" or "mean".
+        mode: one of the above.
+        reference: ``[C, D]`` in the dtype of ``memory``, for "hardest".
+        groups: ``[B]`` integers, for the modes of groups.
 
     Raises:
         TypeError: not a tensor, another dtype, different dtypes.
         ValueError: wrong shape, empty, different columns, lengths or devices, a label out of range, momentum out of
-            range, an unknown mode, non-finite or un-normalised features.
+            range, an unknown mode, ``reference`` or ``groups`` with a mode without use for it, a memory that overlaps
+            itself, non-finite or un-normalised features, non-finite values in rows that the batch has labels of.
     """
     if not isinstance(memory, Tensor):
         raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")
@@ -73,27 +88,79 @@ def update_memory_(
     checks.same_columns(memory=memory, features=features)
     checks.same_dtype(memory=memory, features=features)
     labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
-    checks.same_device(memory=memory, features=features, labels=labels)
     momentum = checks.real("momentum", momentum, low=0, high=1)
-    checks.choice("mode", mode, MODES)
+    checks.choice("mode", mode, MODES + GROUP_MODES)
+    reference, groups = checks.update_extras(memory, labels, mode, reference, groups, GROUP_MODES)
+    checks.same_device(memory=memory, features=features, labels=labels, reference=reference, groups=groups)
+    checks.no_overlap("memory", memory)
     checks.labels_in_range("labels", labels, memory.shape[0])
     checks.unit_rows("features", features)
+    if mode != "replace":
+        _finite_rows_of("memory", memory, labels)
+    if reference is not None:
+        _finite_rows_of("reference", reference, labels)
 
-    if mode == "sequential":
-        for x, label in zip(features, labels.tolist(), strict=True):
-            if label != -1:
-                memory[label] = _mixed(memory[label], x, momentum)
-        return
+    features, labels, old = features.clone(), labels.clone(), memory.clone()  # they may share memory
+    reference = old if reference is None else reference.clone()
+    groups = None if groups is None else groups.clone()
     for label in labels.unique().tolist():
         if label == -1:
             continue
-        samples, row = features[labels == label], memory[label]
-        if mode == "hardest":
-            products = samples.double() @ row.double()
-            x = samples[(products == products.min()).nonzero()[0, 0]]
-        else:
-            x = samples.double().mean(0).to(row.dtype)
-        memory[label] = _mixed(row, x, momentum)
+        samples, row = features[labels == label], old[label]
+        if mode == "replace":
+            memory[label] = samples[-1]
+            continue
+        for x in _chosen(samples, row, reference[label], mode, None if groups is None else groups[labels == label]):
+            row = _mixed(row, x, momentum)
+        memory[label] = row
+
+
+def _chosen(samples: Tensor, row: Tensor, reference: Tensor, mode: str, groups: Tensor | None) -> list[Tensor]:
+    """What is mixed into the row of a cluster, in this order."""
+    if mode == "sequential":
+        return list(samples)
+    if mode == "last":
+        return [samples[-1]]
+    if mode == "hardest":
+        return [_least_similar(samples, reference)]
+    if mode == "mean":
+        return [samples.double().mean(0).to(row.dtype)]
+    by_group = [samples[groups == group] for group in dict.fromkeys(groups.tolist())]
+    if mode == "group_first":
+        return [members[0] for members in by_group]
+    if mode == "group_hardest":
+        return [_least_similar(members, row) for members in by_group]
+    if mode == "group_mean":
+        return [_least_similar(torch.stack([_unit_mean(members) for members in by_group]), row).to(row.dtype)]
+    scores = torch.cat([_harmonic(members, row) for members in by_group])
+    return [torch.cat(by_group)[_first(scores == scores.max())]]
+
+
+def _harmonic(members: Tensor, row: Tensor) -> Tensor:
+    """``a b / (a + b)`` of a group's samples: a is far from the row, b is near to the group's mean."""
+    far = 1 - members.double() @ row.double()
+    near = 1 + members.double() @ _unit_mean(members)
+    total = far + near
+    return torch.where(total == 0, torch.zeros_like(total), far * near / total)
+
+
+def _unit_mean(members: Tensor) -> Tensor:
+    return _normalised(members.double().mean(0))
+
+
+def _least_similar(samples: Tensor, row: Tensor) -> Tensor:
+    products = samples.double() @ row.double()
+    return samples[_first(products == products.min())]
+
+
+def _first(wanted: Tensor) -> int:
+    return int(wanted.nonzero()[0, 0])
+
+
+def _finite_rows_of(name: str, value: Tensor, labels: Tensor) -> None:
+    for label in labels.unique().tolist():
+        if label >= 0 and not torch.isfinite(value[label]).all():
+            raise ValueError(f"{name}: expected finite values, got a non-finite value in row {label}")
 
 
 def _mixed(row: Tensor, x: Tensor, momentum: float) -> Tensor:
@@ -101,5 +168,8 @@ def _mixed(row: Tensor, x: Tensor, momentum: float) -> Tensor:
 
 
 def _normalised(row: Tensor) -> Tensor:
-    """Unit row; the norm is accumulated in float64, and a row of zeros stays what it is."""
-    return row / torch.linalg.vector_norm(row.double()).clamp_min(_MIN_NORM).to(row.dtype)
+    """Unit row; the norm is taken in float64, of a row whose squares do not overflow; a row of zeros stays so."""
+    wide = row.double()
+    largest = wide.abs().amax().clamp_min(1)
+    shrunk = wide / largest
+    return (shrunk / torch.linalg.vector_norm(shrunk).clamp_min(_MIN_NORM / largest)).to(row.dtype)

@@ -44,7 +44,9 @@ def extract(
         # The last batch may be smaller: it passes by torch.compile, which would compile anew for its size.
         encode = encoder if len(batch) == batch_size else encoder.forward
         own.append(precision(encode, batch.to(device, non_blocking=True)).float())
-    features = group.gather(torch.cat([torch.empty(0, encoder.num_features, device=device), *own]), len(images))
+    features = group.gather(
+        torch.cat([torch.empty(0, encoder.num_features, dtype=torch.float32, device=device), *own]), len(images)
+    )
     if not features.isfinite().all():
         raise RunError("the encoder gives features that are not finite: the run has diverged; try a smaller --lr")
     return features

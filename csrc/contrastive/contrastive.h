@@ -10,6 +10,8 @@ namespace ccfast::contrastive {
 
 // Smallest norm a feature is divided by, as in torch.nn.functional.normalize.
 constexpr double kSmallestNorm = 1e-12;
+// Largest norm whose reciprocal is a normal float32; rows beyond are divided in float64.
+constexpr double kLargestNorm = 8e37;
 
 // out = x / max(norm, kSmallestNorm), row by row; norms accumulated in float64. Returns the first row whose norm is not
 // finite, or -1.
@@ -36,6 +38,21 @@ struct SoftmaxParams {
 
 template <class T>
 void softmax_cross_entropy(const SoftmaxParams<T>& params);
+
+// What a loss may have beyond a label and a temperature; nullptr: it has not. With z = logits * sharpness over the
+// columns that take part, e the smoothing and K their number, the loss of a row is
+//   -weight * sum_c ((1 - e) t_c + e / K) log softmax(z)_c,   t: the targets, or 1 at the label.
+// A row whose targets are all zero is ignored. A target on a column that does not take part makes the loss infinite.
+template <class T>
+struct TargetParams {
+  const T* targets;           // [rows, classes]; the labels are then not read
+  const T* sharpness;         // [classes], in place of 1 / temperature
+  const bool* mask;           // [rows, classes]: the columns that take part
+  const double* row_weights;  // [rows]
+};
+
+template <class T>
+void softmax_cross_entropy(const SoftmaxParams<T>& params, const TargetParams<T>& targets);
 
 // ---- CUDA: the same three steps on a stream. Nothing is checked that would need the device to be waited for: a label
 // outside [0, classes) counts as ignored. What is left to do for the batch as a whole rides along as one more block: a
@@ -64,6 +81,8 @@ void normalize_rows_cuda(const BFloat16Bits* x, int64_t rows, int64_t dim, float
 // read and written.
 template <class T>
 void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, void* stream);
+template <class T>
+void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, const TargetParams<T>& targets, void* stream);
 
 // The batch's losses, of which the last step makes the one that is returned.
 template <class T>

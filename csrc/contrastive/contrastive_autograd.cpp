@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/library.h>
 
+#include <optional>
 #include <string>
 #include <tuple>
 
@@ -16,6 +17,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Tensors = std::tuple<at::Tensor, at::Tensor>;
+using Maybe = std::optional<at::Tensor>;
 
 // The options of the loss, as its schema has them.
 struct LossOptions {
@@ -24,27 +26,33 @@ struct LossOptions {
   const std::string& reduction;
   double label_smoothing;
   int64_t ignore_index;
+  const Maybe &temperatures, &mask, &weights;
 };
 
 using LossSignature = Tensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, bool, const std::string&,
-                              double, int64_t, bool);
+                              double, int64_t, bool, const Maybe&, const Maybe&, const Maybe&);
 using MemoryGradSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                       double, bool, const std::string&, double, int64_t);
+                                       double, bool, const std::string&, double, int64_t, const Maybe&, const Maybe&,
+                                       const Maybe&);
 
 Tensors compute(const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels,
                 const LossOptions& options, bool with_gradient) {
   static const auto op = find_op<LossSignature>("ccfast::centroid_contrastive_loss");
   const at::AutoDispatchBelowADInplaceOrView below;
   return op.call(features, memory, labels, options.temperature, options.normalize, options.reduction,
-                 options.label_smoothing, options.ignore_index, with_gradient);
+                 options.label_smoothing, options.ignore_index, with_gradient, options.temperatures, options.mask,
+                 options.weights);
 }
+
+Maybe maybe(const at::Tensor& value) { return value.defined() ? Maybe(value) : std::nullopt; }
 
 at::Tensor memory_grad(const at::Tensor& upstream, AutogradContext* ctx, const variable_list& saved) {
   static const auto op = find_op<MemoryGradSignature>("ccfast::centroid_contrastive_loss_memory_grad");
   auto& options = ctx->saved_data;
   return op.call(upstream, saved[1], saved[2], saved[3], options["temperature"].toDouble(),
                  options["normalize"].toBool(), options["reduction"].toStringRef(),
-                 options["label_smoothing"].toDouble(), options["ignore_index"].toInt());
+                 options["label_smoothing"].toDouble(), options["ignore_index"].toInt(), maybe(saved[4]),
+                 maybe(saved[5]), maybe(saved[6]));
 }
 
 // gradient * factor, rounded to dtype, in one launch.
@@ -54,11 +62,18 @@ at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::Scal
   return at::mul_out(out, gradient, factor);
 }
 
-// A gradient that says so when it is to be differentiated in turn, instead of counting as a constant.
-at::Tensor once_differentiable(const at::Tensor& gradient) {
+// A gradient that says so when it is to be differentiated in turn, instead of counting as a constant: its history leads
+// on to the inputs and to the upstream gradient, so that nobody who asks for a derivative by them can miss it.
+at::Tensor once_differentiable(const at::Tensor& gradient, const at::Tensor& upstream) {
   if (!gradient.defined()) return gradient;
-  torch::autograd::DelayedError error("centroid_contrastive_loss: second derivatives are not implemented", 1);
-  return error({gradient.detach().requires_grad_()})[0];
+  torch::autograd::edge_list edges;
+  if (const auto node = torch::autograd::get_current_node()) edges = node->next_edges();
+  if (upstream.requires_grad()) edges.push_back(torch::autograd::impl::gradient_edge(upstream));
+  at::Tensor out = gradient.detach();
+  torch::autograd::create_gradient_edge(
+      out, std::make_shared<torch::autograd::Error>("centroid_contrastive_loss: second derivatives are not implemented",
+                                                    std::move(edges)));
+  return out;
 }
 
 // Inputs: features, memory, then what has no gradient. `gradient` gets that of the loss by the features.
@@ -76,7 +91,8 @@ class Loss : public torch::autograd::Function<Loss> {
     }
     // The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward
     // may.
-    ctx->save_for_backward({by_features, features, memory, labels});
+    ctx->save_for_backward({by_features, features, memory, labels, options.temperatures.value_or(at::Tensor()),
+                            options.mask.value_or(at::Tensor()), options.weights.value_or(at::Tensor())});
     ctx->saved_data["temperature"] = options.temperature;
     ctx->saved_data["normalize"] = options.normalize;
     ctx->saved_data["reduction"] = options.reduction;
@@ -98,16 +114,28 @@ class Loss : public torch::autograd::Function<Loss> {
     if (ctx->needs_input_grad(1)) by_input[1] = memory_grad(by_loss, ctx, saved);
     if (!again) return by_input;
     const at::AutoGradMode recorded(true);
-    for (at::Tensor& gradient : by_input) gradient = once_differentiable(gradient);
+    for (at::Tensor& gradient : by_input) gradient = once_differentiable(gradient, by_loss);
     return by_input;
   }
 };
 
+// Without this a forward-mode derivative would come out as zero.
+void refuse_tangents(std::initializer_list<const at::Tensor*> inputs) {
+  for (const at::Tensor* input : inputs)
+    TORCH_CHECK_NOT_IMPLEMENTED(!input->_fw_grad(0).defined(),
+                                "centroid_contrastive_loss: forward-mode derivatives (torch.func.jvp, jacfwd, hessian, "
+                                "torch.autograd.forward_ad) are not implemented; use backward()");
+}
+
 Tensors centroid_contrastive_loss_autograd(const at::Tensor& features, const at::Tensor& memory,
                                            const at::Tensor& labels, double temperature, bool normalize,
                                            const std::string& reduction, double label_smoothing, int64_t ignore_index,
-                                           bool with_gradient) {
-  const LossOptions options{temperature, normalize, reduction, label_smoothing, ignore_index};
+                                           bool with_gradient, const Maybe& temperatures, const Maybe& mask,
+                                           const Maybe& weights) {
+  refuse_tangents(
+      {&features, &memory, &labels, temperatures ? &*temperatures : &features, weights ? &*weights : &features});
+  const LossOptions options{temperature,  normalize,    reduction, label_smoothing,
+                            ignore_index, temperatures, mask,      weights};
   if (!at::GradMode::is_enabled() || !(features.requires_grad() || memory.requires_grad()))
     return compute(features, memory, labels, options, with_gradient);
   at::Tensor gradient;

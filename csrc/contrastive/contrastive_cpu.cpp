@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "../common/parallel.h"
 #include "../common/simd.h"
@@ -105,6 +106,94 @@ void row_loss(const SoftmaxParams<T>& params, int64_t i) {
   row[label] -= static_cast<T>(factor * (1 - smoothing));
 }
 
+// One row of a loss with targets, a mask or a temperature per column.
+template <class T>
+struct TargetRow {
+  const T* targets;
+  const T* sharpness;
+  const bool* mask;
+  int64_t label, classes;
+
+  TargetRow(const SoftmaxParams<T>& params, const TargetParams<T>& extra, int64_t i)
+      : targets(extra.targets ? extra.targets + i * params.classes : nullptr),
+        sharpness(extra.sharpness),
+        mask(extra.mask ? extra.mask + i * params.classes : nullptr),
+        label(targets ? -1 : params.labels[i]),
+        classes(params.classes) {}
+
+  bool takes_part(int64_t j) const { return !mask || mask[j]; }
+  double target(int64_t j) const { return targets ? targets[j] : j == label; }
+  bool ignored(int64_t ignore_index) const {
+    return targets ? std::all_of(targets, targets + classes, [](T t) { return t == 0; }) : label == ignore_index;
+  }
+};
+
+// Sums over the columns that take part.
+struct TargetSums {
+  double target = 0, along = 0, all = 0;  // of t, of t (z - highest), of z - highest
+  int64_t columns = 0;
+};
+
+template <class T>
+TargetSums sums_of(const TargetRow<T>& at, const T* row, T highest, double sharpness) {
+  TargetSums sums;
+  for (int64_t j = 0; j < at.classes; ++j) {
+    const double target = at.target(j);
+    if (!at.takes_part(j)) {
+      if (target != 0) sums.along = -INFINITY;
+      continue;
+    }
+    const double below = (row[j] - highest) * sharpness;
+    sums.target += target;
+    if (target != 0) sums.along += target * below;
+    sums.all += below;
+    ++sums.columns;
+  }
+  return sums;
+}
+
+template <class T>
+void row_loss(const SoftmaxParams<T>& params, const TargetParams<T>& extra, int64_t i) {
+  T* row = params.logits + i * params.stride;
+  const TargetRow<T> at(params, extra, i);
+  if (at.ignored(params.ignore_index)) {
+    params.losses[i] = 0;
+    if (params.with_gradient) std::fill(row, row + params.classes, T{0});
+    return;
+  }
+  const double sharpness = at.sharpness ? 1 : 1 / params.temperature, smoothing = params.label_smoothing;
+  if (at.sharpness)
+    for (int64_t j = 0; j < at.classes; ++j) row[j] *= at.sharpness[j];
+  if (at.mask)
+    for (int64_t j = 0; j < at.classes; ++j) row[j] = at.mask[j] ? row[j] : -std::numeric_limits<T>::max();
+  const T highest = highest_of(row, at.classes);
+  const TargetSums sums = sums_of(at, row, highest, sharpness);
+  const double sum = exponentiate(row, at.classes, highest, static_cast<T>(sharpness));
+  const double weight = extra.row_weights ? extra.row_weights[i] : 1;
+  const double columns = static_cast<double>(std::max<int64_t>(sums.columns, 1));
+  const double mass = (1 - smoothing) * sums.target + smoothing, uniform = smoothing / columns;
+  const double along = (1 - smoothing) * sums.along + uniform * sums.all;
+  params.losses[i] = static_cast<T>(weight * (mass * std::log(sum) - along));
+  if (!params.with_gradient) return;
+  const double factor = params.weights[i * params.weight_stride] * weight * sharpness;
+  for (int64_t j = 0; j < at.classes; ++j) {
+    const double by_logit = row[j] * (mass / sum) - (1 - smoothing) * at.target(j) - uniform;
+    const double by_product = at.sharpness ? by_logit * at.sharpness[j] : by_logit;
+    row[j] = at.takes_part(j) ? static_cast<T>(factor * by_product) : T{0};
+  }
+}
+
+// out = x / |x| for a row whose norm has no normal reciprocal, or whose squares overflow. Returns the norm.
+template <class T>
+double normalize_huge_row(const T* x, int64_t dim, T* out) {
+  double largest = 0, squares = 0;
+  for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::abs(static_cast<double>(x[d])));
+  for (int64_t d = 0; d < dim; ++d) squares += x[d] / largest * (x[d] / largest);
+  const double norm = std::sqrt(squares);
+  for (int64_t d = 0; d < dim; ++d) out[d] = static_cast<T>(x[d] / largest / norm);
+  return largest * norm;
+}
+
 }  // namespace
 
 template <class T>
@@ -112,6 +201,10 @@ int64_t normalize_rows(const T* x, int64_t rows, int64_t dim, T* out, double* no
   parallel_for(rows, row_grain(dim), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       norms[i] = std::sqrt(dot(x + i * dim, x + i * dim, dim));
+      if (norms[i] > kLargestNorm) {
+        norms[i] = normalize_huge_row(x + i * dim, dim, out + i * dim);
+        continue;
+      }
       const T factor = static_cast<T>(1 / std::max(norms[i], kSmallestNorm));
       for (int64_t d = 0; d < dim; ++d) out[i * dim + d] = x[i * dim + d] * factor;
     }
@@ -141,11 +234,20 @@ void softmax_cross_entropy(const SoftmaxParams<T>& params) {
   });
 }
 
+template <class T>
+void softmax_cross_entropy(const SoftmaxParams<T>& params, const TargetParams<T>& targets) {
+  parallel_for(params.rows, row_grain(params.classes), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) row_loss(params, targets, i);
+  });
+}
+
 template int64_t normalize_rows(const float*, int64_t, int64_t, float*, double*);
 template int64_t normalize_rows(const double*, int64_t, int64_t, double*, double*);
 template void normalize_rows_backward(float*, const float*, const double*, int64_t, int64_t);
 template void normalize_rows_backward(double*, const double*, const double*, int64_t, int64_t);
 template void softmax_cross_entropy(const SoftmaxParams<float>&);
 template void softmax_cross_entropy(const SoftmaxParams<double>&);
+template void softmax_cross_entropy(const SoftmaxParams<float>&, const TargetParams<float>&);
+template void softmax_cross_entropy(const SoftmaxParams<double>&, const TargetParams<double>&);
 
 }  // namespace ccfast::contrastive

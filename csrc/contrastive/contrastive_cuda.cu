@@ -6,10 +6,11 @@
 namespace ccfast::contrastive {
 namespace {
 
-constexpr int kThreads = 512;       // of a block that normalises a row
-constexpr int kValues = 8;          // of a row that a thread keeps in registers; what is beyond is read again
-constexpr int kMostThreads = 1024;  // of a block that works on a row of logits
-constexpr int kBatchThreads = 256;  // of a block that is alone with the labels or the losses
+constexpr int kThreads = 512;        // of a block that normalises a row
+constexpr int kValues = 8;           // of a row that a thread keeps in registers; what is beyond is read again
+constexpr int kMostThreads = 1024;   // of a block that works on a row of logits
+constexpr int kTargetThreads = 512;  // the same with targets: more registers per thread
+constexpr int kBatchThreads = 256;   // of a block that is alone with the labels or the losses
 constexpr size_t kScratchBytes = 32 * sizeof(double);
 
 __device__ __forceinline__ bool counts(int64_t label, int64_t classes, int64_t ignore_index) {
@@ -64,13 +65,17 @@ __global__ void normalize_rows_kernel(NormalizeParams<In, T> params, LabelsToCou
     squares += value * value;
   }
   const double norm = sqrt(block_sum(squares, scratch));
-  const T factor = static_cast<T>(1 / (norm > kSmallestNorm ? norm : kSmallestNorm));
+  // A norm whose reciprocal a float32 could not hold well: half of the division comes first.
+  const double early = norm > kLargestNorm ? 0x1p-64 : 1;
+  const T first = static_cast<T>(early);
+  const T factor = static_cast<T>(1 / ((norm > kSmallestNorm ? norm : kSmallestNorm) * early));
   for_each_pack<kSize, kPacks>(dim, [&](int d, int p) {
     Pack<T, kSize> scaled;
-    for (int k = 0; k < kSize; ++k) scaled.value[k] = static_cast<T>(to_compute(pack[p].value[k])) * factor;
+    for (int k = 0; k < kSize; ++k) scaled.value[k] = static_cast<T>(to_compute(pack[p].value[k])) * first * factor;
     store_pack(out + d, scaled);
   });
-  for (int64_t d = kept + threadIdx.x; d < dim; d += blockDim.x) out[d] = static_cast<T>(to_compute(x[d])) * factor;
+  for (int64_t d = kept + threadIdx.x; d < dim; d += blockDim.x)
+    out[d] = static_cast<T>(to_compute(x[d])) * first * factor;
   if (threadIdx.x == 0) params.norms[row] = norm;
 }
 
@@ -197,6 +202,91 @@ __global__ void __launch_bounds__(kMostThreads) softmax_cross_entropy_kernel(Sof
   });
 }
 
+// What the columns of a row that take part add up to, beside the softmax.
+template <class T>
+struct TargetSums {
+  double target = 0, along = 0, all = 0, columns = 0;  // of t, of t z, of z, of 1
+  double targets = 0, outside = 0;                     // columns with a target; those of them that do not take part
+
+  __device__ __forceinline__ void add(bool takes_part, double t, double z) {
+    targets += t != 0;
+    outside += t != 0 && !takes_part;
+    if (!takes_part) return;
+    target += t;
+    if (t != 0) along += t * z;
+    all += z;
+    columns += 1;
+  }
+  __device__ void over_block(double* scratch) {
+    target = block_sum(target, scratch);
+    along = block_sum(along, scratch);
+    all = block_sum(all, scratch);
+    columns = block_sum(columns, scratch);
+    targets = block_sum(targets, scratch);
+    outside = block_sum(outside, scratch);
+  }
+};
+
+// One row of a loss with targets, a mask, weights or a temperature per column; the row is read twice, as above.
+template <class T, int kSize>
+__global__ void __launch_bounds__(kTargetThreads)
+    target_cross_entropy_kernel(SoftmaxParams<T> params, TargetParams<T> extra) {
+  double* scratch = shared_memory<double>();
+  const int64_t i = blockIdx.x, classes = params.classes, label = extra.targets ? -1 : params.labels[i];
+  const Logits<T, kSize> logits{params.logits + i * params.stride, classes};
+  const T* target_row = extra.targets ? extra.targets + i * classes : nullptr;
+  const bool* mask = extra.mask ? extra.mask + i * classes : nullptr;
+  const T steepness = static_cast<T>(extra.sharpness ? 1 : 1 / params.temperature);
+  const auto takes_part = [=](int64_t j) { return j < classes && (!mask || mask[j]); };
+  const auto target = [=](int64_t j) -> T { return target_row ? target_row[j] : static_cast<T>(j == label); };
+  const auto sharpness = [=](int64_t j) -> T { return extra.sharpness && j < classes ? extra.sharpness[j] : T{1}; };
+
+  RunningSum<T> running;
+  TargetSums<T> sums;
+  logits.for_each(T{0}, [&](int64_t j, Pack<T, kSize>& pack) {
+    for (int k = 0; k < kSize; ++k) {
+      const bool part = takes_part(j + k);
+      pack.value[k] = part ? pack.value[k] * sharpness(j + k) : lowest_of(T{});
+      if (j + k < classes) sums.add(part, target(j + k), pack.value[k]);
+    }
+    running.add(pack, steepness);
+  });
+  sums.over_block(scratch);
+  if (target_row ? sums.targets == 0 : !counts(label, classes, params.ignore_index)) {
+    if (threadIdx.x == 0) params.losses[i] = 0;
+    if (params.with_gradient)
+      for (int64_t j = threadIdx.x; j < classes; j += blockDim.x) logits.row[j] = 0;
+    return;
+  }
+  const T highest = block_max(running.highest, reinterpret_cast<T*>(scratch));
+  const double sum =
+      block_sum(static_cast<double>(running.sum * exp((running.highest - highest) * steepness)), scratch);
+  const double smoothing = params.label_smoothing, weight = extra.row_weights ? extra.row_weights[i] : 1;
+  const double uniform = sums.columns > 0 ? smoothing / sums.columns : 0;
+  const double mass = (1 - smoothing) * sums.target + smoothing;
+  if (threadIdx.x == 0) {
+    const double along =
+        (1 - smoothing) * (sums.along - sums.target * highest) + uniform * (sums.all - sums.columns * highest);
+    const double loss = sums.outside > 0 ? INFINITY : mass * log(sum) - along * steepness;
+    params.losses[i] = static_cast<T>(weight * loss);
+  }
+  if (!params.with_gradient) return;
+  const double factor = params.weights[i * params.weight_stride] * weight * steepness;
+  const T scale = static_cast<T>(factor * mass / sum), even = static_cast<T>(factor * uniform);
+  const T one = static_cast<T>(factor * (1 - smoothing));
+  logits.for_each(T{0}, [&](int64_t j, Pack<T, kSize>& pack) {
+    for (int k = 0; k < kSize; ++k) {
+      if (!takes_part(j + k)) {
+        pack.value[k] = 0;
+        continue;
+      }
+      const T sharp = sharpness(j + k), z = pack.value[k] * sharp;
+      pack.value[k] = (exp((z - highest) * steepness) * scale - even - one * target(j + k)) * sharp;
+    }
+    store_pack(logits.row + j, pack);
+  });
+}
+
 template <class In, class T, int kSize>
 void launch_normalize(const NormalizeParams<In, T>& params, const LabelsToCount& labels, void* stream) {
   const int threads = params.rows ? threads_for(params.dim, kSize, kThreads) : kBatchThreads;
@@ -215,6 +305,12 @@ template <class T, int kSize>
 void launch_softmax(const SoftmaxParams<T>& params, void* stream) {
   launch("contrastive softmax_cross_entropy", softmax_cross_entropy_kernel<T, kSize>, params.rows,
          threads_for(params.classes, kSize, kMostThreads), kScratchBytes, stream, params);
+}
+
+template <class T, int kSize>
+void launch_targets(const SoftmaxParams<T>& params, const TargetParams<T>& targets, void* stream) {
+  launch("contrastive target_cross_entropy", target_cross_entropy_kernel<T, kSize>, params.rows,
+         threads_for(params.classes, kSize, kTargetThreads), kScratchBytes, stream, params, targets);
 }
 
 }  // namespace
@@ -242,6 +338,12 @@ void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, void* stream) {
                                          : launch_softmax<T, 1>(params, stream);
 }
 
+template <class T>
+void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, const TargetParams<T>& targets, void* stream) {
+  in_packs(params.logits, params.stride) ? launch_targets<T, kPackSize<T>>(params, targets, stream)
+                                         : launch_targets<T, 1>(params, targets, stream);
+}
+
 // Half-precision rows come as their bits, so that the header needs no CUDA types.
 void normalize_rows_cuda(const HalfBits* x, int64_t rows, int64_t dim, float* out, double* norms,
                          const LabelsToCount& labels, void* stream) {
@@ -262,5 +364,7 @@ template void normalize_rows_backward_cuda(double*, const double*, const double*
                                            const LossesToSum<double>&, void*);
 template void softmax_cross_entropy_cuda(const SoftmaxParams<float>&, void*);
 template void softmax_cross_entropy_cuda(const SoftmaxParams<double>&, void*);
+template void softmax_cross_entropy_cuda(const SoftmaxParams<float>&, const TargetParams<float>&, void*);
+template void softmax_cross_entropy_cuda(const SoftmaxParams<double>&, const TargetParams<double>&, void*);
 
 }  // namespace ccfast::contrastive

@@ -13,23 +13,37 @@
 namespace ccfast {
 namespace {
 
+using contrastive::Extras;
 using contrastive::Options;
+using contrastive::Targets;
+
+// The rows of targets that are not all zero.
+int64_t counted_targets(const at::Tensor& targets) { return targets.ne(0).any(1).sum().item<int64_t>(); }
 
 // The batch in the type it is computed in: float64 for float64 features, else float32.
 struct Batch {
-  at::Tensor rows;            // [B, D], normalised if asked for
-  at::Tensor memory;          // [C, D]
-  at::Tensor labels;          // [B]
+  at::Tensor rows;    // [B, D], normalised if asked for
+  at::Tensor memory;  // [C, D]
+  Targets targets;
+  at::Tensor labels;          // [B]; undefined where there are targets
   std::vector<double> norms;  // [B] of the features
   int64_t counted;            // rows that are not ignored
 
-  Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& targets, const Options& options)
+  Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& labels_or_targets,
+        const Extras& extras, const Options& options)
       : rows(features.to(contrastive::compute_type(features)).contiguous()),
         memory(centroids.to(rows.scalar_type()).contiguous()),
-        labels(targets.contiguous()),
-        norms(rows.size(0)),
-        counted(rows.size(0) - (labels == options.ignore_index).sum().item<int64_t>()) {
-    check_labels("labels", labels, memory.size(0), options.ignore_index);
+        targets(labels_or_targets, extras, rows.scalar_type()),
+        norms(rows.size(0)) {
+    if (targets.targets.defined()) {
+      check_finite_rows("labels", targets.targets);
+      counted = counted_targets(targets.targets);
+    } else {
+      labels = labels_or_targets.contiguous();
+      check_labels("labels", labels, memory.size(0), options.ignore_index);
+      counted = rows.size(0) - (labels == options.ignore_index).sum().item<int64_t>();
+    }
+    check_extras(options.ignore_index);
     const at::Tensor normalized = at::empty_like(rows);
     AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "centroid_contrastive_loss", [&] {
       contrastive::normalize_rows(rows.const_data_ptr<scalar_t>(), rows.size(0), rows.size(1),
@@ -39,7 +53,34 @@ struct Batch {
       if (!std::isfinite(norm)) check_finite_rows("features", rows);
     if (options.normalize) rows = normalized;
   }
+
+ private:
+  void check_extras(int64_t ignore_index) const {
+    if (targets.row_weights.defined()) check_finite_rows("weights", targets.row_weights.unsqueeze(1));
+    if (targets.sharpness.defined()) {
+      const at::Tensor bad = (targets.sharpness > 0).logical_and(at::isfinite(targets.sharpness)).logical_not();
+      TORCH_CHECK_VALUE(!bad.any().item<bool>(), "temperature: expected finite numbers above 0, got ",
+                        targets.sharpness.masked_select(bad)[0].reciprocal().item<double>(), " for column ",
+                        bad.to(at::kByte).argmax().item<int64_t>());
+    }
+    if (!targets.mask.defined()) return;
+    const at::Tensor outside = targets.mask.logical_not();
+    const at::Tensor bad = targets.targets.defined()
+                               ? outside.logical_and(targets.targets != 0).any(1)
+                               : outside.gather(1, labels.clamp(0, memory.size(0) - 1).unsqueeze(1))
+                                     .squeeze(1)
+                                     .logical_and(labels != ignore_index);
+    if (!bad.any().item<bool>()) return;
+    TORCH_CHECK_VALUE(false, "mask: expected the column of every label to take part, got False in row ",
+                      bad.to(at::kByte).argmax().item<int64_t>());
+  }
 };
+
+// A value of the memory that is not finite makes the products of every row with it so; one that overflows does too.
+void check_products(const at::Tensor& logits, const at::Tensor& memory) {
+  if (at::isfinite(logits.select(0, 0)).all().item<bool>()) return;
+  check_finite_rows("memory", memory);
+}
 
 // Runs the softmax over blocks of rows; consume(first, rows, block) gets each block's gradient by the products.
 template <class Consume>
@@ -47,24 +88,35 @@ at::Tensor for_each_block(const Batch& batch, const Options& options, const std:
                           bool with_gradient, const Consume& consume) {
   const int64_t rows = batch.rows.size(0), classes = batch.memory.size(0);
   const int64_t step = contrastive::rows_at_a_time(classes);
+  const int64_t* labels = batch.labels.defined() ? batch.labels.const_data_ptr<int64_t>() : nullptr;
   const at::Tensor losses = at::empty({rows}, batch.rows.options());
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min(step, rows - first);
     const at::Tensor logits = at::mm(batch.rows.narrow(0, first, count), batch.memory.t());
+    if (first == 0) check_products(logits, batch.memory);
     AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "centroid_contrastive_loss", [&] {
-      contrastive::softmax_cross_entropy<scalar_t>(
-          {logits.mutable_data_ptr<scalar_t>(), classes, batch.labels.const_data_ptr<int64_t>() + first,
-           weights.data() + first, 1, count, classes, options.temperature, options.label_smoothing,
-           options.ignore_index, with_gradient, losses.mutable_data_ptr<scalar_t>() + first});
+      const contrastive::SoftmaxParams<scalar_t> params{logits.mutable_data_ptr<scalar_t>(),
+                                                        classes,
+                                                        labels ? labels + first : nullptr,
+                                                        weights.data() + first,
+                                                        1,
+                                                        count,
+                                                        classes,
+                                                        options.temperature,
+                                                        options.label_smoothing,
+                                                        options.ignore_index,
+                                                        with_gradient,
+                                                        losses.mutable_data_ptr<scalar_t>() + first};
+      batch.targets.any() ? contrastive::softmax_cross_entropy(params, batch.targets.params<scalar_t>(first, classes))
+                          : contrastive::softmax_cross_entropy(params);
     });
     consume(first, count, logits);
   }
   return losses;
 }
 
-void check_losses(const at::Tensor& losses, const at::Tensor& memory) {
+void check_losses(const at::Tensor& losses) {
   if (at::isfinite(losses).all().item<bool>()) return;
-  check_finite_rows("memory", memory);
   TORCH_CHECK_VALUE(false,
                     "features, memory: expected finite logits, got an overflow of <features, memory> / temperature");
 }
@@ -76,27 +128,28 @@ at::Tensor reduce(const at::Tensor& losses, const std::string& reduction, int64_
   return (reduction == "sum" ? sum : sum / std::max<int64_t>(counted, 1)).to(losses.scalar_type());
 }
 
-std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(const at::Tensor& features, const at::Tensor& memory,
-                                                                 const at::Tensor& labels, double temperature,
-                                                                 bool normalize, const std::string& reduction,
-                                                                 double label_smoothing, int64_t ignore_index,
-                                                                 bool with_gradient) {
+std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(
+    const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels, double temperature, bool normalize,
+    const std::string& reduction, double label_smoothing, int64_t ignore_index, bool with_gradient,
+    const std::optional<at::Tensor>& temperatures, const std::optional<at::Tensor>& mask,
+    const std::optional<at::Tensor>& weights) {
   const NoAutocast no_autocast;
-  contrastive::check_arguments(features, memory, labels);
+  const Extras extras{temperatures, mask, weights};
+  contrastive::check_arguments(features, memory, labels, extras);
   const Options options =
       contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
-  const Batch batch(features, memory, labels, options);
+  const Batch batch(features, memory, labels, extras, options);
   const double weight = options.mean ? 1.0 / std::max<int64_t>(batch.counted, 1) : 1.0;
-  const std::vector<double> weights(batch.rows.size(0), weight);
+  const std::vector<double> factors(batch.rows.size(0), weight);
   at::Tensor gradient =
       at::empty(with_gradient ? batch.rows.sizes() : at::IntArrayRef{0, batch.rows.size(1)}, batch.rows.options());
-  const at::Tensor losses = for_each_block(batch, options, weights, with_gradient,
+  const at::Tensor losses = for_each_block(batch, options, factors, with_gradient,
                                            [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
                                              if (!with_gradient) return;
                                              at::Tensor block = gradient.narrow(0, first, count);
                                              at::mm_out(block, by_logits, batch.memory);
                                            });
-  check_losses(losses, batch.memory);
+  check_losses(losses);
   if (with_gradient && normalize) {
     AT_DISPATCH_FLOATING_TYPES(gradient.scalar_type(), "centroid_contrastive_loss", [&] {
       contrastive::normalize_rows_backward(gradient.mutable_data_ptr<scalar_t>(), batch.rows.const_data_ptr<scalar_t>(),
@@ -110,18 +163,22 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(const at::Tenso
 at::Tensor centroid_contrastive_loss_memory_grad_cpu(const at::Tensor& upstream, const at::Tensor& features,
                                                      const at::Tensor& memory, const at::Tensor& labels,
                                                      double temperature, bool normalize, const std::string& reduction,
-                                                     double label_smoothing, int64_t ignore_index) {
+                                                     double label_smoothing, int64_t ignore_index,
+                                                     const std::optional<at::Tensor>& temperatures,
+                                                     const std::optional<at::Tensor>& mask,
+                                                     const std::optional<at::Tensor>& weights) {
   const NoAutocast no_autocast;
-  contrastive::check_arguments(features, memory, labels);
+  const Extras extras{temperatures, mask, weights};
+  contrastive::check_arguments(features, memory, labels, extras);
   const Options options =
       contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
-  const Batch batch(features, memory, labels, options);
-  const at::Tensor factors = upstream.to(at::kDouble).expand({batch.rows.size(0)}).contiguous();
-  std::vector<double> weights(factors.const_data_ptr<double>(), factors.const_data_ptr<double>() + factors.numel());
+  const Batch batch(features, memory, labels, extras, options);
+  const at::Tensor by_row = upstream.to(at::kDouble).expand({batch.rows.size(0)}).contiguous();
+  std::vector<double> factors(by_row.const_data_ptr<double>(), by_row.const_data_ptr<double>() + by_row.numel());
   if (options.mean)
-    for (double& weight : weights) weight /= static_cast<double>(std::max<int64_t>(batch.counted, 1));
+    for (double& factor : factors) factor /= static_cast<double>(std::max<int64_t>(batch.counted, 1));
   at::Tensor gradient = at::zeros_like(batch.memory);
-  for_each_block(batch, options, weights, true, [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
+  for_each_block(batch, options, factors, true, [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
     gradient.addmm_(by_logits.t(), batch.rows.narrow(0, first, count));
   });
   return gradient.to(memory.scalar_type());

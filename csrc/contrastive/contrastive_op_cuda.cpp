@@ -14,7 +14,9 @@
 namespace ccfast {
 namespace {
 
+using contrastive::Extras;
 using contrastive::Options;
+using contrastive::Targets;
 
 constexpr int64_t kLogitsAlignment = 4;  // rows of logits begin at multiples of so many values, whatever C
 
@@ -22,15 +24,19 @@ constexpr int64_t kLogitsAlignment = 4;  // rows of logits begin at multiples of
 struct Batch {
   at::Tensor rows;    // [B, D], normalised if asked for
   at::Tensor memory;  // [C, D]
-  at::Tensor labels;  // [B]
+  Targets targets;
+  at::Tensor labels;  // [B]; undefined where there are targets
   at::Tensor facts;   // float64: the weight of a row's loss, and the norms of the features [B] where normalised
 
-  Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& targets, const Options& options,
-        void* stream)
-      : memory(centroids.to(contrastive::compute_type(features)).contiguous()), labels(targets.contiguous()) {
+  Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& labels_or_targets,
+        const Extras& extras, const Options& options, void* stream)
+      : memory(centroids.to(contrastive::compute_type(features)).contiguous()),
+        targets(labels_or_targets, extras, memory.scalar_type()) {
+    if (!targets.targets.defined()) labels = labels_or_targets.contiguous();
     facts = at::empty({1 + (options.normalize ? features.size(0) : 0)}, memory.options().dtype(at::kDouble));
-    const contrastive::LabelsToCount to_count{
-        labels.const_data_ptr<int64_t>(), labels.size(0), memory.size(0), options.ignore_index, options.mean, weight()};
+    const contrastive::LabelsToCount to_count{label_pointer(), labels.defined() ? labels.size(0) : 0,
+                                              memory.size(0),  options.ignore_index,
+                                              options.mean,    weight()};
     if (options.normalize) {
       rows = at::empty(features.sizes(), memory.options());
       normalize(features.contiguous(), to_count, stream);
@@ -38,7 +44,11 @@ struct Batch {
       rows = features.to(memory.scalar_type()).contiguous();
       contrastive::normalize_rows_cuda<float, float>(nullptr, 0, 0, nullptr, nullptr, to_count, stream);
     }
+    if (targets.targets.defined() && options.mean)
+      facts.select(0, 0).copy_(targets.targets.ne(0).any(1).sum().clamp_min(1).to(at::kDouble).reciprocal());
   }
+
+  const int64_t* label_pointer() const { return labels.defined() ? labels.const_data_ptr<int64_t>() : nullptr; }
 
   double* weight() const { return facts.mutable_data_ptr<double>(); }
   double* norms() const { return weight() + 1; }
@@ -82,11 +92,22 @@ at::Tensor for_each_block(const Batch& batch, const Options& options, const Weig
     at::Tensor logits = store.narrow(0, 0, count).narrow(1, 0, classes);
     at::mm_out(logits, batch.rows.narrow(0, first, count), batch.memory.t());
     AT_DISPATCH_FLOATING_TYPES(logits.scalar_type(), "centroid_contrastive_loss", [&] {
-      contrastive::softmax_cross_entropy_cuda<scalar_t>(
-          {logits.mutable_data_ptr<scalar_t>(), stride, batch.labels.const_data_ptr<int64_t>() + first,
-           weights.first + first * weights.stride, weights.stride, count, classes, options.temperature,
-           options.label_smoothing, options.ignore_index, with_gradient, losses.mutable_data_ptr<scalar_t>() + first},
-          stream);
+      const contrastive::SoftmaxParams<scalar_t> params{
+          logits.mutable_data_ptr<scalar_t>(),
+          stride,
+          batch.labels.defined() ? batch.label_pointer() + first : nullptr,
+          weights.first + first * weights.stride,
+          weights.stride,
+          count,
+          classes,
+          options.temperature,
+          options.label_smoothing,
+          options.ignore_index,
+          with_gradient,
+          losses.mutable_data_ptr<scalar_t>() + first};
+      batch.targets.any()
+          ? contrastive::softmax_cross_entropy_cuda(params, batch.targets.params<scalar_t>(first, classes), stream)
+          : contrastive::softmax_cross_entropy_cuda(params, stream);
     });
     consume(first, count, logits);
   }
@@ -110,16 +131,17 @@ at::Tensor finish(const Batch& batch, const Options& options, const at::Tensor& 
   return loss;
 }
 
-std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cuda(const at::Tensor& features, const at::Tensor& memory,
-                                                                  const at::Tensor& labels, double temperature,
-                                                                  bool normalize, const std::string& reduction,
-                                                                  double label_smoothing, int64_t ignore_index,
-                                                                  bool with_gradient) {
-  contrastive::check_arguments(features, memory, labels);
+std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cuda(
+    const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels, double temperature, bool normalize,
+    const std::string& reduction, double label_smoothing, int64_t ignore_index, bool with_gradient,
+    const std::optional<at::Tensor>& temperatures, const std::optional<at::Tensor>& mask,
+    const std::optional<at::Tensor>& weights) {
+  const Extras extras{temperatures, mask, weights};
+  contrastive::check_arguments(features, memory, labels, extras);
   const Options options =
       contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
   const DeviceScope device(features);
-  const Batch batch(features, memory, labels, options, device.stream());
+  const Batch batch(features, memory, labels, extras, options, device.stream());
   const at::Tensor gradient =
       at::empty({with_gradient ? batch.rows.size(0) : 0, batch.rows.size(1)}, batch.rows.options());
   const at::Tensor losses = for_each_block(batch, options, {batch.weight(), 0}, with_gradient, device.stream(),
@@ -135,15 +157,19 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cuda(const at::Tens
 at::Tensor centroid_contrastive_loss_memory_grad_cuda(const at::Tensor& upstream, const at::Tensor& features,
                                                       const at::Tensor& memory, const at::Tensor& labels,
                                                       double temperature, bool normalize, const std::string& reduction,
-                                                      double label_smoothing, int64_t ignore_index) {
-  contrastive::check_arguments(features, memory, labels);
+                                                      double label_smoothing, int64_t ignore_index,
+                                                      const std::optional<at::Tensor>& temperatures,
+                                                      const std::optional<at::Tensor>& mask,
+                                                      const std::optional<at::Tensor>& weights) {
+  const Extras extras{temperatures, mask, weights};
+  contrastive::check_arguments(features, memory, labels, extras);
   const Options options =
       contrastive::checked_options(temperature, normalize, reduction, label_smoothing, ignore_index);
   const DeviceScope device(features);
-  const Batch batch(features, memory, labels, options, device.stream());
-  const at::Tensor weights = (upstream.to(at::kDouble) * batch.facts[0]).expand({batch.rows.size(0)}).contiguous();
+  const Batch batch(features, memory, labels, extras, options, device.stream());
+  const at::Tensor factors = (upstream.to(at::kDouble) * batch.facts[0]).expand({batch.rows.size(0)}).contiguous();
   at::Tensor gradient = at::zeros_like(batch.memory);
-  for_each_block(batch, options, {weights.const_data_ptr<double>(), 1}, true, device.stream(),
+  for_each_block(batch, options, {factors.const_data_ptr<double>(), 1}, true, device.stream(),
                  [&](int64_t first, int64_t count, const at::Tensor& by_logits) {
                    gradient.addmm_(by_logits.t(), batch.rows.narrow(0, first, count));
                  });

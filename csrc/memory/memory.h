@@ -7,6 +7,8 @@ namespace ccfast::memory {
 
 // Smallest norm a row is divided by: a zero row stays zero instead of turning into NaN.
 constexpr double kSmallestNorm = 1e-12;
+// Largest norm whose reciprocal is a normal float32.
+constexpr double kLargestNorm = 8e37;
 
 template <class T>
 struct CentroidParams {
@@ -20,12 +22,25 @@ struct CentroidParams {
 template <class T>
 int64_t centroids(const CentroidParams<T>& params);
 
+// mix(x): M[y] <- normalise(m M[y] + (1 - m) x). A group: the samples of one cluster that share a number in `groups`;
+// groups stand in the order in which they first occur. Similarities are inner products with the old M[y].
 enum class Mode {
-  kSequential,  // every sample in batch order: M[y] <- normalise(m M[y] + (1 - m) x)
-  kHardest,     // a cluster's sample with the lowest inner product with the old M[y], the first on ties; one update
-  kMean,        // the batch mean of a cluster's samples, not normalised before mixing; one update
+  kSequential,  // every sample in batch order: mix
+  kHardest,     // the sample of lowest similarity, or of lowest inner product with a row of `reference`: mix
+  kMean,        // the mean of the samples, not normalised before: mix
+  kLast,        // the last sample: mix
+  kReplace,     // M[y] <- the last sample
+  // 3C, one rule each of cm_camera, cm_hard_camera, tccl_camera, hd_camera:
+  kGroupFirst,     // of every group the first sample, group after group: mix
+  kGroupHardest,   // of every group the sample of lowest similarity, group after group: mix
+  kGroupMean,      // of the groups' normalised means the one of lowest similarity: mix
+  kGroupHarmonic,  // a = 1 - similarity, b = 1 + <x, normalised mean of its group>: the sample of highest
+                   // a b / (a + b): mix
 };
 
+inline bool needs_groups(Mode mode) { return mode >= Mode::kGroupFirst; }
+
+// Of equal candidates the first counts: in the batch, or in the first of the groups.
 template <class T>
 struct UpdateParams {
   T* memory;              // [clusters, dim], in place
@@ -35,6 +50,9 @@ struct UpdateParams {
   int64_t batch, dim;
   T momentum;
   Mode mode;
+  const T* reference = nullptr;     // [clusters, dim] for kHardest; nullptr: the memory
+  const int64_t* groups = nullptr;  // [batch], for the modes of groups
+  T* scratch = nullptr;             // [batch, dim], for the modes of groups on CUDA
 };
 
 template <class T>
@@ -62,5 +80,8 @@ void centroids_cuda(const CentroidsCudaParams<T>& params, void* stream);
 // normalize: divide every sample by its norm on the way (params.scale is not read).
 template <class T>
 void update_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream);
+// Its part for kLast, kReplace and the modes of groups.
+template <class T>
+void update_chosen_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream);
 
 }  // namespace ccfast::memory

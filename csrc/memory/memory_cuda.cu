@@ -1,15 +1,8 @@
 // CUDA kernels of the cluster memory; the contract is in memory.h.
-#include "../common/cuda.cuh"
-#include "../common/pack.cuh"
-#include "memory.h"
+#include "cluster.cuh"
 
 namespace ccfast::memory {
 namespace {
-
-constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / kWarp;
-constexpr int kValues = 8;  // of a row that a thread keeps in registers
-constexpr int64_t kLongestRow = int64_t{kThreads} * kValues;
 
 // --- centroids ---
 
@@ -53,203 +46,6 @@ __global__ void __launch_bounds__(kThreads, 2) centroids_kernel(CentroidsCudaPar
   }
 }
 
-// --- update: one block a cluster ---
-
-// Sums over the block that take one barrier each: two in a row never use the same half of the scratch.
-class Sums {
- public:
-  __device__ explicit Sums(double* scratch) : scratch_(scratch) {}
-
-  // In a fixed order, the same bits in every thread.
-  __device__ double operator()(double value) {
-    double* mine = scratch_ + (turn_ ^= 1) * kWarps;
-    value = warp_sum(value);
-    if (threadIdx.x % kWarp == 0) mine[threadIdx.x / kWarp] = value;
-    __syncthreads();
-    double part[kWarps];
-    for (int w = 0; w < kWarps; ++w) part[w] = mine[w];
-    for (int half = kWarps / 2; half > 0; half /= 2)
-      for (int w = 0; w < half; ++w) part[w] += part[w + half];
-    return part[0];
-  }
-
- private:
-  double* scratch_;
-  int turn_ = 0;
-};
-
-// What a block keeps in shared memory about the members of its cluster among kThreads consecutive labels.
-struct Members {
-  double sums[2 * kWarps];
-  double scale[kThreads];       // factor of each: 1, or 1 / norm
-  double similarity[kThreads];  // with the old row; under kHardest alone
-  int counts[kWarps];
-  int position[kThreads];  // in the batch, ascending
-};
-
-__device__ __forceinline__ double inverse_norm(double squares) {
-  return squares > kSmallestNorm * kSmallestNorm ? rsqrt(squares) : 1 / kSmallestNorm;
-}
-
-// A row of the memory, and the next sample to come into it, in registers.
-template <class T, int kSize>
-class HeldRow {
- public:
-  __device__ HeldRow(T* memory, int64_t dim) : memory_(memory), dim_(dim) {}
-
-  // Starts to load the row; a sample.
-  __device__ __forceinline__ void fetch() {
-    each([&](int d, int p) { row_[p] = load_pack<kSize>(memory_ + d); });
-  }
-  __device__ __forceinline__ void fetch(const T* x) {
-    each([&](int d, int p) { x_[p] = load_pack<kSize>(x + d); });
-  }
-  // row = a * row + b * sample; returns this thread's share of the new sum of squares.
-  __device__ __forceinline__ double mix(T a, T b) {
-    double squares = 0;
-    each([&](int, int p) {
-      for (int k = 0; k < kSize; ++k) {
-        row_[p].value[k] = a * row_[p].value[k] + b * x_[p].value[k];
-        squares += static_cast<double>(row_[p].value[k]) * static_cast<double>(row_[p].value[k]);
-      }
-    });
-    return squares;
-  }
-  // The memory = factor * row.
-  __device__ __forceinline__ void store(T factor) {
-    each([&](int d, int p) {
-      for (int k = 0; k < kSize; ++k) row_[p].value[k] *= factor;
-      store_pack(memory_ + d, row_[p]);
-    });
-  }
-
- private:
-  template <class Body>
-  __device__ __forceinline__ void each(const Body& body) {
-    for_each_pack<kSize, kValues / kSize>(dim_, body);
-  }
-
-  T* memory_;
-  int64_t dim_;
-  Pack<T, kSize> row_[kValues / kSize], x_[kValues / kSize];
-};
-
-// The same for rows longer than kLongestRow, which stay where they are.
-template <class T>
-class LongRow {
- public:
-  __device__ LongRow(T* memory, int64_t dim) : memory_(memory), dim_(dim) {}
-
-  __device__ void fetch() {}
-  __device__ void fetch(const T* x) { x_ = x; }
-  __device__ double mix(T a, T b) {
-    double squares = 0;
-    for (int64_t d = threadIdx.x; d < dim_; d += kThreads) {
-      const T mixed = a * memory_[d] + b * x_[d];
-      memory_[d] = mixed;
-      squares += static_cast<double>(mixed) * static_cast<double>(mixed);
-    }
-    return squares;
-  }
-  __device__ void store(T factor) {
-    for (int64_t d = threadIdx.x; d < dim_; d += kThreads) memory_[d] *= factor;
-  }
-
- private:
-  T* memory_;
-  int64_t dim_;
-  const T* x_ = nullptr;
-};
-
-// The samples of one cluster.
-template <class T, int kSize>
-struct Cluster {
-  const UpdateParams<T>& params;
-  bool normalize;
-  int64_t first, label;  // position of the first sample of the cluster in the batch
-  Members& members;
-  Sums& sums;
-
-  __device__ __forceinline__ const T* sample(int m) const {
-    return params.features + static_cast<int64_t>(members.position[m]) * params.dim;
-  }
-
-  // Whether this is not the first: another block takes the cluster then. From near to far, as batches mostly hold a
-  // cluster's samples side by side.
-  __device__ bool has_earlier() const {
-    constexpr int64_t kAtATime = 8 * kThreads;
-    for (int64_t end = first; end > 0; end -= kAtATime) {
-      int found = 0;
-      for (int64_t i = (end > kAtATime ? end - kAtATime : 0) + threadIdx.x; i < end; i += kThreads)
-        found |= params.labels[i] == label;
-      if (sums(found) > 0) return true;
-    }
-    return false;
-  }
-
-  __device__ int64_t count() const {
-    int64_t mine = 0;
-    for (int64_t i = first + threadIdx.x; i < params.batch; i += kThreads) mine += params.labels[i] == label;
-    return static_cast<int64_t>(sums(static_cast<double>(mine)));
-  }
-
-  // Lists the members among kThreads labels from `begin` on; returns how many there are.
-  __device__ int collect(int64_t begin) const {
-    const int64_t i = begin + threadIdx.x;
-    const bool member = i < params.batch && params.labels[i] == label;
-    const unsigned bits = __ballot_sync(kFullMask, member);
-    const int warp = static_cast<int>(threadIdx.x / kWarp), lane = static_cast<int>(threadIdx.x % kWarp);
-    if (lane == 0) members.counts[warp] = __popc(bits);
-    __syncthreads();
-    int before = 0, total = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      before += w < warp ? members.counts[w] : 0;
-      total += members.counts[w];
-    }
-    if (member) members.position[before + __popc(bits & ((1u << lane) - 1))] = static_cast<int>(i);
-    __syncthreads();
-    return total;
-  }
-
-  // scale, and similarity where `row` is given, of the listed members: a warp a member.
-  __device__ void measure(int count, const T* row) const {
-    if (!normalize && !row) return;
-    for (int m = static_cast<int>(threadIdx.x / kWarp); m < count; m += kWarps) {
-      const T* x = sample(m);
-      double squares = 0, product = 0;
-      CCFAST_UNROLL(8)
-      for (int64_t d = static_cast<int64_t>(threadIdx.x % kWarp) * kSize; d < params.dim; d += kWarp * kSize) {
-        const Pack<T, kSize> pack = load_pack<kSize>(x + d);
-        for (int k = 0; k < kSize; ++k)
-          squares += static_cast<double>(pack.value[k]) * static_cast<double>(pack.value[k]);
-        if (!row) continue;
-        const Pack<T, kSize> old = load_pack<kSize>(row + d);
-        for (int k = 0; k < kSize; ++k)
-          product += static_cast<double>(pack.value[k]) * static_cast<double>(old.value[k]);
-      }
-      const double scale = normalize ? inverse_norm(warp_sum(squares)) : 1;
-      if (row) product = warp_sum(product);
-      if (threadIdx.x % kWarp != 0) continue;
-      members.scale[m] = scale;
-      members.similarity[m] = product * scale;
-    }
-    __syncthreads();
-  }
-  __device__ __forceinline__ double scale(int m) const { return normalize ? members.scale[m] : 1; }
-
-  // Calls body(count) for the listed members, part after part of the batch, once what `row` asks for is known.
-  template <class Start, class Body>
-  __device__ __forceinline__ void for_each_part(const T* row, const Start& start, const Body& body) const {
-    for (int64_t begin = first; begin < params.batch; begin += kThreads) {
-      const int count = collect(begin);
-      if (!count) continue;
-      start();
-      measure(count, row);
-      body(count);
-    }
-  }
-};
-
 // The row keeps a pending factor between samples, so that each takes one pass: row * factor is the normalised memory.
 // While a sample's norm crosses the block, the next sample is already on its way.
 template <class T, int kSize, class Row>
@@ -264,7 +60,7 @@ __device__ void update_sequential(const Cluster<T, kSize>& cluster, Row& row) {
           const double squares =
               row.mix(static_cast<T>(momentum * factor), static_cast<T>((1 - momentum) * cluster.scale(m)));
           if (m + 1 < count) row.fetch(cluster.sample(m + 1));
-          factor = inverse_norm(cluster.sums(squares));
+          factor = unit_factor<T>(row, cluster.sums(squares));
         }
       });
   row.store(static_cast<T>(factor));
@@ -273,23 +69,13 @@ __device__ void update_sequential(const Cluster<T, kSize>& cluster, Row& row) {
 template <class T, int kSize, class Row>
 __device__ void update_hardest(const Cluster<T, kSize>& cluster, Row& row) {
   const UpdateParams<T>& params = cluster.params;
-  double lowest = INFINITY, scale = 1;
-  int64_t hardest = cluster.first;
-  cluster.for_each_part(
-      params.memory + cluster.label * params.dim, [] {},
-      [&](int count) {
-        for (int m = 0; m < count; ++m) {
-          if (!(cluster.members.similarity[m] < lowest)) continue;
-          lowest = cluster.members.similarity[m];
-          scale = cluster.scale(m);
-          hardest = cluster.members.position[m];
-        }
-      });
+  const T* other = params.reference ? params.reference : params.memory;
+  const Hardest hardest = hardest_of(cluster, other + cluster.label * params.dim);
   const double momentum = params.momentum;
   row.fetch();
-  row.fetch(params.features + hardest * params.dim);
-  const double squares = row.mix(static_cast<T>(momentum), static_cast<T>((1 - momentum) * scale));
-  row.store(static_cast<T>(inverse_norm(cluster.sums(squares))));
+  row.fetch(params.features + hardest.position * params.dim);
+  const double squares = row.mix(static_cast<T>(momentum), static_cast<T>((1 - momentum) * hardest.scale));
+  row.store(static_cast<T>(unit_factor<T>(row, cluster.sums(squares))));
 }
 
 // m M + (1 - m) mean(x), one sample after the other.
@@ -308,7 +94,7 @@ __device__ void update_mean(const Cluster<T, kSize>& cluster, Row& row) {
           keep = 1;
         }
       });
-  row.store(static_cast<T>(inverse_norm(cluster.sums(squares))));
+  row.store(static_cast<T>(unit_factor<T>(row, cluster.sums(squares))));
 }
 
 // One block a sample; the block of the first sample of a cluster updates it, the others leave.
@@ -348,8 +134,11 @@ void centroids_cuda(const CentroidsCudaParams<T>& params, void* stream) {
 
 template <class T>
 void update_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream) {
+  if (params.mode == Mode::kLast || params.mode == Mode::kReplace || needs_groups(params.mode))
+    return update_chosen_cuda(params, clusters, normalize, stream);
   constexpr int kSize = kPackSize<T>;
-  const bool packs = in_packs(params.features, params.dim) && in_packs(params.memory, params.dim);
+  const bool packs = in_packs(params.features, params.dim) && in_packs(params.memory, params.dim) &&
+                     in_packs(params.reference, params.dim);
   if (params.dim > kLongestRow) {
     launch_update<T, 1, LongRow<T>>(params, clusters, normalize, stream);
   } else if (packs) {

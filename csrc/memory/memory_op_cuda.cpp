@@ -58,15 +58,23 @@ at::Tensor cluster_centroids_cuda(const at::Tensor& features, const at::Tensor& 
 }
 
 void update_memory_cuda_(at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels, double momentum,
-                         const std::string& rule, bool normalize) {
+                         const std::string& rule, bool normalize, const std::optional<at::Tensor>& reference,
+                         const std::optional<at::Tensor>& groups) {
   memory::check_update(memory, features, labels, momentum);
+  const memory::Mode update_mode = memory::mode_of(rule);
+  memory::check_extras(memory, labels, update_mode, rule, {reference, groups});
   const DeviceScope device(memory);
-  const at::Tensor x = features.contiguous(), y = labels.contiguous(), rows = memory.contiguous();
+  const at::Tensor rows = memory.contiguous();
+  const at::Tensor x = memory::apart_from(rows, features), y = memory::apart_from(rows, labels),
+                   other = memory::apart_from(rows, reference), g = memory::apart_from(rows, groups);
+  const at::Tensor scratch = g.defined() ? at::empty_like(x) : at::Tensor();
   AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "update_memory_", [&] {
-    memory::update_cuda<scalar_t>(
-        {rows.mutable_data_ptr<scalar_t>(), x.const_data_ptr<scalar_t>(), nullptr, y.const_data_ptr<int64_t>(),
-         x.size(0), x.size(1), static_cast<scalar_t>(momentum), memory::mode_of(rule)},
-        rows.size(0), normalize, device.stream());
+    memory::update_cuda<scalar_t>({rows.mutable_data_ptr<scalar_t>(), x.const_data_ptr<scalar_t>(), nullptr,
+                                   y.const_data_ptr<int64_t>(), x.size(0), x.size(1), static_cast<scalar_t>(momentum),
+                                   update_mode, other.defined() ? other.const_data_ptr<scalar_t>() : nullptr,
+                                   g.defined() ? g.const_data_ptr<int64_t>() : nullptr,
+                                   scratch.defined() ? scratch.mutable_data_ptr<scalar_t>() : nullptr},
+                                  rows.size(0), normalize, device.stream());
   });
   memory::finish_update(memory, rows);
 }

@@ -409,5 +409,91 @@ TEST(cuda_ignores_labels_out_of_range) {
   for (int j = 0; j < 10; ++j) CHECK_EQUAL(logits[j], 0.0f);
 }
 
+// --- targets, mask, weights and temperatures ---
+
+struct Extras {
+  std::vector<double> targets, sharpness, row_weights;
+  std::vector<char> mask;
+};
+
+Extras some_extras(int64_t rows, int64_t classes) {
+  Extras extras{native::random_matrix<double>(rows, classes, 11), native::random_matrix<double>(1, classes, 12),
+                native::random_matrix<double>(1, rows, 13), std::vector<char>(rows * classes, 1)};
+  for (double& value : extras.sharpness) value = 1 + std::abs(value);
+  for (int64_t p = 0; p < rows * classes; ++p) {
+    extras.mask[p] = p % 3 != 1;
+    if (!extras.mask[p] || p / classes == 1) extras.targets[p] = 0;  // row 1: no target at all
+  }
+  return extras;
+}
+
+// Loss of row i, and its gradient by the products in place.
+double targets_naively(std::vector<double>& x, int64_t i, int64_t classes, const Extras& extras, double smoothing,
+                       double factor) {
+  const int64_t at = i * classes;
+  const auto logit = [&](int64_t j) { return x[at + j] * extras.sharpness[j]; };
+  double sum = 0, columns = 0, loss = 0, mass = 0, any = 0;
+  for (int64_t j = 0; j < classes; ++j) {
+    any += extras.targets[at + j] != 0;
+    if (!extras.mask[at + j]) continue;
+    sum += std::exp(logit(j));
+    columns += 1;
+  }
+  std::vector<double> gradient(classes, 0.0);
+  const auto target = [&](int64_t j) { return (1 - smoothing) * extras.targets[at + j] + smoothing / columns; };
+  for (int64_t j = 0; any && j < classes; ++j) {
+    if (!extras.mask[at + j]) continue;
+    mass += target(j);
+    loss += target(j) * (std::log(sum) - logit(j));
+  }
+  for (int64_t j = 0; any && j < classes; ++j)
+    if (extras.mask[at + j])
+      gradient[j] =
+          factor * extras.row_weights[i] * extras.sharpness[j] * (mass * std::exp(logit(j)) / sum - target(j));
+  std::copy(gradient.begin(), gradient.end(), x.begin() + at);
+  return loss * extras.row_weights[i];
+}
+
+template <class T>
+void check_targets(int64_t rows, int64_t classes, double smoothing) {
+  const Extras extras = some_extras(rows, classes);
+  const std::vector<T> products = native::random_matrix<T>(rows, classes, 14);
+  std::vector<double> gradient(products.begin(), products.end()), losses(rows);
+  for (int64_t i = 0; i < rows; ++i) losses[i] = targets_naively(gradient, i, classes, extras, smoothing, 0.5);
+  const std::vector<T> targets(extras.targets.begin(), extras.targets.end()),
+      sharpness(extras.sharpness.begin(), extras.sharpness.end());
+  const double weight = 0.5;
+  for (const bool cuda : {false, true}) {
+    std::vector<T> x = products, found(rows, NAN);
+    const SoftmaxParams<T> params{x.data(), classes, nullptr,   &weight, 0,    rows,
+                                  classes,  1.0,     smoothing, -1,      true, found.data()};
+    const TargetParams<T> extra{targets.data(), sharpness.data(), reinterpret_cast<const bool*>(extras.mask.data()),
+                                extras.row_weights.data()};
+    cuda ? softmax_cross_entropy_cuda(params, extra, nullptr) : softmax_cross_entropy(params, extra);
+    CHECK_NEAR(std::vector<double>(found.begin(), found.end()), losses, 50 * tolerance<T>);
+    CHECK_NEAR(std::vector<double>(x.begin(), x.end()), gradient, 50 * tolerance<T>);
+  }
+}
+
+TEST(targets_masks_weights_and_temperatures_are_those_of_plain_loops) {
+  for (const int64_t classes : {3, 8, 37, 300, 1028})
+    for (const double smoothing : {0.0, 0.3}) {
+      check_targets<float>(4, classes, smoothing);
+      check_targets<double>(4, classes, smoothing);
+    }
+}
+
+TEST(a_label_outside_the_mask_is_an_infinite_loss_on_cuda) {
+  std::vector<float> x = {1, 2, 3, 4};
+  const std::vector<int64_t> labels = {2};
+  const bool mask[] = {true, true, false, true};
+  const double weight = 1;
+  float loss = 0;
+  softmax_cross_entropy_cuda<float>({x.data(), 4, labels.data(), &weight, 0, 1, 4, 1.0, 0, -1, true, &loss},
+                                    {nullptr, nullptr, mask, nullptr}, nullptr);
+  CHECK_EQUAL(loss, INFINITY);
+  CHECK_EQUAL(x[2], 0.0f);
+}
+
 }  // namespace
 }  // namespace ccfast::contrastive

@@ -13,7 +13,9 @@ namespace {
 using native::kDims;
 using native::kRows;
 
-constexpr Mode kModes[] = {Mode::kSequential, Mode::kHardest, Mode::kMean};
+constexpr Mode kModes[] = {Mode::kSequential,   Mode::kHardest,   Mode::kMean,
+                           Mode::kLast,         Mode::kReplace,   Mode::kGroupFirst,
+                           Mode::kGroupHardest, Mode::kGroupMean, Mode::kGroupHarmonic};
 
 template <class T>
 constexpr double tolerance = sizeof(T) == 4 ? 2e-6 : 1e-13;
@@ -29,8 +31,9 @@ template <class T>
 struct Batch {
   int64_t rows, dim, clusters;
   std::vector<T> features, memory;
-  std::vector<int64_t> labels;
+  std::vector<int64_t> labels, groups;
   std::vector<double> scale;
+  mutable std::vector<T> scratch;
 
   Batch(int64_t rows, int64_t dim, int64_t clusters, bool scaled, int64_t lowest_label = -1)
       : rows(rows),
@@ -39,7 +42,10 @@ struct Batch {
         features(native::random_matrix<T>(rows, dim, 1)),
         memory(native::random_matrix<T>(clusters, dim, 2)),
         labels(native::random_labels(rows, clusters, lowest_label)),
-        scale(rows, 1.0) {
+        groups(rows),
+        scale(rows, 1.0),
+        scratch(rows * dim) {
+    for (int64_t i = 0; i < rows; ++i) groups[i] = (i * i + i / 3) % 4;
     if (!scaled) return;
     row_norms(features.data(), rows, dim, scale.data());
     for (double& value : scale) value = 1 / std::max(value, kSmallestNorm);
@@ -53,7 +59,8 @@ struct Batch {
   }
 
   UpdateParams<T> params(std::vector<T>& updated, Mode mode) const {
-    return {updated.data(), features.data(), scale.data(), labels.data(), rows, dim, static_cast<T>(0.3), mode};
+    return {updated.data(), features.data(), scale.data(),  labels.data(), rows, dim, static_cast<T>(0.3),
+            mode,           nullptr,         groups.data(), scratch.data()};
   }
 };
 
@@ -72,28 +79,92 @@ void mix_in(double* row, const std::vector<double>& x, double momentum) {
   normalize(row, dim);
 }
 
+double inner(const double* a, const std::vector<double>& b) { return std::inner_product(b.begin(), b.end(), a, 0.0); }
+
+template <class T>
+std::vector<double> mean_of(const Batch<T>& batch, const std::vector<int64_t>& members) {
+  std::vector<double> mean(batch.dim, 0.0);
+  for (const int64_t i : members) {
+    const std::vector<double> x = batch.sample(i);
+    for (int64_t d = 0; d < batch.dim; ++d) mean[d] += x[d] / static_cast<double>(members.size());
+  }
+  return mean;
+}
+
+template <class T>
+std::vector<std::vector<int64_t>> groups_of(const Batch<T>& batch, const std::vector<int64_t>& members) {
+  std::vector<std::vector<int64_t>> groups;
+  for (const int64_t i : members) {
+    const auto same = [&](const auto& group) { return batch.groups[group[0]] == batch.groups[i]; };
+    const auto found = std::find_if(groups.begin(), groups.end(), same);
+    found == groups.end() ? groups.push_back({i}) : found->push_back(i);
+  }
+  return groups;
+}
+
+// The first of the candidates of lowest cost.
+template <class Items, class Cost>
+auto cheapest(const Items& items, const Cost& cost) {
+  return *std::min_element(items.begin(), items.end(), [&](const auto& a, const auto& b) { return cost(a) < cost(b); });
+}
+
+template <class T>
+std::vector<double> unit_mean(const Batch<T>& batch, const std::vector<int64_t>& members) {
+  std::vector<double> mean = mean_of(batch, members);
+  normalize(mean.data(), batch.dim);
+  return mean;
+}
+
+template <class T>
+int64_t most_harmonic_naively(const Batch<T>& batch, const double* row,
+                              const std::vector<std::vector<int64_t>>& groups) {
+  double highest = -INFINITY;
+  int64_t best = -1;
+  for (const auto& group : groups) {
+    const std::vector<double> mean = unit_mean(batch, group);
+    for (const int64_t i : group) {
+      const double a = 1 - inner(row, batch.sample(i)), b = 1 + inner(mean.data(), batch.sample(i));
+      if (!(a * b / (a + b) > highest)) continue;
+      highest = a * b / (a + b);
+      best = i;
+    }
+  }
+  return best;
+}
+
+// What is mixed into a row, in this order.
+template <class T>
+std::vector<std::vector<double>> chosen_naively(const Batch<T>& batch, const double* row,
+                                                const std::vector<int64_t>& members, Mode mode) {
+  const auto similarity = [&](int64_t i) { return inner(row, batch.sample(i)); };
+  const auto groups = groups_of(batch, members);
+  std::vector<std::vector<double>> chosen;
+  if (mode == Mode::kSequential)
+    for (const int64_t i : members) chosen.push_back(batch.sample(i));
+  if (mode == Mode::kHardest) chosen.push_back(batch.sample(cheapest(members, similarity)));
+  if (mode == Mode::kMean) chosen.push_back(mean_of(batch, members));
+  if (mode == Mode::kLast) chosen.push_back(batch.sample(members.back()));
+  for (const auto& group : groups) {
+    if (mode == Mode::kGroupFirst) chosen.push_back(batch.sample(group[0]));
+    if (mode == Mode::kGroupHardest) chosen.push_back(batch.sample(cheapest(group, similarity)));
+  }
+  if (mode == Mode::kGroupMean)
+    chosen.push_back(
+        unit_mean(batch, cheapest(groups, [&](const auto& group) { return inner(row, unit_mean(batch, group)); })));
+  if (mode == Mode::kGroupHarmonic) chosen.push_back(batch.sample(most_harmonic_naively(batch, row, groups)));
+  return chosen;
+}
+
 template <class T>
 void update_naively(const Batch<T>& batch, double* row, const std::vector<int64_t>& members, double momentum,
                     Mode mode) {
   if (members.empty()) return;
-  if (mode == Mode::kSequential) {
-    for (const int64_t i : members) mix_in(row, batch.sample(i), momentum);
-  } else if (mode == Mode::kHardest) {
-    const auto similarity = [&](int64_t i) {
-      return std::inner_product(row, row + batch.dim, batch.sample(i).begin(), 0.0);
-    };
-    mix_in(row,
-           batch.sample(*std::min_element(members.begin(), members.end(),
-                                          [&](int64_t a, int64_t b) { return similarity(a) < similarity(b); })),
-           momentum);
-  } else {
-    std::vector<double> mean(batch.dim, 0.0);
-    for (const int64_t i : members) {
-      const std::vector<double> x = batch.sample(i);
-      for (int64_t d = 0; d < batch.dim; ++d) mean[d] += x[d] / static_cast<double>(members.size());
-    }
-    mix_in(row, mean, momentum);
+  if (mode == Mode::kReplace) {
+    const std::vector<double> last = batch.sample(members.back());
+    std::copy(last.begin(), last.end(), row);
+    return;
   }
+  for (const auto& x : chosen_naively(batch, row, members, mode)) mix_in(row, x, momentum);
 }
 
 template <class T>
@@ -291,6 +362,30 @@ TEST(cuda_updates_rows_that_are_not_aligned) {
     update_cuda(params, batch.clusters, true, nullptr);
     memory.erase(memory.begin());
     CHECK_NEAR(memory, update_naively(batch, mode), tolerance<float>);
+  }
+}
+
+TEST(the_hardest_sample_may_be_measured_against_another_row) {
+  for (const int64_t dim : {7, 64, 2052}) {
+    const Batch<float> batch(60, dim, 5, true);
+    const std::vector<float> reference = native::random_matrix<float>(5, dim, 9);
+    // With the reference in its place, the old row decides; the mixing then starts from the memory.
+    std::vector<double> expected(batch.memory.begin(), batch.memory.end());
+    for (int64_t c = 0; c < 5; ++c) {
+      const std::vector<int64_t> members = members_of(batch, c);
+      if (members.empty()) continue;
+      const std::vector<double> other(reference.begin() + c * dim, reference.begin() + (c + 1) * dim);
+      const auto hardest = cheapest(members, [&](int64_t i) { return inner(other.data(), batch.sample(i)); });
+      mix_in(expected.data() + c * dim, batch.sample(hardest), static_cast<float>(0.3));
+    }
+    std::vector<float> by_cpu = batch.memory, by_cuda = batch.memory;
+    UpdateParams<float> params = batch.params(by_cpu, Mode::kHardest);
+    params.reference = reference.data();
+    update(params);
+    params.memory = by_cuda.data();
+    update_cuda(params, 5, true, nullptr);
+    CHECK_NEAR(by_cpu, std::vector<float>(expected.begin(), expected.end()), tolerance<float>);
+    CHECK_NEAR(by_cuda, std::vector<float>(expected.begin(), expected.end()), tolerance<float>);
   }
 }
 

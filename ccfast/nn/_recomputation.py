@@ -1,0 +1,68 @@
+"""Modules with a memory under ``torch.utils.checkpoint``, which runs their forward pass a second time in backward."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(eq=False)
+class _Call:
+    """What a forward pass that may be repeated was called with, and its loss."""
+
+    inputs: Tensor
+    targets: Tensor
+    loss: Tensor
+
+
+#: The calls of each module that may still be repeated; each is kept alive by the graph of its loss alone.
+_CALLS: weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[_Call]] = weakref.WeakKeyDictionary()
+
+
+def checkpointed() -> bool:
+    """Whether a checkpoint without reentry watches what this code saves for backward."""
+    if torch.compiler.is_compiling():
+        return False
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", None) == "torch.utils.checkpoint"
+
+
+def once(module: nn.Module, inputs: Tensor, targets: Tensor, step: Callable[[bool], Tensor]) -> Tensor:
+    """``step(True)``: a loss after which the memory has moved; ``step(False)`` where the forward pass is a repetition.
+
+    A checkpoint without reentry (``use_reentrant=False``) runs forward once more in backward, for the tensors that it
+    did not keep. The memory has moved by then: so the tensors that the loss saves are kept from the checkpoint, and a
+    repetition gives the loss of the first time and moves nothing. With reentry the first run is under ``no_grad`` and
+    the memory moves in the second one, as the graph that counts is that one's.
+    """
+    if not checkpointed():
+        return step(True)
+    repeated = torch._C._current_graph_task_id() != -1
+    with torch.autograd.graph.saved_tensors_hooks(_same, _same):
+        loss = step(not repeated)
+    calls = _CALLS.setdefault(module, weakref.WeakSet())
+    if not repeated:
+        _remember(calls, inputs, targets, loss)
+        return loss
+    for call in list(calls):
+        if torch.equal(call.inputs, inputs) and torch.equal(call.targets, targets):
+            loss.detach().copy_(call.loss)
+            break
+    return loss
+
+
+def _remember(calls: weakref.WeakSet[_Call], inputs: Tensor, targets: Tensor, loss: Tensor) -> None:
+    if loss.grad_fn is None:
+        return
+    call = _Call(inputs.detach().clone(), targets.clone(), loss.detach().clone())
+    loss.grad_fn.metadata[_Call] = call
+    calls.add(call)
+
+
+def _same(value: Any) -> Any:
+    return value
