@@ -10,6 +10,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Seconds between two looks at the clock.
+TICK = 1.0
+
 
 def progress(items: Iterable[T], title: str, total: int) -> Iterator[T]:
     """``items`` with a bar that vanishes at the end; no bar where stderr is no terminal or the log is quiet."""
@@ -37,7 +40,7 @@ def clock(title: str) -> Iterator[None]:
 
 
 def _tick(refresh: Callable[[], object], done: threading.Event) -> None:
-    while not done.wait(1):
+    while not done.wait(TICK):
         refresh()
 
 

@@ -64,7 +64,8 @@ class _Version(argparse.Action):
             from ccfast import _build_config as built
         except ImportError:
             parser.exit(1, "ccfast: its extension has not been built\n")
-        parser.exit(0, f"ccfast {built.VERSION}, built for torch {built.TORCH}\n")
+        print(f"ccfast {built.VERSION}, built for torch {built.TORCH}")
+        parser.exit()
 
 
 def _module(name: str) -> ModuleType:

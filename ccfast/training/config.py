@@ -37,7 +37,8 @@ class ClusterOptions:
     eps: float = option("DBSCAN: largest Jaccard distance between neighbours, in [0, 1)", low=0, high=1, ends="[)")
     min_samples: int = option("DBSCAN: neighbours that make a core, itself included", 4, low=1)
     k1: int = option(
-        "size of the neighbour lists, the image itself included: in the k-reciprocal encoding, or in InfoMap's graph", low=1
+        "size of the neighbour lists, the image itself included: in the k-reciprocal encoding, or in InfoMap's graph",
+        low=1,
     )
     k2: int = option("neighbours averaged in the query expansion of the encoding", 6, low=1)
     min_similarity: float = option("InfoMap: smallest cosine similarity of a link", 0.5, low=-1, high=1)
