@@ -134,7 +134,7 @@ class Build(build_ext):
 
 def dependencies() -> list[str]:
     """The extension runs with the torch it was built against and no other, so that one is what pip must keep."""
-    needs = ["numpy", "scipy", "scikit-learn", "tqdm", "pyyaml", "pillow", "jinja2"]
+    needs = ["numpy", "scipy", "scikit-learn", "tqdm", "pyyaml", "pillow", "jinja2", "matplotlib"]
     return [*needs, *torch_at_hand.requirements()]
 
 
@@ -142,15 +142,14 @@ EXTRAS = {
     "infomap": ["infomap>=2"],
     "timm": ["timm"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
-    "plot": ["matplotlib"],
     "tensorboard": ["tensorboard"],
-    "bench": ["pytest", "pytest-benchmark", "matplotlib"],
+    "bench": ["pytest", "pytest-benchmark"],
     "test": ["pytest", "hypothesis", "pytest-benchmark", "infomap>=2"],
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
     "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
 }
-IN_ALL = ("infomap", "timm", "onnx", "plot", "tensorboard", "bench", "test")
+IN_ALL = ("infomap", "timm", "onnx", "tensorboard", "bench", "test")
 EXTRAS["all"] = sorted({need for extra in IN_ALL for need in EXTRAS[extra]})
 
 EXTENSIONS = [declare("ccfast._C", sources.cpu_sources())]

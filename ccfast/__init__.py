@@ -1,37 +1,20 @@
 """ccfast: Cluster Contrast at the speed of the hardware."""
 
-from ccfast import compat, nn, reference
-from ccfast._load import build_info
-from ccfast._types import RankingMetrics
-from ccfast.interop import to_cupy, to_scipy
-from ccfast.ops.contrastive import centroid_contrastive_loss
-from ccfast.ops.dbscan import dbscan
-from ccfast.ops.infomap import infomap
-from ccfast.ops.jaccard import jaccard_distance, k_reciprocal_encoding
-from ccfast.ops.knn import knn
-from ccfast.ops.memory import cluster_centroids, update_memory_
-from ccfast.ops.retrieval import evaluate_ranking, k_reciprocal_rerank
-from ccfast.ops.similarity import memory_similarity
+from __future__ import annotations
 
-__version__ = build_info()["version"]
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RankingMetrics",
-    "build_info",
-    "centroid_contrastive_loss",
-    "cluster_centroids",
-    "compat",
-    "dbscan",
-    "evaluate_ranking",
-    "infomap",
-    "jaccard_distance",
-    "k_reciprocal_encoding",
-    "k_reciprocal_rerank",
-    "knn",
-    "memory_similarity",
-    "nn",
-    "reference",
-    "to_cupy",
-    "to_scipy",
-    "update_memory_",
-]
+from ccfast._program import runs_as_program
+
+if TYPE_CHECKING or not runs_as_program():
+    from ccfast._public import *  # noqa: F403
+    from ccfast._public import __all__ as __all__
+    from ccfast._public import __version__ as __version__
+else:
+
+    def __getattr__(name: str) -> object:
+        """A public name, on its first use: the command line answers ``--help`` without torch."""
+        if name.startswith("_") and name != "__version__":
+            raise AttributeError(f"module 'ccfast' has no attribute {name!r}")
+        return getattr(importlib.import_module("ccfast._public"), name)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ccfast._errors import InputError, RunError
+from ccfast._program import choose_threads
 
 COMMANDS = ("train", "pretrain", "evaluate", "report", "extract", "export", "cluster", "info", "bench-train")
 
@@ -30,8 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = vars(_parser().parse_args(arguments))
     name = options.pop("command")
+    choose_threads()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end says how to go on
     _set_up_log(quiet=options.get("quiet", False))
+    try:
+        importlib.import_module("ccfast._public")
+    except ImportError as error:  # not built, or built for another torch
+        return _fail(name, error, 1)
     try:
         _module(name).run(options)
     except InputError as error:
@@ -50,12 +56,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Version(argparse.Action):
+    """``--version``: the version of ccfast, and of the torch that it was built for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        try:
+            from ccfast import _build_config as built
+        except ImportError:
+            parser.exit(1, "ccfast: its extension has not been built\n")
+        print(f"ccfast {built.VERSION}, built for torch {built.TORCH}")
+        parser.exit()
+
+
 def _module(name: str) -> ModuleType:
     return importlib.import_module(f"ccfast.commands.{name.replace('-', '_')}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ccfast", description="Fast Cluster Contrast: re-ID training without labels.")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version and exit"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in COMMANDS:
         module = _module(name)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 
 from ccfast.cli import main
-from ccfast.training import TrainConfig, train
+from ccfast.commands._page import write_page
+from ccfast.training import TrainConfig, TrainResult, train
 from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 
 QUICK = ["--epochs", "1", "--iters", "3", "--device", "cpu"]
@@ -33,6 +36,50 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     ):  # fmt: skip
         assert text in out
     assert err == ""
+
+
+def test_training_ends_with_its_page(tmp_path, capsys):
+    """Written once, from the data that the run has read, and named in the last line."""
+    folder = tmp_path / "run"
+    with mock.patch("ccfast.training.trained.load_data") as read_again:
+        assert main(["train", "--run", str(folder), *QUICK]) == 0
+    out, err = capsys.readouterr()
+    assert f"page about the run, to open in a browser: {folder / 'report.html'}" in out.splitlines()[-1]
+    assert "<html" in (folder / "report.html").read_text(encoding="utf-8")
+    assert not read_again.called and err == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (OSError(28, "No space left on device"), 0, "WARNING: no report.html: [Errno 28] No space left on device"),
+        (ImportError("No module named 'matplotlib'"), 0, "WARNING: no report.html: No module named 'matplotlib'"),
+        (AssertionError(), 0, "WARNING: no report.html: AssertionError"),
+        (KeyboardInterrupt(), 130, "ccfast train: interrupted"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_page_that_cannot_be_written_is_no_failure_of_the_run(tmp_path, capsys, monkeypatch, error, status, message):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr("ccfast.commands._page.write_report", fail)
+    folder = tmp_path / "run"
+    assert main(["train", "--run", str(folder), *QUICK]) == status
+    err = capsys.readouterr().err
+    assert err == f"{message}; the run is complete; to write its page: ccfast report {folder}\n"
+    assert (folder / "best.pt").exists()
+
+
+def test_only_the_main_process_writes_the_page(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("ccfast.commands._page.write_report", lambda *args, **options: written.append(args))
+    result = TrainResult(tmp_path, [], None)
+    for rank, size in ((0, 4), (1, 4), (3, 4), (2, 1)):  # WORLD_SIZE 1: no group, whatever RANK says
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", str(size))
+        write_page(result, TrainConfig())
+    assert written == [(tmp_path,)] * 2
 
 
 def test_quiet_training_prints_nothing(tmp_path, capsys):
@@ -189,7 +236,10 @@ OPTIONS = ["--k1", "10", "--k2", "3", "--device", "cpu"]
 def test_cluster_writes_labels_and_prints_counts(features, tmp_path, capsys):
     labels = tmp_path / "labels"
     assert main(["cluster", str(features), "-o", str(labels), *OPTIONS]) == 0
-    assert "50 rows: 5 clusters, 0 noise" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("features.npy: 50 rows of 16 values; device cpu")
+    assert [line.split()[0] for line in lines[1:3]] == ["searching", "finding"]
+    assert lines[3].startswith("50 rows: 5 clusters, 0 noise")
     found = np.load(labels)
     assert found.dtype == np.int64
     assert found.tolist() == np.repeat(np.arange(5), 10).tolist()
@@ -244,8 +294,16 @@ def test_files_that_are_no_features_end_with_status_2(tmp_path, capsys, features
 def test_info_names_versions_and_optional_packages(capsys):
     assert main(["info"]) == 0
     out = capsys.readouterr().out
-    for text in (f"torch: {torch.__version__}", "cuda", "torchvision", "timm", "infomap"):
-        assert text in out
+    found = dict(line.split(": ", 1) for line in out.splitlines())
+    assert found["torch"] == torch.__version__
+    assert found["python"].split()[0] == platform.python_version()
+    assert platform.release() in found["system"]
+    assert int(found["threads"].partition(",")[0]) == torch.get_num_threads()
+    assert "processors" in found["processor"]
+    assert found["numpy"] == np.__version__
+    for package in ("scipy", "matplotlib", "torchvision", "timm", "infomap", "tensorboard", "onnx", "onnxruntime"):
+        assert found[package] == "not installed" or found[package][0].isdigit()
+    assert {found["cuda"], found["arch_list"]} != {"None", "[]"}  # said in words
 
 
 def test_module_is_the_same_program_and_help_loads_no_optional_package():

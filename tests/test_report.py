@@ -7,14 +7,12 @@ import math
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
 import torch
 from PIL import Image
 
-from ccfast._errors import InputError
 from ccfast.cli import main
 from ccfast.data import Comparison, Part, Protocol, ReIDData
 from ccfast.data.protocol import everything
@@ -22,8 +20,6 @@ from ccfast.report import clusters, curves, history, page, thumbnails, write_rep
 from ccfast.report.ranked import choose, ranked_lists
 from ccfast.training import TrainConfig, train
 from ccfast.training.trained import load_trained
-
-pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -371,12 +367,6 @@ def test_wrong_arguments_end_with_status_2(options, message, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert main(["report", *options]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_without_matplotlib_the_command_says_what_to_install(digits, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"ccfast report needs matplotlib.*pip install matplotlib"):
-        write_report(digits)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")

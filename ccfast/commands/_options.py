@@ -6,6 +6,12 @@ import argparse
 
 from ccfast.training.config import FIELDS, NOT_STORED, default_text, flag, kind
 
+#: What the help calls the value of an option whose type says too little.
+METAVARS = {
+    "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "run": "DIR",
+    "device": "DEVICE",
+}  # fmt: skip
+
 #: The data set whose recipe is the default of a command that knows no data set.
 PUBLISHED = ("market1501",)
 
@@ -28,7 +34,7 @@ def _add_field(parser: argparse.ArgumentParser, name: str, default: str) -> None
         switch = "store_true" if name in NOT_STORED else argparse.BooleanOptionalAction
         parser.add_argument(flag(name), action=switch, default=argparse.SUPPRESS, help=text)
     else:
-        metavar = None if metadata["choices"] else kind(name).__name__.upper()
+        metavar = None if metadata["choices"] else METAVARS.get(name, kind(name).__name__.upper())
         parser.add_argument(flag(name), type=kind(name), choices=metadata["choices"], metavar=metavar, help=text)
 
 
@@ -39,6 +45,6 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser) -> None:
     """Where a run's images are now, and what to compute on."""
-    parser.add_argument("--data-dir", help="folder of the images (default: the run's)")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--workers", type=int, help="processes that load images (default: the run's)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the images (default: the run's)")
+    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: cuda where there is one)")
+    parser.add_argument("--workers", type=int, metavar="INT", help="processes that load images (default: the run's)")

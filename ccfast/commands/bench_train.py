@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     add_recipe(parser, tuple(name for name in FIELDS if name not in OF_A_RUN_FOLDER))
     parser.description = "Measure a run's steps with its own data and options: nothing is learnt or written."
-    parser.add_argument("--steps", type=int, help="steps of every pass that is timed (default: 20)")
+    parser.add_argument("--steps", type=int, metavar="INT", help="steps of every pass that is timed (default: 20)")
     parser.add_argument("--output", metavar="FILE.json", help="write the numbers to a file too")
 
 

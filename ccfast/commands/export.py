@@ -19,7 +19,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_trained(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to: FILE.pt2 or FILE.onnx")
     parser.add_argument(
-        "--batch", type=_batch, metavar="SIZE", help="images a batch, for good: dynamic for any number (default)"
+        "--batch",
+        type=_batch,
+        metavar="SIZE",
+        help="images per batch that the file takes: one number, or dynamic for any number (default)",
     )
 
 

@@ -4,30 +4,75 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 HELP = "how ccfast was built, and what it finds here"
 
-OPTIONAL_PACKAGES = ("torchvision", "timm", "infomap", "matplotlib", "tensorboard", "onnx")
+#: What ccfast itself needs beside torch, and what some of its commands use where it is installed.
+NEEDED = ("numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "jinja2", "pyyaml", "tqdm", "torchvision")
+OPTIONAL = ("timm", "infomap", "tensorboard", "onnx", "onnxscript", "onnxruntime", "cupy-cuda12x", "cupy-cuda13x")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """No options."""
+    parser.description = "Print what a bug report needs: the build of ccfast, this machine, and the packages it uses."
 
 
 def run(options: dict[str, Any]) -> None:
     """Print what a bug report needs."""
+    for name, value in _facts():
+        print(f"{name}: {value}")
+
+
+def _facts() -> Iterator[tuple[str, object]]:
     import torch
 
     import ccfast
 
-    for name, value in ccfast.build_info().items():
-        print(f"{name}: {value}")
-    print(f"torch: {torch.__version__}, {torch.get_num_threads()} threads")
+    built = ccfast.build_info()
+    yield "ccfast", built.pop("version")
+    for name, value in built.items():
+        yield name, " ".join(value) or "none" if isinstance(value, list) else "none" if value is None else value
+    yield "python", f"{platform.python_version()} ({platform.python_implementation()})"
+    yield "system", f"{_system()} on {platform.machine()}, {' '.join(platform.libc_ver()) or 'C library unknown'}"
+    yield "processor", _processor()
+    yield "threads", f"{torch.get_num_threads()}{''.join(f', {text}' for text in _set_by_environment())}"
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    print(f"cuda devices: {', '.join(gpus) or 'none'}")
-    for package in OPTIONAL_PACKAGES:
-        print(f"{package}: {_version(package)}")
+    yield "cuda devices", ", ".join(gpus) or "none"
+    for package in (*NEEDED, *OPTIONAL):
+        yield package, _version(package)
+
+
+def _system() -> str:
+    kernel = f"{platform.system()} {platform.release()}"
+    try:
+        return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {kernel}"
+    except (OSError, KeyError):  # not on this system
+        return kernel
+
+
+def _processor() -> str:
+    """The model, and how many of its processors this process may use."""
+    from ccfast._processors import allowed_processors
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not on this system
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    model = next(names, platform.processor() or "unknown model")
+    return f"{model}, {os.cpu_count()} processors, {allowed_processors()} for this process"
+
+
+def _set_by_environment() -> list[str]:
+    """The variables that say how many threads there are and how they wait, chosen by ccfast or set by the user."""
+    from ccfast._program import WAITING
+
+    return [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", *WAITING) if name in os.environ]
 
 
 def _version(package: str) -> str:

@@ -12,7 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of ``ccfast train`` that have a meaning with labels."""
     from ccfast.commands._options import add_fields
     from ccfast.training.config import FIELDS
-    from ccfast.training.pretrain import WITHOUT_LABELS_ONLY
+    from ccfast.training.pretrain_config import WITHOUT_LABELS_ONLY
 
     parser.description = (
         "Train an encoder on the identities of a data set's training part: smoothed cross-entropy and the batch-hard "
@@ -25,9 +25,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: dict[str, Any]) -> None:
     """Train, or go on with a run."""
+    from ccfast.commands._page import write_page
     from ccfast.training.allocator import keep_freed_memory
     from ccfast.training.config_file import config_from_options
-    from ccfast.training.pretrain import PretrainConfig, pretrain
+    from ccfast.training.pretrain import pretrain
+    from ccfast.training.pretrain_config import PretrainConfig
 
     keep_freed_memory()
-    pretrain(config_from_options(options, PretrainConfig))
+    config = config_from_options(options, PretrainConfig)
+    write_page(pretrain(config), config)

@@ -21,7 +21,10 @@ def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
     from ccfast.commands._options import add_fields
     from ccfast.training.recipes import PRESETS
 
-    parser.epilog = "Where they differ: the command line goes before --config, before --preset, before the recipe."
+    parser.epilog = (
+        "The value of an option is the one on the command line, else the one in --config, else that of --preset, else "
+        "the default for the data set."
+    )
     parser.add_argument(
         "--preset", choices=tuple(PRESETS), metavar="NAME", help=f"a published recipe: {', '.join(PRESETS)}"
     )
@@ -31,9 +34,11 @@ def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
 
 def run(options: dict[str, Any]) -> None:
     """Train, or go on with a run."""
+    from ccfast.commands._page import write_page
     from ccfast.training import train
     from ccfast.training.allocator import keep_freed_memory
     from ccfast.training.config_file import config_from_options
 
     keep_freed_memory()
-    train(config_from_options(options))
+    config = config_from_options(options)
+    write_page(train(config), config)

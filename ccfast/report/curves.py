@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ccfast._optional import import_optional
 from ccfast.report import history
 from ccfast.report.history import Record
 
@@ -173,11 +172,12 @@ STYLE: dict[str, Any] = {
 
 @contextmanager
 def _chart(title: str) -> Iterator[_Drawn]:
-    matplotlib = import_optional("matplotlib", "ccfast report")
-    figures = import_optional("matplotlib.figure", "ccfast report")
+    import matplotlib
+    from matplotlib.figure import Figure
+
     drawn = _Drawn()
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = figures.Figure(figsize=SIZE, layout="constrained")
+        figure = Figure(figsize=SIZE, layout="constrained")
         drawn.axes = figure.subplots()
         yield drawn
         file = io.StringIO()

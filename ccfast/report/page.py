@@ -13,9 +13,8 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import InputError
-from ccfast._optional import import_optional
 from ccfast._progress import progress
-from ccfast.data import Part
+from ccfast.data import Part, ReIDData
 from ccfast.report import clusters, curves, history, ranked
 from ccfast.report.thumbnails import Thumbnail, thumbnail
 from ccfast.training.config import TrainConfig
@@ -57,20 +56,28 @@ class Option:
     differs: bool
 
 
-def write_report(run: str | Path, output: str | Path | None = None, *, queries: int = 12, **overrides: Any) -> Path:
+def write_report(
+    run: str | Path,
+    output: str | Path | None = None,
+    *,
+    queries: int = 12,
+    data: ReIDData | None = None,
+    **overrides: Any,
+) -> Path:
     """Write one HTML page about a run, images and drawings inside it, and return its path.
 
     Args:
         run: the run folder. Features are those of its best.pt, else of its checkpoint.pt.
         output: the page; ``report.html`` in the run folder by default. An older page is replaced.
         queries: how many ranked lists to show.
+        data: the run's data set, where the caller has read it.
         overrides: the run's ``data_dir``, ``device`` and ``workers`` where another one is given.
 
     Raises:
-        InputError: no run, no data, or matplotlib is missing.
+        InputError: no run, or no data.
     """
     folder, output = _check(Path(run), output, queries)
-    trained = load_trained(folder.path, **overrides)
+    trained = load_trained(folder.path, data=data, **overrides)
     records = history.readable(folder.records())
     page = _render(
         run=folder.path.resolve().name,
@@ -89,7 +96,7 @@ def write_report(run: str | Path, output: str | Path | None = None, *, queries: 
         **_clusters(trained),
     )
     output.write_text(page, encoding="utf-8")
-    log.info("%s: %.1f MB", output, output.stat().st_size / 1e6)
+    log.info("page about the run, to open in a browser: %s (%.1f MB)", output, output.stat().st_size / 1e6)
     return output
 
 
@@ -102,8 +109,6 @@ def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolde
     output = run / PAGE if output is None else Path(output)
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"--output: expected a file in a folder that exists, got {output}")
-    for module in ("matplotlib", "jinja2"):
-        import_optional(module, "ccfast report")
     return RunFolder(run), output
 
 

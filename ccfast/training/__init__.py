@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ccfast.training.config import TrainConfig
-from ccfast.training.loop import TrainResult, train
+
+if TYPE_CHECKING:
+    from ccfast.training.loop import TrainResult, train
 
 __all__ = ["TrainConfig", "TrainResult", "train"]
+
+
+def __getattr__(name: str) -> object:
+    """``train`` and ``TrainResult``, on their first use: the options alone need no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ccfast.training import loop
+
+    return getattr(loop, name)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ def cluster_file(
     rows = read_features(Path(features))
     if normalize:
         rows = F.normalize(rows, dim=1)
+    log.info("%s: %s rows of %s values; device %s", features, f"{len(rows):,}", f"{rows.shape[1]:,}", where)
     rows = rows.to(where)
-    watch = Stopwatch(where)
+    watch = _Announcing(where)
     try:
         found = pseudo_labels(rows, clustering, watch)
     except ValueError as error:
@@ -38,12 +40,27 @@ def cluster_file(
         raise InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}") from error
     write_labels(found.labels, Path(output))
     log.info(
-        "%d rows: %d clusters, %d noise; %.2f s; labels in %s",
-        len(rows), found.clusters, found.noise, sum(watch.seconds.values()), output,
+        "%s rows: %s clusters, %s noise; %.2f s; labels in %s",
+        *(f"{count:,}" for count in (len(rows), found.clusters, found.noise)), sum(watch.seconds.values()), output,
     )  # fmt: skip
     if found.clusters < 2:
         log.warning("%s", advice(found, rows, clustering))
     return found.labels
+
+
+class _Announcing(Stopwatch):
+    """Says what is done next: with many rows nothing else is heard for a while."""
+
+    TITLES: ClassVar[dict[str, str]] = {
+        "infomap": "searching neighbours and finding clusters by InfoMap",
+        "jaccard": "searching neighbours and measuring Jaccard distances",
+        "dbscan": "finding clusters by DBSCAN",
+    }
+
+    def __call__(self, stage: str) -> AbstractContextManager[None]:
+        """Announce ``stage`` and time it."""
+        log.info("%s ...", self.TITLES[stage])
+        return super().__call__(stage)
 
 
 def read_features(path: Path) -> Tensor:

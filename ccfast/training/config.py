@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, get_args, get_type_hints
 
-from ccfast import _checks as checks
 from ccfast._errors import InputError
 from ccfast.training.recipes import BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
 
@@ -38,9 +37,10 @@ class ClusterOptions:
     eps: float = option("DBSCAN: largest Jaccard distance between neighbours, in [0, 1)", low=0, high=1, ends="[)")
     min_samples: int = option("DBSCAN: neighbours that make a core, itself included", 4, low=1)
     k1: int = option(
-        f"neighbours in the k-reciprocal encoding (with infomap: in its graph, default {INFOMAP_K1})", low=1
+        "size of the neighbour lists, the image itself included: in the k-reciprocal encoding, or in InfoMap's graph",
+        low=1,
     )
-    k2: int = option("neighbours in its query expansion", 6, low=1)
+    k2: int = option("neighbours averaged in the query expansion of the encoding", 6, low=1)
     min_similarity: float = option("InfoMap: smallest cosine similarity of a link", 0.5, low=-1, high=1)
     min_cluster_size: int = option("InfoMap: smaller clusters are noise", 5, low=1)
 
@@ -82,8 +82,8 @@ class TrainConfig(ClusterOptions):
     bn_group: int = option("images a BatchNorm layer normalises together while training; 0: the whole batch", 64, low=0)
 
     epochs: int = option("epochs", low=1)
-    iters: int = option("iterations an epoch", low=1)
-    batch_size: int = option("images a batch: clusters x instances", low=1)
+    iters: int = option("iterations per epoch", low=1)
+    batch_size: int = option("images per batch: clusters x instances", low=1)
     num_instances: int = option("instances of a cluster in a batch; must divide the batch size", low=1)
     lr: float = option("Adam's learning rate", low=0, ends="()")
     weight_decay: float = option("Adam's weight decay", 5e-4, low=0, ends="[)")
@@ -123,7 +123,7 @@ class TrainConfig(ClusterOptions):
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise InputError("--tensorboard needs the package tensorboard: pip install 'ccfast[tensorboard]'")
         if self.dataset not in BUILT_IN and self.data_dir is None:
-            raise InputError(f"--data-dir: expected the folder of {self.dataset}'s images, got none")
+            raise InputError(f"--data-dir: expected the folder that holds the images of {self.dataset!r}, got none")
 
     def _recipe(self) -> Recipe:
         return RECIPES[self.dataset]
@@ -156,16 +156,22 @@ def kind(name: str) -> type:
 def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
     """ " (default: ...)" for the help: one value, or the common one and those of the ``datasets`` that differ."""
     default = FIELDS[name].default
+    by_method = f", {INFOMAP_K1} with --cluster infomap" if name == "k1" else ""
     values = {dataset: RECIPES[dataset].get(name, default) for dataset in datasets or RECIPES}
     if default is False or None in values.values():
         return ""
-    common = max(values.values(), key=list(values.values()).count)
-    others = "".join(f", {value} for {dataset}" for dataset, value in values.items() if value != common)
-    return f" (default: {common}{others})"
+    datasets_of: dict[Any, list[str]] = {}
+    for dataset, value in values.items():
+        datasets_of.setdefault(value, []).append(dataset)
+    common = max(datasets_of, key=lambda value: len(datasets_of[value]))
+    others = "".join(f", {value} for {' and '.join(of)}" for value, of in datasets_of.items() if value != common)
+    return f" (default: {common}{others}{by_method})"
 
 
 def check_field(options: Any, name: str) -> None:
     """Check the field ``name`` of ``options``, and give a number or a path its type."""
+    from ccfast import _checks as checks  # needs torch, which the help does without
+
     item = next(item for item in dataclasses.fields(options) if item.name == name)
     choices, bounds = item.metadata["choices"], item.metadata["bounds"]
     if isinstance(getattr(options, name), os.PathLike):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ccfast._errors import InputError, RunError
-from ccfast._optional import import_optional
+from ccfast._optional import how_to_install, import_optional
 from ccfast.models import Encoder
 from ccfast.training.trained import load_trained
 
@@ -69,7 +69,7 @@ def export_encoder(path: str, output: str, batch: int | None = None) -> float | 
         batch or "batch", channels, encoder.height, encoder.width, batch or "batch", encoder.num_features,
     )  # fmt: skip
     if difference is None:
-        log.warning("not checked against the encoder: onnxruntime is not installed")
+        log.warning("not checked against the encoder: onnxruntime is not installed (%s)", how_to_install("onnxruntime"))
     else:
         log.info("largest difference from the encoder's features on random images: %.2g", difference)
     return difference

@@ -130,6 +130,11 @@ def _as_told(error: Exception | None) -> Exception | None:
     return RunError(f"the main process could not go on: {type(error).__name__}: {error}")
 
 
+def is_main_process() -> bool:
+    """Whether torchrun gave this process rank 0, or there is one process only."""
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
+
+
 #: The group of a run in a single process.
 ALONE = Group()
 

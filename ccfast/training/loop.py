@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run is, and what metrics.jsonl holds: one record an epoch, the first one from before training."""
+    """Where the run is, and what metrics.jsonl holds: one record an epoch, the first one from before training.
+
+    ``data`` is what it was trained on and measured with.
+    """
 
     run: Path
     records: list[Record]
+    data: ReIDData = field(repr=False)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -60,7 +64,7 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
     group, device = join(choose_device(config.device))
     folder = group.from_main(lambda: _folder(config))
     try:
-        records = _epochs(config, kind, folder, device, group)
+        result = _epochs(config, kind, folder, device, group)
     except KeyboardInterrupt as error:
         raise Interrupted(_how_to_resume(folder, group, config.command)) from error
     except RuntimeError as error:
@@ -70,14 +74,12 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
         advice = _how_to_resume(folder, group, config.command)
         raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
     if group.is_main:
-        messages.summary(records, folder)
+        messages.summary(result.records, folder)
     leave(group)
-    return TrainResult(folder.path, records)
+    return result
 
 
-def _epochs(
-    config: TrainConfig, kind: type[Run], folder: RunFolder, device: torch.device, group: Group
-) -> list[Record]:
+def _epochs(config: TrainConfig, kind: type[Run], folder: RunFolder, device: torch.device, group: Group) -> TrainResult:
     data = group.from_main(lambda: _data(config))  # it decodes every image once: no need that all do
     run = kind(config, data, folder, device, group)
     try:
@@ -87,7 +89,7 @@ def _epochs(
     finally:
         if run.scalars is not None:
             run.scalars.close()
-    return run.records
+    return TrainResult(folder.path, run.records, data)
 
 
 class Run:

@@ -84,7 +84,7 @@ def summary(records: list[Record], folder: RunFolder) -> None:
         total.update(record["seconds"])
     log.info("time: %s", _seconds(total))
     picture(records, folder)
-    log.info("run folder: %s; to see it as a page: ccfast report %s", folder.path, folder.path)
+    log.info("run folder: %s", folder.path)
 
 
 def _seconds(seconds: dict[str, float]) -> str:
@@ -94,12 +94,9 @@ def _seconds(seconds: dict[str, float]) -> str:
 
 
 def picture(records: list[Record], folder: RunFolder) -> None:
-    """mAP, clusters and loss over the epochs, where matplotlib is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        log.info("no curves.png: matplotlib is not installed")
-        return
+    """mAP, clusters and loss over the epochs."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 3), layout="constrained")
     for axes, (key, title) in zip(
         figure.subplots(1, 3), (("mAP", "mAP"), ("clusters", "clusters"), ("loss", "loss")), strict=True

@@ -6,10 +6,6 @@ encoder, augmentation, batches and schedule of ``ccfast train``, whose ``--init`
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,32 +13,13 @@ from torch import Tensor, nn
 import ccfast
 from ccfast._errors import InputError
 from ccfast.data import ReIDData
-from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
+from ccfast.training.config import TrainConfig
 from ccfast.training.loop import Run, TrainResult, run_to_the_end
+from ccfast.training.pretrain_config import PretrainConfig
 from ccfast.training.stopwatch import Stopwatch
 
 LABEL_SMOOTHING = 0.1
 MARGIN = 0.3
-
-#: Options of training without labels that mean nothing with them.
-WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "momentum", "memory")
-
-
-@dataclass
-class PretrainConfig(TrainConfig):
-    """The options of ``ccfast pretrain``: those of ``ccfast train`` but for :data:`WITHOUT_LABELS_ONLY`."""
-
-    command: ClassVar[str] = "pretrain"
-
-    def __post_init__(self) -> None:
-        given = [name for name in WITHOUT_LABELS_ONLY if getattr(self, name) != FIELDS[name].default]
-        if given:
-            raise InputError(f"{', '.join(map(flag, given))}: only for training without labels")
-        super().__post_init__()
-
-    def stored(self) -> dict[str, Any]:
-        """What config.yaml and the checkpoints hold."""
-        return {name: value for name, value in super().stored().items() if name not in WITHOUT_LABELS_ONLY}
 
 
 def pretrain(config: PretrainConfig) -> TrainResult:

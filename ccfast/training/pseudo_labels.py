@@ -11,6 +11,7 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import RunError
+from ccfast._progress import clock
 from ccfast.training import sharded
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import ALONE, Group
@@ -51,15 +52,15 @@ def pseudo_labels(features: Tensor, options: ClusterOptions, watch: Stopwatch, g
     alone = group.size == 1
     if options.cluster == "infomap":
         arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
-        with watch("infomap"):
+        with watch("infomap"), clock("neighbours and InfoMap"):
             return PseudoLabels(ccfast.infomap(*arguments) if alone else sharded.infomap(*arguments, group=group))
     arguments, limit = (features, options.k1, options.k2), options.eps
-    with watch("jaccard"):
+    with watch("jaccard"), clock("Jaccard distances"):
         if alone:
             distances = ccfast.jaccard_distance(*arguments, max_distance=limit)
         else:
             distances = sharded.jaccard_distance(*arguments, max_distance=limit, group=group)
-    with watch("dbscan"):
+    with watch("dbscan"), clock("DBSCAN"):
         return PseudoLabels(ccfast.dbscan(distances, options.eps, options.min_samples))
 
 

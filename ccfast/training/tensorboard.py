@@ -26,8 +26,7 @@ class Scalars:
     """
 
     def __init__(self, folder: Path) -> None:
-        import_optional("tensorboard", "--tensorboard")
-        self._make = import_optional("torch.utils.tensorboard", "--tensorboard").SummaryWriter
+        self._make = import_optional("torch.utils.tensorboard", "--tensorboard", "tensorboard").SummaryWriter
         self._folder = folder / FOLDER
         self._writer: Any = None
 

@@ -35,12 +35,14 @@ class Trained:
     config: TrainConfig
     encoder: Encoder
     device: torch.device
+    read: ReIDData | None = None
 
     @cached_property
     def data(self) -> ReIDData:
-        """The data set that ``config`` names; read when first asked for."""
-        config, channels = self.config, self.encoder.input_mean.shape[0]
-        data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+        """The data set that ``config`` names: ``read``, or read now."""
+        config, channels, data = self.config, self.encoder.input_mean.shape[0], self.read
+        if data is None:
+            data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
         if data.channels not in (1, channels):  # one channel is repeated
             raise InputError(
                 f"--dataset {data.name}: its images have {data.channels} channels, and the encoder of {self.file} "
@@ -64,10 +66,11 @@ class Trained:
         )
 
 
-def load_trained(path: str | Path, **overrides: Any) -> Trained:
+def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides: Any) -> Trained:
     """The encoder of a run folder (its best.pt, else its checkpoint.pt) or of a checkpoint.
 
     Args:
+        data: the data set, where the caller has read it.
         overrides: the run's options where another value is given (``data_dir``, ``dataset``, ``device``, ``workers``);
             None leaves the run's own, but for ``device``, whose default is that of this machine.
 
@@ -81,7 +84,7 @@ def load_trained(path: str | Path, **overrides: Any) -> Trained:
     device = choose_device(config.device)
     encoder = make_encoder(config, _channels(content, file), weights="none")
     load_model(encoder, content, file)
-    return Trained(file, int(content["epoch"]), config, encoder.to(device).eval(), device)
+    return Trained(file, int(content["epoch"]), config, encoder.to(device).eval(), device, data)
 
 
 def _channels(content: dict[str, Any], file: Path) -> int:

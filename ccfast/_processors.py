@@ -1,0 +1,64 @@
+"""How many processors this process may use at a time: its affinity, and what its control groups allow."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Where Linux says which control groups a process is in, and where they are mounted.
+_MEMBERSHIPS, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+
+
+def usable_processors() -> int:
+    """The processors of the process's affinity."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def allowed_processors() -> int:
+    """The processors of the process's affinity, or fewer where its control groups give it less time; at least 1."""
+    return max(1, math.ceil(min([usable_processors(), *_quotas()])))
+
+
+def _quotas() -> Iterator[float]:
+    """Seconds of processor time per second that the process's control groups allow it, where they say so.
+
+    A group is bound by those above it too. Inside a container a group often has the name that it has outside, where
+    nothing is seen: its limit is then at the top of what is mounted.
+    """
+    for mount, name in _groups():
+        group = mount / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount):
+                yield from _quota(folder)
+
+
+def _groups() -> Iterator[tuple[Path, str]]:
+    """(where it is mounted, name) of the process's control groups that can limit processor time."""
+    try:
+        lines = _MEMBERSHIPS.read_text().splitlines()
+    except OSError:  # not on this system
+        return
+    for _, controllers, name in (line.split(":", 2) for line in lines):
+        if controllers == "":  # version 2: one group for all
+            yield _MOUNT, name
+        elif "cpu" in controllers.split(","):
+            yield _MOUNT / "cpu", name
+
+
+def _quota(folder: Path) -> Iterator[float]:
+    """The limit of the group ``folder``, of version 2 or 1; nothing where it has none ("max", -1)."""
+    words = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
+    if len(words) == 2 and all(word.isdecimal() and int(word) for word in words):
+        yield int(words[0]) / int(words[1])
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []

@@ -1,0 +1,37 @@
+"""The public names of ccfast. Importing them loads torch and the compiled extension, and registers the ops."""
+
+from ccfast import compat, nn, reference
+from ccfast._load import build_info
+from ccfast._types import RankingMetrics
+from ccfast.interop import to_cupy, to_scipy
+from ccfast.ops.contrastive import centroid_contrastive_loss
+from ccfast.ops.dbscan import dbscan
+from ccfast.ops.infomap import infomap
+from ccfast.ops.jaccard import jaccard_distance, k_reciprocal_encoding
+from ccfast.ops.knn import knn
+from ccfast.ops.memory import cluster_centroids, update_memory_
+from ccfast.ops.retrieval import evaluate_ranking, k_reciprocal_rerank
+from ccfast.ops.similarity import memory_similarity
+
+__version__ = build_info()["version"]
+
+__all__ = [
+    "RankingMetrics",
+    "build_info",
+    "centroid_contrastive_loss",
+    "cluster_centroids",
+    "compat",
+    "dbscan",
+    "evaluate_ranking",
+    "infomap",
+    "jaccard_distance",
+    "k_reciprocal_encoding",
+    "k_reciprocal_rerank",
+    "knn",
+    "memory_similarity",
+    "nn",
+    "reference",
+    "to_cupy",
+    "to_scipy",
+    "update_memory_",
+]

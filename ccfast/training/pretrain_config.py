@@ -1,0 +1,30 @@
+"""The options of ``ccfast pretrain``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ccfast._errors import InputError
+from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
+
+#: Options of training without labels that mean nothing with them.
+WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "momentum", "memory")
+
+
+@dataclass
+class PretrainConfig(TrainConfig):
+    """The options of ``ccfast pretrain``: those of ``ccfast train`` but for :data:`WITHOUT_LABELS_ONLY`."""
+
+    command: ClassVar[str] = "pretrain"
+
+    def __post_init__(self) -> None:
+        given = [name for name in WITHOUT_LABELS_ONLY if getattr(self, name) != FIELDS[name].default]
+        if given:
+            raise InputError(f"{', '.join(map(flag, given))}: only for training without labels")
+        super().__post_init__()
+
+    def stored(self) -> dict[str, Any]:
+        """What config.yaml and the checkpoints hold."""
+        return {name: value for name, value in super().stored().items() if name not in WITHOUT_LABELS_ONLY}
