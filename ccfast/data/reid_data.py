@@ -64,6 +64,13 @@ class ReIDData:
         if not self.protocols and self.query is not None and self.gallery is not None:
             object.__setattr__(self, "protocols", {"market1501": everything(len(self.query), len(self.gallery))})
 
+    def __str__(self) -> str:
+        others = {"query": self.query, "gallery": self.gallery}
+        there = [f"{len(part)} {name}" for name, part in others.items() if part is not None]
+        missing = [name for name, part in others.items() if part is None]
+        named = [*there, *([f"no {' and '.join(missing)}"] if missing else [])]
+        return f"{self.name}: {len(self.train)} training images, {', '.join(named)}"
+
     def ignoring_cameras(self) -> ReIDData:
         """The same with a query and a gallery of unknown cameras: nothing is left out when ranking."""
         query, gallery = (part and replace(part, cams=None) for part in (self.query, self.gallery))

@@ -14,7 +14,7 @@ def table(data: ReIDData) -> str:
     parts = {"train": data.train, "query": data.query, "gallery": data.gallery}
     rows = [HEAD, *(_row(name, part) for name, part in parts.items() if part is not None)]
     lines = [f"  {name:<8}" + "".join(f"{cell:>12}" for cell in cells) for name, *cells in rows]
-    return "\n".join([f"{data.name}:", *lines, *(f"  {line}" for line in _below(data))])
+    return "\n".join([str(data), *lines, *(f"  {line}" for line in _below(data))])
 
 
 def _row(name: str, part: Part) -> tuple[str, ...]:

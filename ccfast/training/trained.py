@@ -38,7 +38,7 @@ class Trained:
 
     @cached_property
     def data(self) -> ReIDData:
-        """The data set that ``config`` names; read when first asked for."""
+        """The data set that ``config`` names, without cameras to rank by where it says so; read when first asked for."""
         config, channels = self.config, self.encoder.input_mean.shape[0]
         data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
         if data.channels not in (1, channels):  # one channel is repeated
@@ -46,7 +46,7 @@ class Trained:
                 f"--dataset {data.name}: its images have {data.channels} channels, and the encoder of {self.file} "
                 f"takes {channels}"
             )
-        return data
+        return data.ignoring_cameras() if config.ignore_cameras else data
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
         """Features of a part's images, [N, D] of unit norm, on ``device``, in the precision that the run had."""
@@ -68,7 +68,8 @@ def load_trained(path: str | Path, **overrides: Any) -> Trained:
     """The encoder of a run folder (its best.pt, else its checkpoint.pt) or of a checkpoint.
 
     Args:
-        overrides: the run's options where another value is given (``data_dir``, ``dataset``, ``device``, ``workers``);
+        overrides: the run's options where another value is given (``data_dir``, ``dataset``, ``device``, ``workers``,
+            ``ignore_cameras``);
             None leaves the run's own, but for ``device``, whose default is that of this machine.
 
     Raises:
