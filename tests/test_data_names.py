@@ -48,7 +48,7 @@ LONG = "12345678901234567890"  # more than an int64 holds
         ("0000_c1s1_000001_00", (0, 1)),
         ("0001_a", (1, None)),
         ("0001_c", (1, None)),
-        ("0001_campus_camry", (1, None)),
+        ("0001_campus_c4_camry", (1, 4)),
         ("0001_crop_3", (1, None)),
     ],
 )
@@ -107,7 +107,7 @@ def test_what_looks_like_a_camera_and_cannot_be_read_is_refused_by_name(tmp_path
         load_data("market1501", market(tmp_path, form))
 
 
-@pytest.mark.parametrize("part", ["cctv{c}", "view{c}", "c_{c}", "channel{c}", "ca"])
+@pytest.mark.parametrize("part", ["cctv{c}", "view{c}", "c_{c}", "channel{c}", "ca", "camfront", "webcam"])
 def test_what_may_be_a_camera_is_warned_of(tmp_path, caplog, part):
     with caplog.at_level(logging.WARNING, logger="ccfast"):
         data = load_data("market1501", market(tmp_path, "{i:04d}_" + part + "_{n}.jpg"))

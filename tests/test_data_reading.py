@@ -63,7 +63,7 @@ def test_a_link_to_a_folder_above_is_no_endless_loop(tmp_path, caplog, target):
     write_tree(tmp_path, PEOPLE | MEASURED)
     (tmp_path / "train" / "anna" / "again").symlink_to(tmp_path / target)
     assert len(load_data("folder", tmp_path).train) == 3
-    assert "1 links to a folder that they lie in, such as train/anna/again" in warnings(caplog)
+    assert "links to a folder that they lie in: 1, such as train/anna/again" in warnings(caplog)
 
 
 def test_loops_through_two_folders_end(tmp_path):
@@ -88,21 +88,21 @@ def test_links_to_images_are_read_and_broken_ones_are_named(tmp_path, caplog):
     with pytest.raises(InputError, match=r"1 image.*\n.*3.jpg"):
         load_data("folder", tmp_path)
     data = load_data("folder", tmp_path, bad_images="skip")
-    assert len(data.train) == 4 and "1 cannot be read as images, such as" in table(data)
+    assert len(data.train) == 4 and "cannot be read as images: 1, such as" in table(data)
 
 
 def test_a_link_to_a_folder_that_is_gone_is_told(tmp_path, caplog):
     write_tree(tmp_path, PEOPLE)
     (tmp_path / "train" / "zoe").symlink_to(tmp_path / "nowhere")
     load_data("folder", tmp_path)
-    assert "1 links to nothing, such as train/zoe" in warnings(caplog)
+    assert "links to nothing: 1, such as train/zoe" in warnings(caplog)
 
 
 def test_a_pipe_with_the_name_of_an_image_is_not_waited_for(tmp_path, caplog):
     write_tree(tmp_path, PEOPLE)
     os.mkfifo(tmp_path / "train" / "ben" / "2.jpg")
     assert len(load_data("folder", tmp_path).train) == 3
-    assert "1 neither files nor folders, such as train/ben/2.jpg" in warnings(caplog)
+    assert "neither files nor folders: 1, such as train/ben/2.jpg" in warnings(caplog)
 
 
 def test_two_links_to_one_data_set_are_one_data_set(tmp_path):
@@ -150,7 +150,7 @@ def test_images_of_other_formats_are_counted_with_advice(tmp_path, caplog, monke
     write_tree(tmp_path, PEOPLE)
     (tmp_path / "train" / "ben" / name).write_bytes(b"something")
     assert len(load_data("folder", tmp_path).train) == 3
-    expected = f"1 images of a format that Pillow does not open here, such as train/ben/{name}; {advice}"
+    expected = f"images of a format that Pillow does not open here: 1, such as train/ben/{name}; {advice}"
     assert expected in warnings(caplog)
 
 
@@ -160,7 +160,7 @@ def test_a_folder_of_foreign_images_only_says_what_helps(tmp_path, monkeypatch):
     (tmp_path / "bounding_box_train").mkdir()
     (tmp_path / "bounding_box_train" / "0001_c1.heic").write_bytes(b"something")
     for name, root in (("folder", tmp_path / "bounding_box_train"), ("market1501", tmp_path)):
-        with pytest.raises(InputError, match=r"left out: 1 images of a format .*pip install pillow-heif"):
+        with pytest.raises(InputError, match=r"left out: images of a format .*: 1, such as .*pip install pillow-heif"):
             load_data(name, root)
 
 
@@ -182,7 +182,7 @@ def test_what_systems_put_beside_images_is_not_learnt_from(tmp_path, caplog, nam
     data = load_data("folder", tmp_path)
     assert names_of(data.train) == ["1.jpg", "2.jpg", "1.jpg"]
     assert data.train.ids.tolist() == [0, 0, 1]
-    assert "left out: 3 " in table(data) and name in table(data)
+    assert ": 3, such as" in table(data) and name in table(data)
     assert not warnings(caplog)
 
 
@@ -196,9 +196,9 @@ def test_files_that_are_no_images_are_counted(tmp_path, caplog):
     for name in ("notes.txt", "Thumbs.db", ".DS_Store", "clip.mp4"):
         (tmp_path / "train" / name).write_text("")
     told = table(load_data("folder", tmp_path))
-    assert "left out: 2 hidden, such as train/" in told
-    assert "left out: 2 not images, such as train/" in told
-    assert "left out: 1 made by a system" in told
+    assert "left out: hidden: 2, such as train/" in told
+    assert "left out: not images: 2, such as train/" in told
+    assert "left out: made by a system or a program (thumbnails and the like): 1, " in told
     assert not warnings(caplog)
 
 
@@ -218,13 +218,13 @@ def test_macosx_beside_the_data_set_is_no_second_one(tmp_path, name):
 def test_folders_beside_train_are_not_ignored_silently(tmp_path, caplog, beside):
     write_tree(tmp_path, {**PEOPLE, **MEASURED, f"{beside}/anna": ["1.jpg", "2.jpg"]})
     assert len(load_data("folder", tmp_path).train) == 3
-    assert f"2 beside the folders that are read, such as {beside}/" in warnings(caplog)
+    assert f"beside the folders that are read: 2, such as {beside}/" in warnings(caplog)
 
 
 def test_images_beside_train_are_not_ignored_silently(tmp_path, caplog):
     write_tree(tmp_path, {**PEOPLE, "": ["stray.jpg"]})
     load_data("folder", tmp_path)
-    assert "1 beside the folders that are read, such as stray.jpg" in warnings(caplog)
+    assert "beside the folders that are read: 1, such as stray.jpg" in warnings(caplog)
 
 
 def test_parts_that_would_be_identities_are_told(tmp_path, caplog):
@@ -240,20 +240,20 @@ def test_a_folder_data_set_is_found_below(tmp_path):
 def test_folders_of_the_publication_are_counted_without_a_warning(tmp_path, caplog):
     write_tree(tmp_path, {**MARKET, "gt_bbox": ["0001_c1s1_001.jpg"], "val": ["0001_c1s1_001.jpg"]})
     data = load_data("market1501", tmp_path)
-    assert "left out: 1 published beside it and not part of the protocol, such as gt_bbox/" in table(data)
+    assert "left out: published beside it and not part of the protocol: 1, such as gt_bbox/" in table(data)
     assert "gt_bbox" not in warnings(caplog) and "such as val/" in warnings(caplog)
 
 
 def test_images_in_sub_folders_of_a_flat_part_are_counted(tmp_path, caplog):
     write_tree(tmp_path, {**MARKET, "bounding_box_train/more": ["0002_c1s1_000451_03.jpg"]})
     load_data("market1501", tmp_path)
-    assert "1 in sub-folders, where no images are expected, such as bounding_box_train/more" in warnings(caplog)
+    assert "in sub-folders, where no images are expected: 1, such as bounding_box_train/more" in warnings(caplog)
 
 
 def test_drawings_at_another_depth_are_counted(tmp_path, caplog):
     write_image(write_folder(tmp_path) / "omniglot-py" / "images_background" / "A" / "0709_01.png")
     load_data("omniglot", tmp_path)
-    assert "1 not where images are expected" in warnings(caplog)
+    assert "not where images are expected: 1" in warnings(caplog)
 
 
 RENAMED = {"Bounding_Box_Train": "bounding_box_train", "Query": "query", "BOUNDING_BOX_TEST": "bounding_box_test"}
@@ -330,7 +330,7 @@ def test_a_listed_image_that_is_missing_is_named_with_its_line(tmp_path, caplog)
     with pytest.raises(InputError, match=r"list_val.txt, line 3: .*0009_0_01_x.jpg\n.*--bad-images skip"):
         load_data("msmt17", tmp_path)
     assert len(load_data("msmt17", tmp_path, bad_images="skip").train) == 4
-    assert "1 listed, but not there, such as" in warnings(caplog)
+    assert "listed, but not there: 1, such as" in warnings(caplog)
 
 
 def test_images_listed_twice_and_in_no_list_are_counted(tmp_path, caplog):
@@ -338,7 +338,7 @@ def test_images_listed_twice_and_in_no_list_are_counted(tmp_path, caplog):
     write_image(tmp_path / "train" / "0002" / "0002_000_01_0303morning_0015_0.jpg")
     data = load_data("msmt17", tmp_path)
     assert (len(data.train), len(data.query)) == (4, 1)
-    assert "2 listed twice" in warnings(caplog) and "1 in no list" in warnings(caplog)
+    assert "listed twice: 2" in warnings(caplog) and "in no list: 1" in warnings(caplog)
 
 
 def test_an_image_with_two_identities_is_refused(tmp_path):
@@ -357,7 +357,7 @@ def test_backslashes_of_a_list_are_read(tmp_path):
 def test_identities_in_no_list_and_without_a_folder_are_told(tmp_path, caplog):
     write_sysumm01(tmp_path, {**IDS, "exp/val_id.txt": ["9,700"], "exp/test_id.txt": ["6,10"]})
     load_data("sysumm01", tmp_path)
-    assert "15 in no list" in warnings(caplog)
+    assert "in no list: 15" in warnings(caplog)
     assert "1 listed identities have no folder in any camera, such as 700" in warnings(caplog)
 
 
@@ -380,7 +380,7 @@ def test_the_table_shows_what_was_read(tmp_path, caplog):
         ["query", "2", "2", "2"],
         ["gallery", "3", "3", "3"],
     ]
-    assert lines[5].strip() == "left out: 2 junk, identity -1, such as -1_c1s1_000454_01.jpg"
+    assert lines[5].strip() == "left out: junk, identity -1: 2, such as -1_c1s1_000454_01.jpg"
     assert table(data) in caplog.text
 
 

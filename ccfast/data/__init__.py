@@ -54,7 +54,8 @@ def load_data(
     """
     data = _load(name, data_dir, bad_images=bad_images, workers=workers)
     log.info("%s", table(data))
-    for warning in (*data.findings.warnings, *data.findings.lines(warnings_only=True)):
+    left_out = (f"left out: {line}" for line in data.findings.lines(warnings_only=True))
+    for warning in (*data.findings.warnings, *left_out):
         log.warning("%s: %s", name, warning)
     return data
 

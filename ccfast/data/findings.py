@@ -13,7 +13,7 @@ class Reason(Enum):
 
     JUNK = "junk, identity -1", False
     HIDDEN = "hidden", False
-    SYSTEM = "made by a system or a program, such as thumbnails", False
+    SYSTEM = "made by a system or a program (thumbnails and the like)", False
     NOT_IMAGES = "not images", False
     PUBLISHED = "published beside it and not part of the protocol", False
     SPECIAL = "neither files nor folders", True
@@ -64,7 +64,7 @@ class Findings:
             if reason in self.left_out and (reason.warns or not warnings_only):
                 group = self.left_out[reason]
                 advice = f"; {group.advice}" if group.advice else ""
-                yield f"{group.count:,} {reason.text}, such as {group.example}{advice}"
+                yield f"{reason.text}: {group.count:,}, such as {group.example}{advice}"
 
     def summary(self) -> str:
         """ " (left out: ...)" for the end of an error message; empty where nothing was left out."""

@@ -25,7 +25,7 @@ _NEXT = re.compile(r"\d+|[A-Za-z]")
 
 #: What looks like a camera and is in none of these forms: c1x, cam, webcam2, cam1b; and what may be one.
 _LIKE = re.compile(r"c\d.*|.*cam(?:era)?\d.*|cam(?:era)?", re.IGNORECASE)
-_PERHAPS = re.compile(r"(?:cctv|view|kamera|channel|device|sensor|station|lens)\d+|c[a-z]", re.IGNORECASE)
+_PERHAPS = re.compile(r"(?:cctv|view|kamera|channel|device|sensor|station|lens)\d+|c[a-z]|.*cam.*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

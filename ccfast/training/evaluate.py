@@ -134,6 +134,7 @@ def _trial(
         for first, distances in _blocks(query, gallery, reranking):
             for search in searches:
                 search.measure(first, distances)
+            del distances  # before there is the next block
     except ValueError as error:
         raise InputError(f"query and gallery cannot be evaluated: {error}") from error
     return _weighted_mean([search.metrics() for search in searches], [len(search.rows) for search in searches])
@@ -248,7 +249,7 @@ def _has_match(query: Labels, gallery: Labels) -> Tensor:
 def _ranks_of_identities(
     distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
 ) -> Tensor:
-    """Ranks [q] among identities, each at the distance of its nearest image; equal ones in the order of their numbers."""
+    """Ranks [q] among identities, each at the distance of its nearest image, equal ones by their numbers."""
     if query_cams is not None and gallery_cams is not None:
         same = (query_ids[:, None] == gallery_ids) & (query_cams[:, None] == gallery_cams)
         distances = distances.masked_fill(same, torch.inf)

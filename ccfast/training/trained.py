@@ -38,7 +38,7 @@ class Trained:
 
     @cached_property
     def data(self) -> ReIDData:
-        """The data set that ``config`` names, without cameras to rank by where it says so; read when first asked for."""
+        """The data set that ``config`` names, read when first asked for; with no cameras to rank by if it says so."""
         config, channels = self.config, self.encoder.input_mean.shape[0]
         data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
         if data.channels not in (1, channels):  # one channel is repeated
