@@ -301,6 +301,8 @@ def cameras(query_cams: Any, gallery_cams: Any, of: Tensor) -> tuple[Tensor | No
     )
 
 
+NO_QUERY_MATCHES = "no query has a match in the gallery"
+
 NO_MATCH = (
     "query_ids, gallery_ids: expected at least one query with a match in the gallery, got none; entries with the "
     "query's identity and camera do not count, so pass None as cameras where images have none"

@@ -10,6 +10,7 @@ from ccfast._errors import InputError
 from ccfast.data import load_data as load
 from ccfast.data.market import LAYOUTS
 from ccfast.data.parts import GALLERY, QUERY, TRAIN, check_counts
+from ccfast.data.table import table
 
 PIL_Image = pytest.importorskip("PIL.Image")
 
@@ -73,10 +74,12 @@ def test_other_names_are_refused_with_an_example(market):
         load("market1501", market)
 
 
-def test_query_without_gallery_is_refused(tmp_path):
-    write_tree(tmp_path, {name: files for name, files in MARKET.items() if name != "bounding_box_test"})
-    with pytest.raises(InputError, match="bounding_box_test/ is missing"):
-        load("market1501", tmp_path)
+@pytest.mark.parametrize(("missing", "told"), [("bounding_box_test", "no gallery"), ("query", "no query")])
+def test_query_or_gallery_alone_is_read_and_measures_nothing(tmp_path, missing, told):
+    data = load("market1501", write_tree(tmp_path, {name: MARKET[name] for name in MARKET if name != missing}))
+    assert (data.query is None) == (missing == "query") and (data.gallery is None) == (missing != "query")
+    assert data.protocols == {}
+    assert f"{told}: nothing is measured" in table(data)
 
 
 def test_query_and_gallery_may_both_be_missing(tmp_path):

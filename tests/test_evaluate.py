@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccfast._errors import InputError
 from ccfast.data import Comparison, Part, Protocol, ReIDData
+from ccfast.training import evaluate as module
 from ccfast.training import messages
-from ccfast.training.evaluate import agreement, evaluate
+from ccfast.training.evaluate import Reranking, agreement, evaluate, obstacles
 
 METRICS = ["mAP", "rank1", "rank5", "rank10", "mINP"]
 
@@ -159,9 +163,106 @@ def test_re_ranking_looks_at_the_images_of_a_trial_alone():
     assert evaluate(data, query, gallery, rerank=True) == evaluate(alone, query[rows], gallery[columns], rerank=True)
 
 
+def test_ignoring_cameras_is_having_none():
+    data, features = random_data()
+    without = data_set(part(data.query.ids), part(data.gallery.ids))
+    assert evaluate(data.ignoring_cameras(), *features) == evaluate(without, *features) != evaluate(data, *features)
+    assert data.ignoring_cameras().train.cams is data.train.cams is not None
+
+
+PROTOCOLS = {
+    "market1501": None,
+    "ranks of identities": Protocol(((Comparison(torch.arange(300), torch.arange(500)),),), distinct_identities=True),
+    "comparisons": Protocol(
+        (
+            (
+                Comparison(torch.arange(0, 300, 2), torch.arange(0, 500, 3)),
+                Comparison(torch.arange(299, 0, -2), torch.arange(499, 100, -1)),
+            ),
+            (Comparison(torch.randperm(300, generator=torch.Generator().manual_seed(0)), torch.arange(90, 400)),),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("rerank", [False, True])
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_blocks_of_queries_change_no_bit(monkeypatch, name, rerank):
+    protocols = None if PROTOCOLS[name] is None else {name: PROTOCOLS[name]}
+    data, features = random_data(protocols, queries=300, images=500, identities=40)
+    whole = evaluate(data, *features, rerank=rerank)
+    monkeypatch.setattr(module, "DISTANCES", 500 * 64)
+    assert len(list(module._blocks(*features, None))) == 5
+    assert evaluate(data, *features, rerank=rerank) == whole
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_tensor_holds_the_distances_of_all_queries(monkeypatch, name):
+    class Largest(TorchDispatchMode):
+        entries = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            result = func(*args, **(kwargs or {}))
+            for value in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(value, torch.Tensor):
+                    self.entries = max(self.entries, value.numel())
+            return result
+
+    protocols = None if PROTOCOLS[name] is None else {name: PROTOCOLS[name]}
+    data, features = random_data(protocols, queries=300, images=500, identities=40)
+    monkeypatch.setattr(module, "DISTANCES", 500 * 64)
+    with Largest() as largest:
+        evaluate(data, *features)
+    assert 0 < largest.entries <= 500 * 64
+    with Largest() as largest:
+        evaluate(data, *features, rerank=True)
+    assert largest.entries <= 300 * 500  # re-ranking fills one matrix of all queries, and no second one
+
+
+def test_a_gallery_wider_than_a_block_is_searched_query_by_query(monkeypatch):
+    data, features = random_data()
+    whole = evaluate(data, *features)
+    monkeypatch.setattr(module, "DISTANCES", 7)
+    assert values(evaluate(data, *features)) == pytest.approx(values(whole), abs=1e-6)
+
+
+def test_options_of_re_ranking_reach_it():
+    data, features = random_data()
+    plain = evaluate(data, *features)
+    assert values(evaluate(data, *features, rerank=Reranking(7, 3, 1.0))) == pytest.approx(values(plain), abs=1e-6)
+    assert evaluate(data, *features, rerank=Reranking(20, 6, 0.3)) == evaluate(data, *features, rerank=True)
+    assert evaluate(data, *features, rerank=Reranking(7, 1, 0.0)) != evaluate(data, *features, rerank=True)
+
+
+@pytest.mark.parametrize("queries", [1, 5, 19])
+def test_few_rows_are_re_ranked_among_all_there_are(queries, caplog):
+    data = data_set(part([1] * queries, [0] * queries), part([1, 2], [1, 1]))
+    features = F.normalize(torch.randn(queries + 2, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    with caplog.at_level(logging.WARNING, logger="ccfast"):
+        evaluate(data, features[:queries], features[queries:], rerank=True)
+    warned = f"k1 = {queries + 1} instead of 20: query and gallery have {queries + 2} images" in caplog.text
+    assert warned == (queries < 19)
+
+
+def test_a_further_protocol_that_nothing_matches_is_left_out_and_the_main_one_refused():
+    everything = Protocol(((Comparison(torch.tensor([0]), torch.tensor([0, 1])),),))
+    nothing = Protocol(((Comparison(torch.tensor([0]), torch.tensor([1])),),))
+    query, gallery, features = part([1], [0]), part([1, 2], [1, 1]), (torch.eye(2)[:1], torch.eye(2))
+    data = data_set(query, gallery, {"all": everything, "none": nothing})
+    assert list(obstacles(data)) == ["none"]
+    assert list(evaluate(data, *features)) == METRICS
+    data = data_set(query, gallery, {"none": nothing, "all": everything})
+    with pytest.raises(InputError, match="no query has a match in the gallery"):
+        evaluate(data, *features)
+
+
 def test_queries_without_any_match_are_explained():
+    data = data_set(part([1], [1]), part([1], [1]))
+    with pytest.raises(InputError, match=r"query and gallery cannot be evaluated: .*--ignore-cameras .* as cameras"):
+        evaluate(data, torch.eye(2)[:1], torch.eye(2)[1:])
+    assert evaluate(data.ignoring_cameras(), torch.eye(2)[:1], torch.eye(2)[1:])["mAP"] == 1
     data = data_set(part([1], [1]), part([2], [1]))
-    with pytest.raises(InputError, match=r"query and gallery cannot be evaluated: .* pass None as cameras"):
+    with pytest.raises(InputError, match=r"no query has a match in the gallery: no identity of the query is in the"):
         evaluate(data, torch.eye(2)[:1], torch.eye(2)[1:])
 
 

@@ -43,6 +43,12 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="RUN_OR_CHECKPOINT", help="a run folder (its best.pt is taken) or a .pt file")
 
 
+def add_ignore_cameras(parser: argparse.ArgumentParser) -> None:
+    """Whether images of the query's own camera count."""
+    text = FIELDS["ignore_cameras"].metadata["help"]
+    parser.add_argument("--ignore-cameras", action=argparse.BooleanOptionalAction, help=f"{text} (default: the run's)")
+
+
 def add_where(parser: argparse.ArgumentParser) -> None:
     """Where a run's images are now, and what to compute on."""
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the images (default: the run's)")

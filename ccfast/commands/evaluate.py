@@ -10,10 +10,14 @@ HELP = "mAP and CMC of a run's best encoder, or of a checkpoint"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import add_trained, add_where
+    from ccfast.commands._options import add_ignore_cameras, add_trained, add_where
 
     add_trained(parser)
     parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking of the gallery first")
+    parser.add_argument("--rerank-k1", type=int, metavar="K", help="its k1 (default: 20, or all images but one)")
+    parser.add_argument("--rerank-k2", type=int, metavar="K", help="its k2, at most k1 (default: 6, or k1)")
+    parser.add_argument("--rerank-lambda", type=float, metavar="L", help="its lambda, in [0, 1] (default: 0.3)")
+    add_ignore_cameras(parser)
     add_where(parser)
 
 

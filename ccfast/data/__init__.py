@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,9 +18,12 @@ from ccfast.data.protocol import Comparison, Protocol
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.sampler import ClusterSampler
 from ccfast.data.sysumm01 import load_sysumm01
+from ccfast.data.table import table
 from ccfast.data.three_folders import load_three_folders
 
 __all__ = ["DATASETS", "ClusterSampler", "Comparison", "Part", "Protocol", "ReIDData", "load_data"]
+
+log = logging.getLogger(__name__)
 
 #: How each data set that lies in a folder is read.
 LOADERS: dict[str, Callable[..., ReIDData]] = {
@@ -38,7 +42,7 @@ DATASETS = ("digits", *LOADERS)
 def load_data(
     name: str, data_dir: str | Path | None = None, *, bad_images: str = "refuse", workers: int = 0
 ) -> ReIDData:
-    """The data set ``name`` of :data:`DATASETS`.
+    """The data set ``name`` of :data:`DATASETS`; what was read and what was left out goes to the log of "ccfast".
 
     Args:
         data_dir: the folder that holds it (for omniglot, also an .npz file); not needed for digits.
@@ -48,6 +52,15 @@ def load_data(
     Raises:
         InputError: an unknown name, no such folder, another layout, images that cannot be read.
     """
+    data = _load(name, data_dir, bad_images=bad_images, workers=workers)
+    log.info("%s", table(data))
+    left_out = (f"left out: {line}" for line in data.findings.lines(warnings_only=True))
+    for warning in (*data.findings.warnings, *left_out):
+        log.warning("%s: %s", name, warning)
+    return data
+
+
+def _load(name: str, data_dir: str | Path | None, *, bad_images: str, workers: int) -> ReIDData:
     if name == "digits":
         return load_digits()
     if name not in LOADERS:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from ccfast._errors import InputError
+from ccfast.data.findings import Findings, Reason
+from ccfast.data.listing import count_images, entries, is_ignored
 
 #: How deep below --data-dir a data set is looked for.
 SEARCH_DEPTH = 3
@@ -15,15 +16,62 @@ SEARCH_DEPTH = 3
 NAMED = 10
 
 
-def find_root(data_dir: str | Path, is_root: Callable[[Path], bool], expected: str) -> Path:
+#: Says of a folder, by the lower-case names of its sub-folders, whether it holds a data set.
+IsRoot = Callable[[Collection[str]], bool]
+
+
+def find_root(data_dir: str | Path, is_root: IsRoot, expected: str) -> Path:
     """The one folder at or below ``data_dir`` that ``is_root``; errors end with ``expected``."""
     top = existing_folder(data_dir)
-    roots = list(_roots(top, is_root, SEARCH_DEPTH))
+    roots = roots_below(top, is_root)
     if not roots:
         raise InputError(f"--data-dir: {top} holds {contents(top)}; {expected}")
+    return only_root(top, roots)
+
+
+def roots_below(top: Path, is_root: IsRoot) -> list[Path]:
+    """The folders at or a few levels below ``top`` that ``is_root``, each once however many links lead to it."""
+    return list({root.resolve(): root for root in reversed(list(_roots(top, is_root, SEARCH_DEPTH)))}.values())[::-1]
+
+
+def only_root(top: Path, roots: list[Path]) -> Path:
+    """The only one of ``roots``; several are refused."""
     if len(roots) > 1:
         raise InputError(f"--data-dir: several data sets below {top}: {', '.join(map(str, roots))}; name one")
     return roots[0]
+
+
+def entry_named(folder: Path, name: str) -> Path | None:
+    """``folder / name``, a file or folder; where there is none, the only one whose name differs in case alone."""
+    path = folder
+    for part in Path(name).parts:
+        exact = path / part
+        if not exact.exists():
+            alike = [entry for entry in entries(path) if entry.name.lower() == part.lower()] if path.is_dir() else []
+            if len(alike) != 1:
+                return None
+            exact = Path(alike[0].path)
+        path = exact
+    return path
+
+
+def folder_named(folder: Path, name: str) -> Path | None:
+    """:func:`entry_named`, where that is a folder."""
+    path = entry_named(folder, name)
+    return path if path is not None and path.is_dir() else None
+
+
+def note_beside(root: Path, read: Collection[Path], findings: Findings, published: Collection[str] = ()) -> None:
+    """Count the images in ``root`` that lie in none of the folders ``read``; ``published``: names that may be there."""
+    known = {path.resolve() for path in read}
+    for entry in entries(root):
+        path = Path(entry.path)
+        if path.resolve() in known:
+            continue
+        if images := count_images(path):
+            shown = entry.name + ("/" if entry.is_dir() else "")
+            reason = Reason.PUBLISHED if entry.name.lower() in published else Reason.BESIDE
+            findings.leave_out(Reason.SYSTEM if is_ignored(entry.name) else reason, shown, images)
 
 
 def existing_folder(data_dir: str | Path) -> Path:
@@ -36,15 +84,15 @@ def existing_folder(data_dir: str | Path) -> Path:
 
 def contents(folder: Path) -> str:
     """What a folder holds, in a few words."""
-    found = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in folder.iterdir())
+    found = [entry.name + ("/" if entry.is_dir() else "") for entry in entries(folder)]
     listed = ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
     return listed or "nothing"
 
 
-def _roots(top: Path, is_root: Callable[[Path], bool], depth: int) -> Iterator[Path]:
-    if is_root(top):
+def _roots(top: Path, is_root: IsRoot, depth: int) -> Iterator[Path]:
+    folders = [entry for entry in entries(top) if entry.is_dir() and not is_ignored(entry.name)]
+    if is_root({entry.name.lower() for entry in folders}):
         yield top
     elif depth:
-        for entry in sorted(os.scandir(top), key=lambda entry: entry.name):
-            if entry.is_dir() and not entry.name.startswith("."):
-                yield from _roots(Path(entry.path), is_root, depth - 1)
+        for entry in folders:
+            yield from _roots(Path(entry.path), is_root, depth - 1)

@@ -13,11 +13,9 @@ import numpy as np
 
 from ccfast._errors import InputError
 from ccfast._progress import progress
+from ccfast.data import formats
 
 log = logging.getLogger(__name__)
-
-#: Files that count as images.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 #: How many bad images a message names.
 NAMED = 5
@@ -36,19 +34,9 @@ class ImageFiles(Sequence[Any]):
         return decode(self.paths[index])
 
 
-def list_images(folder: Path, *, below: bool = False) -> list[Path]:
-    """The images in ``folder`` (``below``: and in its sub-folders) in the order of their names, but hidden ones."""
-    paths = sorted(folder.rglob("*") if below else folder.iterdir())
-    return [
-        path
-        for path in paths
-        if path.suffix.lower() in EXTENSIONS
-        and not any(name.startswith(".") for name in path.relative_to(folder).parts)
-    ]
-
-
 def decode(path: str | Path) -> Any:
     """The image in ``path``, completely decoded, in RGB, upright; the first frame where there are several."""
+    formats.readable()  # plugins of Pillow, in every process
     from PIL import Image
 
     try:
@@ -59,7 +47,7 @@ def decode(path: str | Path) -> Any:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
             return image.convert("RGB")
     except Exception as error:  # a broken file can raise anything: OSError, SyntaxError, ValueError, ...
-        raise InputError(f"{path}: cannot be read as an image: {error}") from error
+        raise InputError(f"{path}: cannot be read as an image: {error}{formats.hint(path)}") from error
 
 
 def _turn_upright(image: Any) -> None:

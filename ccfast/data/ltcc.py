@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
@@ -18,18 +17,28 @@ LTCC = Layout(
     "train",
     "query",
     "test",
-    re.compile(r"(?P<id>\d+)_(?P<clothes>\d+)_c(?P<cam>\d+)_"),
     "PID_CLOTHES_cCAMERA_..., such as 094_1_c9_015833.png",
     {TRAIN: 9_576, QUERY: 493, GALLERY: 7_050},
+    ("info",),
+    clothes=True,
 )
 
 
 def load_ltcc(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
     """LTCC below ``data_dir``, measured in the general setting and in the clothes-changing one."""
-    parts = read_three_folders(LTCC, data_dir, bad_images=bad_images, workers=workers)
+    parts, findings = read_three_folders(LTCC, data_dir, bad_images=bad_images, workers=workers)
     query, gallery = parts.get(QUERY), parts.get(GALLERY)
     protocols = {} if query is None or gallery is None else ltcc_protocols(query, gallery)
-    return ReIDData("ltcc", parts[TRAIN], query, gallery, channels=3, make_views=image_views, protocols=protocols)
+    return ReIDData(
+        "ltcc",
+        parts[TRAIN],
+        query,
+        gallery,
+        channels=3,
+        make_views=image_views,
+        protocols=protocols,
+        findings=findings,
+    )
 
 
 def ltcc_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import re
-
 from ccfast.data.parts import GALLERY, QUERY, TRAIN
 from ccfast.data.three_folders import Layout
 
-PATTERN = re.compile(r"(?P<id>-?\d+)_(?:c(?P<cam>\d+))?")
 
-
-def _layout(name: str, folders: tuple[str, str, str], example: str, published: tuple[int, int, int]) -> Layout:
+def _layout(
+    name: str,
+    folders: tuple[str, str, str],
+    example: str,
+    published: tuple[int, int, int],
+    extras: tuple[str, ...] = (),
+) -> Layout:
     counts = dict(zip((TRAIN, QUERY, GALLERY), published, strict=True))
-    return Layout(name, *folders, PATTERN, f"PID_cCAMERA..., such as {example}", counts)
+    return Layout(name, *folders, f"PID_cCAMERA..., such as {example}", counts, extras)
 
 
 _MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _VERI_FOLDERS = ("image_train", "image_query", "image_test")
 
 #: Zheng et al., ICCV 2015. Also the layout for images of one's own that have cameras.
-MARKET1501 = _layout("market1501", _MARKET_FOLDERS, "0002_c1s1_000451_03.jpg", (12_936, 3_368, 15_913))
+MARKET1501 = _layout(
+    "market1501", _MARKET_FOLDERS, "0002_c1s1_000451_03.jpg", (12_936, 3_368, 15_913), ("gt_bbox", "gt_query")
+)
 
 #: Ristani et al., ECCV Workshops 2016; Zheng et al., ICCV 2017.
 DUKEMTMCREID = _layout("dukemtmcreid", _MARKET_FOLDERS, "0001_c2_f0046182.jpg", (16_522, 2_228, 17_661))

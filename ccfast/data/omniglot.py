@@ -11,8 +11,11 @@ import torch
 
 from ccfast._errors import InputError
 from ccfast.data.drawings import drawing_views
-from ccfast.data.folders import find_root
-from ccfast.data.image_files import decode, leave_out_bad, list_images
+from ccfast.data.findings import Findings, Reason
+from ccfast.data.folders import find_root, folder_named
+from ccfast.data.image_files import decode, leave_out_bad
+from ccfast.data.listing import list_images
+from ccfast.data.parts import LARGEST, check_number
 from ccfast.data.reid_data import Part, ReIDData
 
 #: The folder of the 30 alphabets that the authors learn from.
@@ -46,8 +49,8 @@ class Drawings:
 
 def load_omniglot(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
     """Two thirds of the alphabets to learn from; of the others two drawers are the query, the rest is the gallery."""
-    path = Path(data_dir)
-    drawings = _from_npz(path) if path.is_file() else _from_folder(path, bad_images, workers)
+    path, findings = Path(data_dir), Findings()
+    drawings = _from_npz(path) if path.is_file() else _from_folder(path, findings, bad_images, workers)
     alphabets = np.unique(drawings.alphabet)
     held_out = np.isin(drawings.alphabet, alphabets[HELD_OUT])
     if not held_out.any():
@@ -62,6 +65,7 @@ def load_omniglot(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
         _part(drawings, held_out & ~query),
         channels=1,
         make_views=drawing_views,
+        findings=findings,
     )
 
 
@@ -90,24 +94,40 @@ def _from_npz(path: Path) -> Drawings:
             raise InputError(
                 f"{path}: {name}: expected {len(drawings.images)} integers, got {column.dtype} {column.shape}"
             )
+        if int(column.max()) > LARGEST:
+            raise InputError(f"{path}: {name}: expected numbers of at most {LARGEST}, got {column.max()}")
     return drawings
 
 
-def _from_folder(path: Path, bad_images: str, workers: int) -> Drawings:
+def _from_folder(path: Path, findings: Findings, bad_images: str, workers: int) -> Drawings:
     """Alphabets and characters are numbered in the order of their names."""
-    root = find_root(path, lambda folder: (folder / BACKGROUND).is_dir(), EXPECTED) / BACKGROUND
-    found = [file for file in list_images(root, below=True) if len(file.relative_to(root).parts) == 3]
+    root = folder_named(find_root(path, lambda folders: BACKGROUND in folders, EXPECTED), BACKGROUND)
+    assert root is not None
+    found = []
+    for file in list_images(root, findings, below=True):
+        if len(file.relative_to(root).parts) == 3:
+            found.append(file)
+        else:
+            findings.leave_out(Reason.ELSEWHERE, file)
     files = leave_out_bad({BACKGROUND: found}, skip=bad_images == "skip", workers=workers)[BACKGROUND]
+    if len(files) < len(found):
+        findings.leave_out(Reason.BAD, next(file for file in found if file not in files), len(found) - len(files))
     if not files:
-        raise InputError(f"{root}: no images; {EXPECTED}")
-    try:
-        drawer = [int(file.stem.split("_")[1]) for file in files]
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{root}: a name without a drawer's number ({error}); {EXPECTED}") from error
+        raise InputError(f"{root}: no images{findings.summary()}; {EXPECTED}")
+    drawer = [_drawer(file) for file in files]
     images = np.stack([_read(file) for file in files])
     identity = np.unique([str(file.parent) for file in files], return_inverse=True)[1]
     alphabet = np.unique([str(file.parent.parent) for file in files], return_inverse=True)[1]
     return Drawings(images, identity, np.array(drawer), alphabet)
+
+
+def _drawer(file: Path) -> int:
+    try:
+        drawer = int(file.stem.split("_")[1])
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{file}: its name has no drawer's number; {EXPECTED}") from error
+    check_number(file, "drawer", drawer)
+    return drawer
 
 
 def _read(file: Path) -> np.ndarray:

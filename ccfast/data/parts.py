@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from ccfast._errors import InputError
+from ccfast.data.findings import Findings, Reason, printable
 from ccfast.data.image_files import ImageFiles, leave_out_bad
 from ccfast.data.reid_data import Part
 
 log = logging.getLogger(__name__)
 
 TRAIN, QUERY, GALLERY = "train", "query", "gallery"
+
+#: The largest int64.
+LARGEST = 2**63 - 1
 
 
 class Label(NamedTuple):
@@ -28,21 +32,31 @@ class Label(NamedTuple):
 
 
 def read_parts(
-    files: dict[str, list[Path]], label: Callable[[Path], Label], *, bad_images: str, workers: int
+    files: dict[str, list[Path]],
+    label: Callable[[Path], Label],
+    findings: Findings,
+    *,
+    bad_images: str,
+    workers: int,
 ) -> dict[str, Part]:
     """Parts of the images in ``files`` (``train``, and ``query`` and ``gallery`` where there are any).
 
     Args:
         label: of each path what is known of the image.
+        findings: where images that are left out are counted.
         bad_images: "refuse" those that cannot be read, or "skip" them.
         workers: threads that look for them.
     """
     kept = leave_out_bad(files, skip=bad_images == "skip", workers=workers)
     for name, paths in kept.items():
-        if not paths:
-            raise InputError(f"{files[name][0].parent if files[name] else name}: no image that can be read")
-    parts = {name: _part(paths, [label(path) for path in paths]) for name, paths in kept.items()}
-    if QUERY in parts and (parts[QUERY].cams is None) != (parts[GALLERY].cams is None):
+        there = set(paths)
+        missing = [path for path in files[name] if path not in there]
+        if missing:
+            findings.leave_out(Reason.BAD, missing[0], len(missing))
+        if not paths and name == TRAIN:
+            raise InputError(f"{missing[0].parent if missing else name}: no image that can be read")
+    parts = {name: _part(paths, [label(path) for path in paths]) for name, paths in kept.items() if paths}
+    if QUERY in parts and GALLERY in parts and (parts[QUERY].cams is None) != (parts[GALLERY].cams is None):
         folders = f"{kept[QUERY][0].parent} and {kept[GALLERY][0].parent}"
         raise InputError(f"{folders}: cameras (_cN in the names) in one of them only")
     return parts
@@ -59,8 +73,17 @@ def _part(paths: list[Path], labels: list[Label]) -> Part:
 def _column(paths: list[Path], values: Sequence[int | None], what: str) -> Tensor | None:
     known = [value for value in values if value is not None]
     if known and len(known) < len(values):
-        raise InputError(f"{paths[values.index(None)]}: has no {what} in its name while others in its folder have")
+        path = printable(paths[values.index(None)])
+        raise InputError(f"{path}: has no {what} in its name while others in its folder have")
+    for path, value in zip(paths, known, strict=False):
+        check_number(path, what, value)
     return torch.tensor(known, dtype=torch.int64) if known else None
+
+
+def check_number(path: Path | str, what: str, value: int) -> None:
+    """Refuse a number that no tensor holds; ``path`` and ``what`` say whose it is."""
+    if abs(value) > LARGEST:
+        raise InputError(f"{printable(path)}: {what}: expected a number of at most {LARGEST}, got {value}")
 
 
 def check_counts(name: str, files: dict[str, list[Path]], published: dict[str, int]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from ccfast.data.findings import Findings
 from ccfast.data.protocol import Protocol, everything
 
 
@@ -15,8 +16,8 @@ from ccfast.data.protocol import Protocol, everything
 class Part:
     """``N`` images and what is known of them; every tensor is [N] int64, and None where nothing is known.
 
-    ``ids`` are true identities: for metrics only, and never None in a query or a gallery. ``cams`` are cameras,
-    ``clothes`` numbers of outfits, counted for each identity on its own.
+    ``ids`` are true identities: for metrics only. ``cams`` are cameras, ``clothes`` numbers of outfits, counted for
+    each identity on its own.
     """
 
     images: Sequence[Any]
@@ -45,9 +46,9 @@ class Views:
 class ReIDData:
     """A training part whose identities are never used to train, and a query and a gallery to measure with.
 
-    ``query`` and ``gallery`` are both None where there is nothing to measure with. ``make_views(encoder)`` gives the
-    views that suit an encoder's input size and normalisation. ``protocols`` says how query and gallery are compared,
-    the main protocol first; where none is given, Market-1501's.
+    Where ``query`` or ``gallery`` is None there is nothing to measure with. ``make_views(encoder)`` gives the views
+    that suit an encoder's input size and normalisation. ``protocols`` says how query and gallery are compared, the main
+    protocol first; where none is given, Market-1501's. ``findings``: what reading came across beside the images.
     """
 
     name: str
@@ -57,13 +58,20 @@ class ReIDData:
     channels: int
     make_views: Callable[[Any], Views]
     protocols: dict[str, Protocol] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
     def __post_init__(self) -> None:
         if not self.protocols and self.query is not None and self.gallery is not None:
             object.__setattr__(self, "protocols", {"market1501": everything(len(self.query), len(self.gallery))})
 
     def __str__(self) -> str:
-        parts = f"{self.name}: {len(self.train)} training images"
-        if self.query is None or self.gallery is None:
-            return f"{parts}, no query and gallery"
-        return f"{parts}, {len(self.query)} query, {len(self.gallery)} gallery"
+        others = {"query": self.query, "gallery": self.gallery}
+        there = [f"{len(part)} {name}" for name, part in others.items() if part is not None]
+        missing = [name for name, part in others.items() if part is None]
+        named = [*there, *([f"no {' and '.join(missing)}"] if missing else [])]
+        return f"{self.name}: {len(self.train)} training images, {', '.join(named)}"
+
+    def ignoring_cameras(self) -> ReIDData:
+        """The same with a query and a gallery of unknown cameras: nothing is left out when ranking."""
+        query, gallery = (part and replace(part, cams=None) for part in (self.query, self.gallery))
+        return replace(self, query=query, gallery=gallery)

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 
 from ccfast._errors import InputError
-from ccfast.data.folders import find_root
-from ccfast.data.image_files import list_images
-from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, read_parts
+from ccfast.data.findings import Findings, Reason, printable
+from ccfast.data.folders import entry_named, find_root, folder_named, note_beside
+from ccfast.data.listing import count_images, entries, is_ignored, list_images
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, check_number, read_parts
 from ccfast.data.protocol import Comparison, Protocol
 from ccfast.data.reid_data import Part, ReIDData
+from ccfast.data.text import text_lines
 from ccfast.data.transforms import image_views
 
 VISIBLE, INFRARED = (1, 2, 4, 5), (3, 6)
@@ -31,16 +33,21 @@ PUBLISHED = {TRAIN: 22_258 + 11_909, QUERY: 3_803, GALLERY: 6_775}
 
 def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
     """SYSU-MM01 below ``data_dir``: learn from both kinds of images, search visible ones for infrared ones."""
-    root = find_root(data_dir, lambda folder: (folder / "cam1").is_dir(), EXPECTED)
+    root, findings = find_root(data_dir, lambda folders: "cam1" in folders, EXPECTED), Findings()
     train, val, test = (_read_ids(root, name) for name in ID_LISTS)
-    files = {
-        TRAIN: _images(root, train + val, VISIBLE + INFRARED),
-        QUERY: _images(root, test, INFRARED),
-        GALLERY: _images(root, test, VISIBLE),
+    cameras = {camera: _identity_folders(root, camera, findings) for camera in sorted(VISIBLE + INFRARED)}
+    _note_identities(cameras, train + val + test, findings)
+    labels = {
+        TRAIN: _images(root, cameras, train + val, VISIBLE + INFRARED, findings),
+        QUERY: _images(root, cameras, test, INFRARED, findings),
+        GALLERY: _images(root, cameras, test, VISIBLE, findings),
     }
+    note_beside(root, [folder for camera in cameras if (folder := folder_named(root, f"cam{camera}"))], findings)
+    files = {part: list(images) for part, images in labels.items()}
     check_counts("sysumm01", files, PUBLISHED)
-    parts = read_parts(files, _label, bad_images=bad_images, workers=workers)
-    query, gallery = parts[QUERY], parts[GALLERY]
+    known = {path: label for images in labels.values() for path, label in images.items()}
+    parts = read_parts(files, known.__getitem__, findings, bad_images=bad_images, workers=workers)
+    query, gallery = parts.get(QUERY), parts.get(GALLERY)
     return ReIDData(
         "sysumm01",
         parts[TRAIN],
@@ -48,7 +55,8 @@ def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
         gallery,
         channels=3,
         make_views=image_views,
-        protocols=sysumm01_protocols(query, gallery),
+        protocols={} if query is None or gallery is None else sysumm01_protocols(query, gallery),
+        findings=findings,
     )
 
 
@@ -87,25 +95,62 @@ def _single_shot(query: Part, gallery: Part, cameras: tuple[int, ...]) -> Protoc
 
 
 def _read_ids(root: Path, name: str) -> list[int]:
-    """The identities in a file of numbers with commas between them."""
-    if not (root / name).is_file():
+    """The identities in a file of numbers with commas or blanks between them."""
+    file = entry_named(root, name)
+    if file is None:
         raise InputError(f"{root}: {name} is missing; {EXPECTED}")
-    text = (root / name).read_text(encoding="utf-8")
-    try:
-        return [int(number) for number in text.replace("\n", ",").split(",") if number.strip()]
-    except ValueError as error:
-        raise InputError(f"{root / name}: expected identities such as 1,2,4, got {text[:40]!r}") from error
+    identities = []
+    for number, line in text_lines(file):
+        where = f"{file}, line {number}"
+        try:
+            identities += [int(word) for word in line.replace(",", " ").split()]
+        except ValueError as error:
+            raise InputError(
+                f"{file}: expected identities such as 1,2,4, got {line[:40]!r} in line {number}"
+            ) from error
+        for identity in identities:
+            check_number(where, "identity", identity)
+    return identities
 
 
-def _images(root: Path, ids: list[int], cameras: tuple[int, ...]) -> list[Path]:
+def _identity_folders(root: Path, camera: int, findings: Findings) -> dict[int, Path]:
+    """The folder of each identity that a camera saw."""
+    folder, found = folder_named(root, f"cam{camera}"), {}
+    for entry in [] if folder is None else entries(folder):
+        path = Path(entry.path)
+        if entry.is_dir() and entry.name.isdecimal():
+            found[int(entry.name)] = path
+        elif images := count_images(path):
+            reason = Reason.HIDDEN if is_ignored(entry.name) else Reason.ELSEWHERE
+            findings.leave_out(reason, f"cam{camera}/{entry.name}", images)
+    return found
+
+
+def _note_identities(cameras: dict[int, dict[int, Path]], listed: list[int], findings: Findings) -> None:
+    """Say which images are of identities in no list, and which listed identities have no images."""
+    known = set(listed)
+    for folders in cameras.values():
+        for identity, folder in folders.items():
+            if identity not in known:
+                findings.leave_out(Reason.UNLISTED, folder, max(1, count_images(folder)))
+    if missing := sorted(known - {identity for folders in cameras.values() for identity in folders}):
+        findings.warnings.append(f"{len(missing)} listed identities have no folder in any camera, such as {missing[0]}")
+
+
+def _images(
+    root: Path, folders: dict[int, dict[int, Path]], ids: list[int], cameras: tuple[int, ...], findings: Findings
+) -> dict[Path, Label]:
     """The images of ``ids``, identity by identity and camera by camera."""
-    folders = (root / f"cam{camera}" / f"{identity:04d}" for identity in sorted(set(ids)) for camera in cameras)
-    images = [path for folder in folders if folder.is_dir() for path in list_images(folder)]
+    images = {
+        path: Label(identity, camera)
+        for identity in sorted(set(ids))
+        for camera in cameras
+        if identity in folders[camera]
+        for path in list_images(folders[camera][identity], findings)
+    }
     if not images:
         names = ", ".join(f"cam{camera}/" for camera in cameras)
-        raise InputError(f"{root}: no images of {len(ids)} identities in {names}; {EXPECTED}")
+        raise InputError(
+            f"{printable(root)}: no images of {len(ids)} identities in {names}{findings.summary()}; {EXPECTED}"
+        )
     return images
-
-
-def _label(path: Path) -> Label:
-    return Label(int(path.parent.name), int(path.parent.parent.name.removeprefix("cam")))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ccfast._errors import InputError
-from ccfast.data.folders import find_root
-from ccfast.data.image_files import EXTENSIONS, list_images
+from ccfast.data import formats
+from ccfast.data.findings import Findings, Reason, printable
+from ccfast.data.folders import find_root, folder_named, note_beside
+from ccfast.data.listing import list_images
+from ccfast.data.names import Name, parse_name
 from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, read_parts
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.transforms import image_views
@@ -21,17 +24,18 @@ JUNK = -1
 class Layout:
     """Where a data set has its images, and how they are named.
 
-    ``pattern`` matches the beginning of a file name: groups ``id`` and, where there are any, ``cam`` and ``clothes``.
-    ``published`` counts the images of each part without junk.
+    ``published`` counts the images of each part without junk; ``extras`` are folders with images that were published
+    beside the three. ``clothes``: names have clothes, and always a camera.
     """
 
     name: str
     train: str
     query: str
     gallery: str
-    pattern: re.Pattern[str]
     naming: str
     published: dict[str, int]
+    extras: tuple[str, ...] = ()
+    clothes: bool = field(default=False, kw_only=True)
 
     @property
     def folders(self) -> dict[str, str]:
@@ -43,14 +47,16 @@ class Layout:
         """How an error message ends."""
         return f"expected {self.train}/, {self.query}/ and {self.gallery}/ with images named {self.naming}"
 
-    def is_root(self, folder: Path) -> bool:
-        """Whether ``folder`` holds a data set of this layout."""
-        return (folder / self.train).is_dir()
+    def is_root(self, folders: Collection[str]) -> bool:
+        """Whether a folder with sub-folders of these lower-case names holds a data set of this layout."""
+        return self.train in folders
 
-    def label(self, path: Path) -> Label:
-        """Identity, camera and clothes from a file's name."""
-        numbers = {name: int(text) for name, text in self.pattern.match(path.name).groupdict().items() if text}  # type: ignore[union-attr]
-        return Label(numbers["id"], numbers.get("cam"), numbers.get("clothes"))
+    def parse(self, path: Path) -> Name | None:
+        """What a file's name says; None where it is no name of this layout."""
+        name = parse_name(path.stem)
+        if name is not None and self.clothes and (name.cam is None or name.clothes is None):
+            return None
+        return name
 
 
 def load_three_folders(
@@ -59,33 +65,82 @@ def load_three_folders(
     """The data set of ``layout`` at or below ``data_dir``; identities are for metrics only.
 
     Junk (identity -1) is left out; background (0) stays in the gallery as a distractor, as the authors have it.
-    Query and gallery may both be missing: then there is nothing to measure with.
+    Query and gallery may be missing: then there is nothing to measure with.
     """
-    parts = read_three_folders(layout, data_dir, bad_images=bad_images, workers=workers)
-    return ReIDData(layout.name, parts[TRAIN], parts.get(QUERY), parts.get(GALLERY), channels=3, make_views=image_views)
+    parts, findings = read_three_folders(layout, data_dir, bad_images=bad_images, workers=workers)
+    return ReIDData(
+        layout.name,
+        parts[TRAIN],
+        parts.get(QUERY),
+        parts.get(GALLERY),
+        channels=3,
+        make_views=image_views,
+        findings=findings,
+    )
 
 
-def read_three_folders(layout: Layout, data_dir: str | Path, *, bad_images: str, workers: int) -> dict[str, Part]:
-    """The parts of :func:`load_three_folders`."""
-    root = find_root(data_dir, layout.is_root, layout.expected)
-    present = {part: root / name for part, name in layout.folders.items() if (root / name).is_dir()}
-    if (QUERY in present) != (GALLERY in present):
-        missing = layout.gallery if QUERY in present else layout.query
-        raise InputError(
-            f"{root}: {missing}/ is missing; expected both {layout.query}/ and {layout.gallery}/ or neither"
-        )
-    files = {part: _images(layout, folder) for part, folder in present.items()}
+def read_three_folders(
+    layout: Layout, data_dir: str | Path, *, bad_images: str, workers: int
+) -> tuple[dict[str, Part], Findings]:
+    """The parts of :func:`load_three_folders`, and what was found beside them."""
+    root, findings = find_root(data_dir, layout.is_root, layout.expected), Findings()
+    present = {part: folder for part, name in layout.folders.items() if (folder := folder_named(root, name))}
+    names: dict[Path, Name] = {}
+    files: dict[str, list[Path]] = {}
+    for part, folder in present.items():
+        images = _images(layout, folder, findings)
+        kept = {path: name for path, name in images.items() if name.id != JUNK}
+        if not kept and part == TRAIN:
+            raise InputError(f"{folder}: no {formats.EXAMPLES}{findings.summary()}; {layout.expected}")
+        for path in images:
+            if path not in kept:
+                findings.leave_out(Reason.JUNK, path.name)
+        if kept:
+            names |= kept
+            files[part] = list(kept)
+    note_beside(root, present.values(), findings, layout.extras)
+    _check_cameras(names, findings)
     check_counts(layout.name, files, layout.published)
-    return read_parts(files, layout.label, bad_images=bad_images, workers=workers)
+    labels = {path: Label(name.id, name.cam, name.clothes if layout.clothes else None) for path, name in names.items()}
+    return read_parts(files, labels.__getitem__, findings, bad_images=bad_images, workers=workers), findings
 
 
-def _images(layout: Layout, folder: Path) -> list[Path]:
-    """The folder's images in the order of their names, junk left out."""
-    paths = list_images(folder)
-    strange = [path.name for path in paths if not layout.pattern.match(path.name)]
+def _images(layout: Layout, folder: Path, findings: Findings) -> dict[Path, Name]:
+    """The folder's images in the order of their names, and what these say."""
+    names = {path: layout.parse(path) for path in list_images(folder, findings)}
+    strange = [path.name for path, name in names.items() if name is None]
     if strange:
-        raise InputError(f"{folder}: {len(strange)} image(s) with a name like {strange[0]}; {layout.expected}")
-    kept = [path for path in paths if layout.label(path).id != JUNK]
-    if not kept:
-        raise InputError(f"{folder}: no images ({', '.join(EXTENSIONS)}); {layout.expected}")
-    return kept
+        raise InputError(
+            f"{folder}: {len(strange)} image(s) with a name like {printable(strange[0])}; {layout.expected}"
+        )
+    return {path: name for path, name in names.items() if name is not None}
+
+
+def _check_cameras(names: dict[Path, Name], findings: Findings) -> None:
+    """Refuse names whose camera cannot be read, and say what was made of others."""
+    letters = [path for path, name in names.items() if name.letter]
+    numbers = [path for path, name in names.items() if name.cam is not None and not name.letter]
+    unread = [path for path, name in names.items() if name.cam is None and name.unused is not None]
+    if unread:
+        raise InputError(
+            f"{printable(unread[0])}: {names[unread[0]].unused!r} looks like a camera and is none that can be read "
+            f"({len(unread)} such name(s)); expected a number or a letter, as in 0002_c1_... or 0002_camB_..."
+        )
+    if letters and numbers:
+        raise InputError(
+            f"{printable(letters[0])} names its camera by a letter, {printable(numbers[0])} by a number; expected one "
+            "kind of names"
+        )
+    if letters:
+        findings.notes.append(f"cameras are letters, such as in {printable(letters[0].name)}: A is 1, B is 2, ...")
+    if unused := [path for path, name in names.items() if name.unused is not None]:
+        name = names[unused[0]]
+        findings.warnings.append(
+            f"{len(unused)} name(s) hold two parts that look like a camera: {printable(unused[0].name)} is taken for "
+            f"camera {name.cam}, and {name.unused!r} is not used"
+        )
+    if not letters and not numbers and (perhaps := [path for path, name in names.items() if name.perhaps]):
+        findings.warnings.append(
+            f"no name says its camera as _cN; if {names[perhaps[0]].perhaps!r} in {printable(perhaps[0].name)} is one, "
+            "rename the images: images of the query's own camera would count as matches"
+        )

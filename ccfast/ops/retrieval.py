@@ -78,13 +78,22 @@ def evaluate_ranking(
     checks.same_device(distances=distances, **ids, query_cams=query_cams, gallery_cams=gallery_cams)
     if distances.dtype not in checks.SINGLE_OR_DOUBLE:
         distances = distances.float()
-    per_query = torch.ops.ccfast.evaluate_ranking(distances.detach(), query_ids, gallery_ids, query_cams, gallery_cams)
-    return _mean_over_queries(*per_query, max_rank)
+    per_query = rank_queries(distances.detach(), query_ids, gallery_ids, query_cams, gallery_cams)
+    return mean_over_queries(*per_query, max_rank)
 
 
-def _mean_over_queries(
-    precision: Tensor, first_match: Tensor, inverse_penalty: Tensor, max_rank: int
-) -> RankingMetrics:
+def rank_queries(
+    distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each query its average precision, the rank from 0 of its first match (-1: it has none), its summand of mINP.
+
+    Arguments as :func:`evaluate_ranking` has checked them.
+    """
+    return torch.ops.ccfast.evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams)
+
+
+def mean_over_queries(precision: Tensor, first_match: Tensor, inverse_penalty: Tensor, max_rank: int) -> RankingMetrics:
+    """The metrics from what :func:`rank_queries` gives, for all queries together."""
     counted = first_match >= 0
     count = int(counted.sum())
     if count == 0:

@@ -19,7 +19,7 @@ from ccfast.report import clusters, curves, history, ranked
 from ccfast.report.thumbnails import Thumbnail, thumbnail
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
-from ccfast.training.evaluate import agreement
+from ccfast.training.evaluate import agreement, obstacles
 from ccfast.training.pseudo_labels import pseudo_labels
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
@@ -71,7 +71,7 @@ def write_report(
         output: the page; ``report.html`` in the run folder by default. An older page is replaced.
         queries: how many ranked lists to show.
         data: the run's data set, where the caller has read it.
-        overrides: the run's ``data_dir``, ``device`` and ``workers`` where another one is given.
+        overrides: the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one is given.
 
     Raises:
         InputError: no run, or no data.
@@ -143,7 +143,7 @@ def _options(config: TrainConfig) -> list[Option]:
 def _ranked(trained: Trained, count: int) -> list[dict[str, Any]]:
     """The ranked lists with their images; none where there is nothing to search."""
     query, gallery = trained.data.query, trained.data.gallery
-    if query is None or gallery is None or count == 0:
+    if query is None or gallery is None or count == 0 or next(iter(trained.data.protocols)) in obstacles(trained.data):
         return []
     features = trained.extract(query, "query"), trained.extract(gallery, "gallery")
     lists = ranked.ranked_lists(trained.data, *features, count)

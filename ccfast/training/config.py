@@ -93,6 +93,7 @@ class TrainConfig(ClusterOptions):
     memory: str = option("how the memory is updated", "sequential", ("sequential", "hardest", "mean"))
 
     eval_every: int = option("epochs between evaluations; the last epoch is always evaluated", low=1)
+    ignore_cameras: bool = option("evaluate without leaving images of the query's own camera out", False)
     device: str | None = option("cpu or cuda (default: cuda where there is one)")
     workers: int = option("processes that load images; 0: none beside this one", low=0)
     cache: str = option(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,12 +14,21 @@ from torch import Tensor
 import ccfast
 from ccfast import _checks as checks
 from ccfast._errors import InputError
+from ccfast.ops.retrieval import mean_over_queries, rank_queries
 
 if TYPE_CHECKING:
     from ccfast.data import Comparison, Part, Protocol, ReIDData
 
+log = logging.getLogger(__name__)
+
 #: Ranks of the CMC that are reported.
 RANKS = (1, 5, 10)
+
+#: Published options of re-ranking (Zhong et al. 2017).
+K1, K2 = 20, 6
+
+#: Distances that are held at a time: 64 MiB.
+DISTANCES = 2**24
 
 Metrics = dict[str, float]
 
@@ -24,10 +36,23 @@ Metrics = dict[str, float]
 Labels = tuple[Tensor, "Tensor | None"]
 
 
-def evaluate(data: ReIDData, query_features: Tensor, gallery_features: Tensor, rerank: bool = False) -> Metrics:
+@dataclass(frozen=True)
+class Reranking:
+    """Options of :func:`ccfast.k_reciprocal_rerank`; ``k1`` and ``k2`` of None: 20 and 6, or as many as there are."""
+
+    k1: int | None = None
+    k2: int | None = None
+    lambda_value: float = 0.3
+
+
+def evaluate(
+    data: ReIDData, query_features: Tensor, gallery_features: Tensor, rerank: bool | Reranking = False
+) -> Metrics:
     """mAP, rank1, rank5, rank10 and mINP in [0, 1], by each of the data set's protocols.
 
-    The main protocol's have these names, those of a further one begin with its own: ``clothes_changing/mAP``.
+    The main protocol's have these names, those of a further one begin with its own: ``clothes_changing/mAP``. Further
+    ones by which no query has a match (:func:`obstacles`) are left out. Distances are held for a block of queries at a
+    time; after re-ranking for all of them.
 
     Args:
         data: a data set with query and gallery.
@@ -35,14 +60,57 @@ def evaluate(data: ReIDData, query_features: Tensor, gallery_features: Tensor, r
         rerank: k-reciprocal re-ranking first, among the images of a trial.
 
     Raises:
-        InputError: no query of a trial has a match in the gallery.
+        InputError: no query has a match in the gallery by the main protocol; options of re-ranking out of range.
     """
+    reranking = Reranking() if rerank is True else rerank or None
+    against = obstacles(data)
     metrics: Metrics = {}
-    for name, protocol in data.protocols.items():
-        prefix = f"{name}/" if metrics else ""
-        trials = [_trial(trial, protocol, data, query_features, gallery_features, rerank) for trial in protocol.trials]
+    for number, (name, protocol) in enumerate(data.protocols.items()):
+        if name in against and number:
+            continue
+        if name in against:
+            raise InputError(f"query and gallery cannot be evaluated: {against[name]}")
+        trials = [
+            _trial(trial, protocol, data, query_features, gallery_features, reranking) for trial in protocol.trials
+        ]
+        prefix = f"{name}/" if number else ""
         metrics |= {prefix + key: value for key, value in _weighted_mean(trials, [1] * len(trials)).items()}
     return metrics
+
+
+def obstacles(data: ReIDData) -> dict[str, str]:
+    """Of each protocol by which nothing can be measured, why; "" for all where query and gallery are not complete."""
+    missing = [name for name, part in (("query", data.query), ("gallery", data.gallery)) if part is None]
+    if missing:
+        return {"": f"there is no {' and no '.join(missing)}"}
+    assert data.query is not None and data.gallery is not None
+    unknown = [name for name, part in (("query", data.query), ("gallery", data.gallery)) if part.ids is None]
+    if unknown:
+        return dict.fromkeys(data.protocols, f"the identities of the {' and the '.join(unknown)} are not known")
+    return {
+        name: _why_no_match(data)
+        for name, protocol in data.protocols.items()
+        if not all(any(len(rows_with_match(data, comparison)) for comparison in trial) for trial in protocol.trials)
+    }
+
+
+def _why_no_match(data: ReIDData) -> str:
+    assert data.query is not None and data.gallery is not None
+    if not set(data.query.ids.tolist()) & set(data.gallery.ids.tolist()):
+        return f"{checks.NO_QUERY_MATCHES}: no identity of the query is in the gallery"
+    if data.query.cams is None:
+        return checks.NO_QUERY_MATCHES
+    return (
+        f"{checks.NO_QUERY_MATCHES}: images of a query's identity and camera do not count, and there are no others; "
+        "--ignore-cameras counts them (in Python: pass None as cameras)"
+    )
+
+
+def rows_with_match(data: ReIDData, comparison: Comparison) -> Tensor:
+    """Those of the comparison's queries that have a match in its gallery."""
+    assert data.query is not None and data.gallery is not None
+    query, gallery = _labels(data.query, comparison.query), _labels(data.gallery, comparison.gallery)
+    return comparison.query[_has_match(query, gallery)]
 
 
 def _trial(
@@ -51,29 +119,108 @@ def _trial(
     data: ReIDData,
     query_features: Tensor,
     gallery_features: Tensor,
-    rerank: bool,
+    reranking: Reranking | None,
 ) -> Metrics:
     """The mean over all queries of a trial that have a match."""
-    assert data.query is not None and data.gallery is not None
     queries = torch.cat([comparison.query for comparison in trial]).unique()
     images = torch.cat([comparison.gallery for comparison in trial]).unique()
-    distances = _distances(_take(query_features, queries), _take(gallery_features, images), rerank)
-    measured, counts = [], []
-    for comparison in trial:
-        gallery = _labels(data.gallery, comparison.gallery)
-        rows = comparison.query[_has_match(_labels(data.query, comparison.query), gallery)]
-        if len(rows):
-            block = _take(distances, torch.searchsorted(queries, rows))
-            block = _take(block, torch.searchsorted(images, comparison.gallery), dim=1)
-            measured.append(_rank(block, _labels(data.query, rows), gallery, protocol.distinct_identities))
-            counts.append(len(rows))
-    if not measured:
-        raise InputError(f"query and gallery cannot be evaluated: {checks.NO_MATCH}")
-    return _weighted_mean(measured, counts)
+    searches = [
+        Search(data, rows, comparison.gallery, queries, images, protocol.distinct_identities)
+        for comparison in trial
+        if len(rows := rows_with_match(data, comparison))
+    ]
+    query, gallery = _take(query_features, queries), _take(gallery_features, images)
+    try:
+        for first, distances in _blocks(query, gallery, reranking):
+            for search in searches:
+                search.measure(first, distances)
+            del distances  # before there is the next block
+    except ValueError as error:
+        raise InputError(f"query and gallery cannot be evaluated: {error}") from error
+    return _weighted_mean([search.metrics() for search in searches], [len(search.rows) for search in searches])
 
 
-def _distances(query: Tensor, gallery: Tensor, rerank: bool) -> Tensor:
-    return ccfast.k_reciprocal_rerank(query, gallery) if rerank else 2 - 2 * query @ gallery.T
+def _blocks(query: Tensor, gallery: Tensor, reranking: Reranking | None) -> Iterator[tuple[int, Tensor]]:
+    """The first row, and the distances of it and some more queries to the whole gallery.
+
+    The blocks are of nearly equal heights: the last bits of a product can depend on its height where that is small.
+    """
+    whole = None if reranking is None else _reranked(query, gallery, reranking)
+    count = min(len(query), -(-len(query) * len(gallery) // DISTANCES))
+    first = 0
+    for rows in query.tensor_split(count):
+        if whole is not None:
+            yield first, whole[first : first + len(rows)]
+        else:
+            yield first, (2 * rows @ gallery.T).neg_().add_(2)
+        first += len(rows)
+
+
+def _reranked(query: Tensor, gallery: Tensor, reranking: Reranking) -> Tensor:
+    """Re-ranked distances; refused where k1 or k2 that were asked for are out of range."""
+    k1, k2 = neighbours_of_reranking(len(query) + len(gallery), reranking)
+    return ccfast.k_reciprocal_rerank(query, gallery, k1, k2, reranking.lambda_value)
+
+
+def neighbours_of_reranking(images: int, reranking: Reranking) -> tuple[int, int]:
+    """k1 and k2 among ``images`` of query and gallery together."""
+    most = images - 1
+    if most < 1:
+        raise InputError(f"--rerank: expected at least 2 images of query and gallery together, got {images}")
+    k1 = min(K1, most) if reranking.k1 is None else reranking.k1
+    if k1 > most:
+        raise InputError(
+            f"--rerank-k1: expected at most {most}, one less than the {images} images of query and gallery, got {k1}"
+        )
+    k2 = min(K2, k1) if reranking.k2 is None else reranking.k2
+    if k2 > k1:
+        raise InputError(f"--rerank-k2: expected at most {k1} (--rerank-k1), got {k2}")
+    if k1 < K1 and reranking.k1 is None:
+        log.warning("re-ranking with k1 = %d instead of %d: query and gallery have %d images", k1, K1, images)
+    return k1, k2
+
+
+class Search:
+    """The queries ``rows`` of a comparison, searched for block by block.
+
+    ``queries`` and ``images``: the rows of query and gallery that the distances are of, ascending.
+    """
+
+    def __init__(
+        self, data: ReIDData, rows: Tensor, gallery: Tensor, queries: Tensor, images: Tensor, distinct: bool
+    ) -> None:
+        assert data.query is not None and data.gallery is not None
+        self.rows, self.columns = torch.searchsorted(queries, rows), torch.searchsorted(images, gallery)
+        self.query, self.gallery = _labels(data.query, rows), _labels(data.gallery, gallery)
+        self.distinct = distinct
+        self.found: list[tuple[Tensor, ...]] = []
+
+    def measure(self, first: int, distances: Tensor) -> None:
+        """Rank the queries ``first``, ``first`` + 1, ... by their ``distances`` [q, G]."""
+        inside = ((self.rows >= first) & (self.rows < first + len(distances))).nonzero()[:, 0]
+        if not len(inside):
+            return
+        block = _take(_take(distances, self.rows[inside] - first), self.columns, dim=1)
+        columns = (_some(self.query[0], inside), self.gallery[0], _some(self.query[1], inside), self.gallery[1])
+        labels = [None if column is None else column.to(distances.device) for column in columns]
+        results = list(rank_queries(block, *labels))
+        if self.distinct:
+            results.append(_ranks_of_identities(block, *labels))
+        self.found.append((inside, *results))
+
+    def metrics(self) -> Metrics:
+        """Means over the queries."""
+        places, *columns = (torch.cat(blocks) for blocks in zip(*self.found, strict=True))
+        order = places.argsort().to(columns[0].device)
+        precision, first_match, penalty, *of_identities = (column[order] for column in columns)
+        ranking = mean_over_queries(precision, first_match, penalty, max(RANKS))
+        cmc = mean_over_queries(precision, *of_identities, penalty, max(RANKS)).cmc if of_identities else ranking.cmc
+        ranks = {f"rank{rank}": float(cmc[rank - 1]) for rank in RANKS}
+        return {"mAP": float(ranking.mAP), **ranks, "mINP": float(ranking.mINP)}
+
+
+def _some(column: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if column is None else column[rows]
 
 
 def _take(matrix: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
@@ -93,35 +240,23 @@ def _has_match(query: Labels, gallery: Labels) -> Tensor:
     (query_ids, query_cams), (gallery_ids, gallery_cams) = query, gallery
     shown = Counter(gallery_ids.tolist())
     if query_cams is None or gallery_cams is None:
-        return torch.tensor([shown[identity] > 0 for identity in query_ids.tolist()])
+        return torch.tensor([shown[identity] > 0 for identity in query_ids.tolist()], dtype=torch.bool)
     left_out = Counter(zip(gallery_ids.tolist(), gallery_cams.tolist(), strict=True))
     keys = zip(query_ids.tolist(), query_cams.tolist(), strict=True)
-    return torch.tensor([shown[identity] > left_out[identity, camera] for identity, camera in keys])
+    return torch.tensor([shown[identity] > left_out[identity, camera] for identity, camera in keys], dtype=torch.bool)
 
 
-def _rank(distances: Tensor, query: Labels, gallery: Labels, distinct_identities: bool) -> Metrics:
-    columns = (query[0], gallery[0], query[1], gallery[1])
-    on_device = [None if column is None else column.to(distances.device) for column in columns]
-    try:
-        ranking = ccfast.evaluate_ranking(distances, *on_device)
-        cmc = _cmc_of_identities(distances, *on_device) if distinct_identities else ranking.cmc
-    except ValueError as error:
-        raise InputError(f"query and gallery cannot be evaluated: {error}") from error
-    ranks = {f"rank{rank}": float(cmc[rank - 1]) for rank in RANKS}
-    return {"mAP": float(ranking.mAP), **ranks, "mINP": float(ranking.mINP)}
-
-
-def _cmc_of_identities(
+def _ranks_of_identities(
     distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
 ) -> Tensor:
-    """The CMC over identities, each at the distance of its nearest image; equal ones in the order of their numbers."""
+    """Ranks [q] among identities, each at the distance of its nearest image, equal ones by their numbers."""
     if query_cams is not None and gallery_cams is not None:
         same = (query_ids[:, None] == gallery_ids) & (query_cams[:, None] == gallery_cams)
         distances = distances.masked_fill(same, torch.inf)
     identities, column = gallery_ids.unique(return_inverse=True)
     nearest = distances.new_full((len(distances), len(identities)), torch.inf)
     nearest.scatter_reduce_(1, column.expand_as(distances), distances, "amin")
-    return ccfast.evaluate_ranking(nearest, query_ids, identities).cmc
+    return rank_queries(nearest, query_ids, identities, None, None)[1]
 
 
 def _weighted_mean(metrics: list[Metrics], weights: list[int]) -> Metrics:

@@ -36,7 +36,7 @@ def extract_features(path: str, output: str, part: str = "all", **overrides: Any
         raise InputError(f"--output: expected a file that ends in .npy, got {output}")
     if not target.parent.is_dir():
         raise InputError(f"--output: no such folder: {target.parent}")
-    trained = load_trained(path, **overrides)
+    trained = load_trained(path, **overrides, ignore_cameras=False)  # they are written down, whatever ranking does
     parts = _chosen(trained.data, part)
     features = torch.cat([trained.extract(chosen, name) for name, chosen in parts.items()]).cpu()
     table = target.with_suffix(".csv")

@@ -21,7 +21,7 @@ from ccfast.training.checkpoint import State, checkpoint, for_search, load_lates
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_command, check_unchanged, write_config
 from ccfast.training.device import choose_device, peak_memory_mb
-from ccfast.training.evaluate import agreement, evaluate
+from ccfast.training.evaluate import agreement, evaluate, obstacles
 from ccfast.training.extract import extract
 from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate, new_memory
@@ -99,7 +99,9 @@ class Run:
         self, config: TrainConfig, data: ReIDData, folder: RunFolder, device: torch.device, group: Group
     ) -> None:
         self.check(config, data)
+        data = data.ignoring_cameras() if config.ignore_cameras else data
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
+        self.measured = self._measured()
         self.records: list[Record] = []
         torch.manual_seed(config.seed)
         own = config.resume or config.init is not None  # a checkpoint brings its own weights
@@ -116,6 +118,16 @@ class Run:
         self.state = new_state(self.encoder, config, self.precision.scaler, self.head())
         self.scalars = Scalars(folder.path) if config.tensorboard and group.is_main else None
 
+    def _measured(self) -> bool:
+        """Whether there is anything to measure with: learning needs none of it, so it is only said."""
+        against = obstacles(self.data)
+        main = next(iter(self.data.protocols), "")
+        for protocol in against:
+            if self.data.query is not None or self.data.gallery is not None:
+                what = "evaluation" if protocol in ("", main) else protocol
+                log.warning("%s is left out: %s", what, against[protocol])
+        return main not in against
+
     def check(self, config: TrainConfig, data: ReIDData) -> None:
         """Refuse options that do not suit the data."""
         if config.k1 > len(data.train):
@@ -128,7 +140,7 @@ class Run:
     def start(self) -> None:
         """Measure the untrained encoder: epoch 0."""
         self.group.from_main(self.folder.make)
-        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder)
+        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder, self.measured)
         watch = Stopwatch(self.device)
         metrics = self.evaluate(watch)
         if self.group.is_main:
@@ -145,7 +157,7 @@ class Run:
         if self.group.is_main:
             self.folder.rewrite(self.records)
             write_config(self.folder.config, self.config)
-        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder)
+        messages.beginning(self.data, self.encoder, self.config, self.device, self.folder, self.measured)
         log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
         if self.state.epoch >= self.config.epochs:
             log.info("nothing is left to do; pass a larger --epochs to go on")
@@ -230,9 +242,9 @@ class Run:
         return Batches(progress(loader, f"epoch {self.state.epoch + 1}", config.iters), sampler.batch_size)
 
     def evaluate(self, watch: Stopwatch) -> dict[str, float]:
-        """Ranking metrics, or none where there is no query and gallery."""
+        """Ranking metrics, or none where there is nothing to measure with."""
         query, gallery = self.data.query, self.data.gallery
-        if query is None or gallery is None:
+        if query is None or gallery is None or not self.measured:
             return {}
         with watch("evaluate"):
             features = self.extract(query, "query"), self.extract(gallery, "gallery")
@@ -251,7 +263,7 @@ class Run:
         if not self.group.is_main:
             return
         folder.append(record)
-        if best or self.data.query is None:  # nothing to measure with: the last one is the best
+        if best or not self.measured:  # nothing to measure with: the last one is the best
             save(for_search(state, self.config), folder.best)
         save(content, folder.checkpoint, folder.previous)
         if self.scalars is not None:

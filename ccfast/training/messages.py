@@ -20,16 +20,17 @@ log = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 
-def beginning(data: ReIDData, encoder: Encoder, config: TrainConfig, device: torch.device, folder: RunFolder) -> None:
+def beginning(
+    data: ReIDData, encoder: Encoder, config: TrainConfig, device: torch.device, folder: RunFolder, measured: bool
+) -> None:
     """What is about to be trained, on what, and how to read what comes then."""
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
-    log.info("%s", data)
     log.info(
         "encoder %s, %.2f M parameters, %d-dimensional features, %s",
         config.arch, parameters / 1e6, encoder.num_features, _first_weights(config),
     )  # fmt: skip
     log.info("device %s; seed %d; run folder %s", device, config.seed, folder.path)
-    if data.query is not None:
+    if measured:
         log.info("mAP and rank-k, in percent: how well each query's identity is found in the gallery")
     if data.train.ids is not None and config.command == "train":
         log.info(

@@ -39,7 +39,7 @@ class Trained:
 
     @cached_property
     def data(self) -> ReIDData:
-        """The data set that ``config`` names: ``read``, or read now."""
+        """The data set that ``config`` names: ``read``, or read now; with no cameras to rank by if it says so."""
         config, channels, data = self.config, self.encoder.input_mean.shape[0], self.read
         if data is None:
             data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
@@ -48,7 +48,7 @@ class Trained:
                 f"--dataset {data.name}: its images have {data.channels} channels, and the encoder of {self.file} "
                 f"takes {channels}"
             )
-        return data
+        return data.ignoring_cameras() if config.ignore_cameras else data
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
         """Features of a part's images, [N, D] of unit norm, on ``device``, in the precision that the run had."""
@@ -71,7 +71,8 @@ def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides:
 
     Args:
         data: the data set, where the caller has read it.
-        overrides: the run's options where another value is given (``data_dir``, ``dataset``, ``device``, ``workers``);
+        overrides: the run's options where another value is given (``data_dir``, ``dataset``, ``device``, ``workers``,
+            ``ignore_cameras``);
             None leaves the run's own, but for ``device``, whose default is that of this machine.
 
     Raises:

@@ -1,0 +1,76 @@
+"""What reading a data set came across beside its images: what was left out and why, and what one should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+
+class Reason(Enum):
+    """Why something was left out. Its value is how the table says it, and whether that deserves a warning."""
+
+    JUNK = "junk, identity -1", False
+    HIDDEN = "hidden", False
+    SYSTEM = "made by a system or a program (thumbnails and the like)", False
+    NOT_IMAGES = "not images", False
+    PUBLISHED = "published beside it and not part of the protocol", False
+    SPECIAL = "neither files nor folders", True
+    LOOP = "links to a folder that they lie in", True
+    BROKEN = "links to nothing", True
+    FORMAT = "images of a format that Pillow does not open here", True
+    DEEPER = "in sub-folders, where no images are expected", True
+    ELSEWHERE = "not where images are expected", True
+    BESIDE = "beside the folders that are read", True
+    UNLISTED = "in no list", True
+    TWICE = "listed twice", True
+    MISSING = "listed, but not there", True
+    BAD = "cannot be read as images", False  # the check of all images warns, with each error
+
+    def __init__(self, text: str, warns: bool) -> None:
+        self.text, self.warns = text, warns
+
+
+@dataclass
+class Group:
+    """How many were left out for a reason, the first of them, and what helps."""
+
+    count: int = 0
+    example: str = ""
+    advice: str = ""
+
+
+@dataclass
+class Findings:
+    """``left_out`` counts by reason; ``notes`` are lines for the table, ``warnings`` are for everybody to see."""
+
+    left_out: dict[Reason, Group] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    #: Of each folder that was read, its device and inode: the name that it was read under.
+    visited: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    def leave_out(self, reason: Reason, example: Path | str, count: int = 1, advice: str = "") -> None:
+        """Count ``count`` that were left out; the first example and the first advice are kept."""
+        group = self.left_out.setdefault(reason, Group())
+        group.count += count
+        group.example = group.example or printable(example)
+        group.advice = group.advice or advice
+
+    def lines(self, *, warnings_only: bool = False) -> Iterator[str]:
+        """One line for each reason."""
+        for reason in Reason:
+            if reason in self.left_out and (reason.warns or not warnings_only):
+                group = self.left_out[reason]
+                advice = f"; {group.advice}" if group.advice else ""
+                yield f"{reason.text}: {group.count:,}, such as {group.example}{advice}"
+
+    def summary(self) -> str:
+        """ " (left out: ...)" for the end of an error message; empty where nothing was left out."""
+        return f" (left out: {'; '.join(self.lines())})" if self.left_out else ""
+
+
+def printable(name: Path | str) -> str:
+    """``name`` as every terminal can print it: bytes that are no text are escaped."""
+    return str(name).encode("utf-8", "backslashreplace").decode("utf-8")
