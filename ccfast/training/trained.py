@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ccfast._errors import InputError
-from ccfast.data import Part, ReIDData, load_data
+from ccfast.data import Part, ReIDData
 from ccfast.models import Encoder
 from ccfast.training.checkpoint import load, load_model
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import from_stored
+from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.loop import make_encoder
@@ -40,7 +41,7 @@ class Trained:
     def data(self) -> ReIDData:
         """The data set that ``config`` names; read when first asked for."""
         config, channels = self.config, self.encoder.input_mean.shape[0]
-        data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+        data = data_of(config)
         if data.channels not in (1, channels):  # one channel is repeated
             raise InputError(
                 f"--dataset {data.name}: its images have {data.channels} channels, and the encoder of {self.file} "
