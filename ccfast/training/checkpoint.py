@@ -87,7 +87,7 @@ def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
     damaged = None
     try:
         content = _read(path)
-    except InputError as error:
+    except _Damaged as error:
         if not previous.exists():
             raise
         damaged, path, content = error, previous, _read(previous)
@@ -116,24 +116,33 @@ def _check(content: Any, path: Path) -> None:
 
 
 def _read(path: Path) -> Any:
+    _check_sums(path)
     try:
-        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such checkpoint") from error
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         if is_out_of_memory(error):
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise InputError(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
+        raise InputError(f"{path}: not a checkpoint, or a truncated one ({type(error).__name__})") from error
+
+
+class _Damaged(InputError):
+    """A checkpoint that is not there, or not as it was written: the one before it may be."""
 
 
 def _check_sums(path: Path) -> None:
     """Raise where the file's content is not what was written: torch.load does not look at its checksums."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(damaged)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+    except FileNotFoundError as error:
+        raise _Damaged(f"{path}: no such checkpoint") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises what the bytes lead it to as well
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise _Damaged(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
 
 
 def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:

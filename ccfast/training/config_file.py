@@ -49,7 +49,7 @@ def write_config(path: Path, config: TrainConfig) -> None:
 def read_options(path: Path) -> dict[str, Any]:
     """The options that a YAML file gives; it need not give all."""
     try:
-        return _known(read_yaml(path), str(path))
+        return known_options(read_yaml(path), str(path))
     except FileNotFoundError as error:
         raise InputError(f"--config: {path}: no such file") from error
 
@@ -78,12 +78,17 @@ def _options_of_run(folder: RunFolder) -> dict[str, Any]:
 
     content, file = load_latest(folder.checkpoint, folder.previous)
     log.warning("%s. The options are those in %s", error, file.name)
-    return _known(content["config"], str(file))
+    return known_options(content["config"], str(file))
 
 
 def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
-    """A configuration from what :meth:`TrainConfig.stored` gave."""
-    return TrainConfig(**{**_known(stored, source), **overrides})
+    """A configuration from what :meth:`TrainConfig.stored` gave, with ``overrides`` of the user."""
+    options = known_options(stored, source)
+    try:
+        TrainConfig(**options)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    return TrainConfig(**{**options, **overrides})
 
 
 def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
@@ -121,7 +126,8 @@ def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -
         raise InputError(f"--resume: {run} was begun with other options: {', '.join(changed)}")
 
 
-def _known(stored: Any, source: str) -> dict[str, Any]:
+def known_options(stored: Any, source: str) -> dict[str, Any]:
+    """``stored`` if it is a table of options that there are; errors begin with ``source``."""
     if not isinstance(stored, dict):
         raise InputError(
             f"{source}: expected options and their values, got {_NAMES.get(type(stored), type(stored).__name__)}"

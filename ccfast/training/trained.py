@@ -80,14 +80,17 @@ def load_trained(path: str | Path, **overrides: Any) -> Trained:
     given = {name: value for name, value in overrides.items() if value is not None}
     config = from_stored(content["config"], str(file), **{"device": None, **given})
     device = choose_device(config.device)
-    encoder = make_encoder(config, _channels(content, file), weights="none")
+    try:
+        encoder = make_encoder(config, _channels(content), weights="none")
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     load_model(encoder, content, file)
     return Trained(file, int(content["epoch"]), config, encoder.to(device).eval(), device)
 
 
-def _channels(content: dict[str, Any], file: Path) -> int:
+def _channels(content: dict[str, Any]) -> int:
     """How many channels the checkpoint's encoder takes."""
     mean = content["model"].get("input_mean")
     if not isinstance(mean, Tensor) or mean.dim() != 3:
-        raise InputError(f"{file}: not a checkpoint of ccfast: its model has no input_mean [channels, 1, 1]")
+        raise InputError("not a checkpoint of ccfast: its model has no input_mean [channels, 1, 1]")
     return mean.shape[0]
