@@ -17,6 +17,7 @@ from ccfast.models import Encoder
 from ccfast.models.weights import misfits
 from ccfast.training.checkpoint_content import Wrong, check_content, check_moments, check_state
 from ccfast.training.config import TrainConfig
+from ccfast.training.config_file import known_options
 from ccfast.training.group import ALONE, Group
 from ccfast.training.random_states import random_states, set_random_states
 
@@ -113,6 +114,7 @@ def _check(content: Any, path: Path) -> None:
         check_content(content)
     except Wrong as error:
         raise InputError(f"{path}: {error}") from error
+    known_options(content["config"], str(path))
 
 
 def _read(path: Path) -> Any:

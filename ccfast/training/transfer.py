@@ -8,7 +8,6 @@ from ccfast._errors import InputError
 from ccfast.models import Encoder, resize
 from ccfast.training.checkpoint import load, load_model
 from ccfast.training.config import TrainConfig, flag, shortened
-from ccfast.training.config_file import known_options
 from ccfast.training.run_folder import checkpoint_file
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,6 @@ def init_encoder(encoder: Encoder, config: TrainConfig) -> None:
     try:
         file = checkpoint_file(config.init)
         content = load(file)
-        known_options(content["config"], str(file))
         differences = [
             f"{flag(name)} {shortened(content['config'][name])} (this run: {getattr(config, name)})"
             for name in ARCHITECTURE
