@@ -56,7 +56,10 @@ def free_memory() -> int | None:
     except OSError:
         pass
     for group in _own_groups("memory"):
-        for limit_name, usage_name in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        for limit_name, usage_name in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
             limit, usage = _numbers(group / limit_name), _numbers(group / usage_name)
             if limit and usage:
                 free.append(limit[0] - usage[0])

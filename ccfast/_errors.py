@@ -13,3 +13,17 @@ class RunError(RuntimeError):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C during a run; the message says how to resume."""
+
+
+#: How torch, its allocators, NumPy and the system say that memory could not be had; MemoryError says it by its type.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "not enough memory",
+                  "Unable to allocate", "MemoryError", "bad_alloc")  # fmt: skip
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error``, on whatever device and in whatever process, says that there was too little memory."""
+    if isinstance(error, InputError | RunError):
+        return False
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(symptom in str(error) for symptom in _OUT_OF_MEMORY)

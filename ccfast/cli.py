@@ -7,33 +7,30 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
 from ccfast._errors import InputError, RunError
+from ccfast._failures import told
+from ccfast._files import printable
+from ccfast._output import ends_with_its_reader, nobody_reads, set_up_log
 from ccfast._program import choose_threads
 
 COMMANDS = ("train", "pretrain", "evaluate", "report", "extract", "export", "cluster", "info", "bench-train")
 
-#: Failures of the machine, by what torch says of them.
-ADVICE = {
-    "out of memory": "Try a smaller --batch-size.",
-    "DataLoader worker": "Try --workers 0, or more shared memory (/dev/shm).",
-}
-
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = vars(_parser().parse_args(arguments))
     name = options.pop("command")
     choose_threads()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end says how to go on
-    _set_up_log(quiet=options.get("quiet", False))
+    set_up_log(quiet=options.get("quiet", False))
     try:
         importlib.import_module("ccfast._public")
     except ImportError as error:  # not built, or built for another torch
@@ -46,13 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(name, error, 1)
     except KeyboardInterrupt as error:
         return _fail(name, str(error) or "interrupted", INTERRUPTED)
-    except OSError as error:  # a full disk, a folder that may not be written
-        return _fail(name, error, 1)
-    except RuntimeError as error:
-        advice = next((advice for symptom, advice in ADVICE.items() if symptom in str(error)), None)
-        if advice is None:
+    except (MemoryError, OSError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
             raise
-        return _fail(name, f"{str(error).splitlines()[0]} {advice}", 1)
+        words = told(error, name)
+        if words is None:
+            raise
+        return _fail(name, words, 1)
     return 0
 
 
@@ -89,19 +86,5 @@ def _fail(command: str, message: object, status: int) -> int:
     text = str(message)
     if "Original Traceback" in text:  # an error of a process that loads images: its last line is the error's own
         text = text.splitlines()[-1].partition(": ")[2]
-    print(f"ccfast {command}: {text}", file=sys.stderr)
+    print(printable(f"ccfast {command}: {text}"), file=sys.stderr)
     return status
-
-
-def _set_up_log(quiet: bool) -> None:
-    """Progress to stdout, warnings to stderr."""
-    log = logging.getLogger("ccfast")
-    log.setLevel(logging.WARNING if quiet else logging.INFO)
-    log.handlers.clear()
-    log.propagate = False
-    news, warnings = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
-    news.addFilter(lambda record: record.levelno < logging.WARNING)
-    warnings.setLevel(logging.WARNING)
-    warnings.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    for handler in (news, warnings):
-        log.addHandler(handler)

@@ -141,7 +141,6 @@ def test_wrong_values_end_with_status_2(capsys, tmp_path, run):
     fails(capsys, 2, "holds a run already", "train", "--run", run)
     fails(capsys, 2, "expected the run folder in --run", "train", "--resume")
     fails(capsys, 2, "--seed 9 (the run has 0)", "train", "--resume", "--run", run, "--seed", 9)
-    fails(capsys, 2, "no config.yaml", "train", "--resume", "--run", tmp_path)
     fails(capsys, 2, "no such checkpoint", "evaluate", tmp_path / "x.pt")
     fails(capsys, 2, "neither best.pt nor checkpoint.pt", "evaluate", tmp_path)
 
@@ -289,6 +288,7 @@ def test_files_that_are_no_features_end_with_status_2(tmp_path, capsys, features
     fails(capsys, 2, "cannot be read", "cluster", tmp_path / "text.npy", "-o", tmp_path / "labels.npy")
     fails(capsys, 2, "got an archive", "cluster", tmp_path / "archive.npz", "-o", tmp_path / "labels.npy")
     fails(capsys, 2, "cannot be written", "cluster", features, "-o", tmp_path / "no" / "labels.npy", *OPTIONS)
+    fails(capsys, 2, "got the folder", "cluster", features, "-o", tmp_path, *OPTIONS)
 
 
 def test_info_names_versions_and_optional_packages(capsys):

@@ -73,7 +73,7 @@ def files(monkeypatch):
     part = Part(images, torch.tensor([7, 9]), torch.tensor([1, 2]))
     data = ReIDData("files", part, None, None, 1, digits.make_views)
     monkeypatch.setattr(ImageFiles, "__getitem__", lambda self, index: digits.train.images[index])
-    monkeypatch.setattr("ccfast.training.trained.load_data", lambda *args, **options: data)
+    monkeypatch.setattr("ccfast.training.trained.data_of", lambda config: data)
     return data
 
 

@@ -134,7 +134,7 @@ def test_data_without_identities_are_refused(tmp_path, monkeypatch, ids):
     digits = load_data("digits")
     part = Part(digits.train.images[:20], ids)
     data = ReIDData("digits", part, None, None, 1, digits.make_views)
-    monkeypatch.setattr(loop, "load_data", lambda *args, **options: data)
+    monkeypatch.setattr(loop, "data_of", lambda config: data)
     with pytest.raises(InputError, match=r"identities"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -360,7 +360,7 @@ def test_the_command_writes_where_it_is_told(digits, tmp_path):
         (["missing"], "RUN: expected a run folder, got missing, which is not there"),
         (["."], "not a run folder: it holds neither best.pt nor checkpoint.pt"),
         ([".", "--queries", "-1"], "--queries: expected at least 0, got -1"),
-        ([".", "-o", "no/such/page.html"], "--output: expected a file in a folder that exists"),
+        ([".", "-o", "no/such/page.html"], "--output: no such folder"),
     ],
 )
 def test_wrong_arguments_end_with_status_2(options, message, tmp_path, monkeypatch, capsys):

@@ -54,3 +54,6 @@ def add_where(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the images (default: the run's)")
     parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--workers", type=int, metavar="INT", help="processes that load images (default: the run's)")
+    parser.add_argument(
+        "--max-image-pixels", type=int, metavar="INT", help="larger images cannot be read (default: the run's)"
+    )

@@ -8,7 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from ccfast._errors import InputError
+from ccfast._files import given_path
+from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast.data.digits import load_digits
+from ccfast.data.image_files import pixels_at_most
 from ccfast.data.image_folder import load_image_folder
 from ccfast.data.ltcc import load_ltcc
 from ccfast.data.market import LAYOUTS
@@ -40,7 +43,12 @@ DATASETS = ("digits", *LOADERS)
 
 
 def load_data(
-    name: str, data_dir: str | Path | None = None, *, bad_images: str = "refuse", workers: int = 0
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    bad_images: str = "refuse",
+    workers: int = 0,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> ReIDData:
     """The data set ``name`` of :data:`DATASETS`; what was read and what was left out goes to the log of "ccfast".
 
@@ -48,11 +56,13 @@ def load_data(
         data_dir: the folder that holds it (for omniglot, also an .npz file); not needed for digits.
         bad_images: "refuse" image files that cannot be read, or "skip" them with a warning.
         workers: threads that look for them.
+        max_image_pixels: larger images cannot be read, now and later.
 
     Raises:
         InputError: an unknown name, no such folder, another layout, images that cannot be read.
     """
-    data = _load(name, data_dir, bad_images=bad_images, workers=workers)
+    with pixels_at_most(max_image_pixels):
+        data = _load(name, data_dir, bad_images=bad_images, workers=workers)
     log.info("%s", table(data))
     left_out = (f"left out: {line}" for line in data.findings.lines(warnings_only=True))
     for warning in (*data.findings.warnings, *left_out):
@@ -67,4 +77,4 @@ def _load(name: str, data_dir: str | Path | None, *, bad_images: str, workers: i
         raise InputError(f"--dataset: expected one of {', '.join(DATASETS)}, got {name!r}")
     if data_dir is None:
         raise InputError(f"--data-dir: expected the folder of {name}, got none")
-    return LOADERS[name](data_dir, bad_images=bad_images, workers=workers)
+    return LOADERS[name](given_path("--data-dir", data_dir), bad_images=bad_images, workers=workers)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ccfast._errors import InputError
+from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast._progress import progress
 from ccfast.data import formats
 
@@ -21,33 +24,78 @@ log = logging.getLogger(__name__)
 NAMED = 5
 
 
+#: How many pixels an image may have in what is read now: :func:`pixels_at_most`.
+_max_pixels = MAX_IMAGE_PIXELS
+
+
+@contextmanager
+def pixels_at_most(count: int) -> Iterator[None]:
+    """Larger images cannot be read, by what is called inside; :class:`ImageFiles` made there keep the limit."""
+    global _max_pixels
+    before, _max_pixels = _max_pixels, count
+    try:
+        yield
+    finally:
+        _max_pixels = before
+
+
 class ImageFiles(Sequence[Any]):
     """``images[i]`` decodes file i to a PIL image in RGB."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = [str(path) for path in paths]
+        self.max_pixels = _max_pixels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
-        return decode(self.paths[index])
+        return decode(self.paths[index], self.max_pixels)
 
 
-def decode(path: str | Path) -> Any:
-    """The image in ``path``, completely decoded, in RGB, upright; the first frame where there are several."""
+def decode(path: str | Path, max_pixels: int | None = None) -> Any:
+    """The image in ``path``, completely decoded, in RGB, upright; the first frame where there are several.
+
+    Raises:
+        InputError: it cannot be read, or has more than ``max_pixels`` (None: those of :func:`pixels_at_most`).
+    """
     formats.readable()  # plugins of Pillow, in every process
     from PIL import Image
 
+    limit = _max_pixels if max_pixels is None else max_pixels
+    _let_pillow_read(limit)
     try:
         with Image.open(path) as image:
+            _check_size(image.size, limit)
             image.load()
             _turn_upright(image)
             if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
             return image.convert("RGB")
+    except MemoryError:  # nothing is wrong with the image
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{path}: {_TOO_LARGE.format(limit)}") from error
     except Exception as error:  # a broken file can raise anything: OSError, SyntaxError, ValueError, ...
         raise InputError(f"{path}: cannot be read as an image: {error}{formats.hint(path)}") from error
+
+
+_TOO_LARGE = "cannot be read as an image: it has more than the {:,} pixels of --max-image-pixels"
+
+
+def _check_size(size: tuple[int, int], limit: int) -> None:
+    if size[0] * size[1] > limit:
+        raise ValueError(f"it has {size[0]:,} x {size[1]:,} pixels, and --max-image-pixels is {limit:,}")
+
+
+@cache
+def _let_pillow_read(limit: int) -> None:
+    """Leave it to :func:`_check_size` how large an image may be: Pillow warns from 89 million pixels on."""
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _turn_upright(image: Any) -> None:

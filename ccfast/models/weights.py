@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccfast._errors import InputError
+from ccfast._errors import InputError, is_out_of_memory
 
 StateDict = dict[str, Tensor]
 
@@ -27,11 +27,15 @@ def read_state_dict(path: Path) -> StateDict:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the bytes lead it to
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"--weights: {path}: not PyTorch weights, or truncated ({type(error).__name__})") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise InputError(f"--weights: {path} holds no state dict (names to tensors)")
     return {name.removeprefix("module."): value for name, value in content.items()}
 

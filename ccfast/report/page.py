@@ -13,6 +13,7 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import InputError
+from ccfast._files import given_output, given_path, write_whole
 from ccfast._progress import progress
 from ccfast.data import Part, ReIDData
 from ccfast.report import clusters, curves, history, ranked
@@ -21,6 +22,7 @@ from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
 from ccfast.training.evaluate import agreement, obstacles
 from ccfast.training.pseudo_labels import pseudo_labels
+from ccfast.training.records import read_records
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.trained import Trained, load_trained
@@ -34,7 +36,7 @@ TEMPLATE = "template.html"
 LARGE, SMALL = 176, 112
 
 #: Options that say where a run was made, not what it computes: a difference from the recipe means nothing.
-PLACES = ("data_dir", "device", "workers")
+PLACES = ("data_dir", "device", "workers", "max_image_pixels")
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,12 @@ def write_report(
     Raises:
         InputError: no run, or no data.
     """
-    folder, output = _check(Path(run), output, queries)
+    folder, output = _check(given_path("RUN", run), output, queries)
     trained = load_trained(folder.path, data=data, **overrides)
-    records = history.readable(folder.records())
+    found = read_records(folder.metrics)
+    if found.faults:
+        log.warning("%s: %s; the page shows what is whole", folder.metrics, found.told())
+    records = history.readable(found.records)
     page = _render(
         run=folder.path.resolve().name,
         file=trained.file.name,
@@ -95,8 +100,8 @@ def write_report(
         ranked=_ranked(trained, queries),
         **_clusters(trained),
     )
-    output.write_text(page, encoding="utf-8")
-    log.info("page about the run, to open in a browser: %s (%.1f MB)", output, output.stat().st_size / 1e6)
+    write_whole(output, page)
+    log.info("page about the run, to open in a browser: %s (%.1f MB)", output, len(page) / 1e6)
     return output
 
 
@@ -106,9 +111,7 @@ def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolde
         raise InputError(f"RUN: expected a run folder, got {run}, which is {'a file' if run.exists() else 'not there'}")
     if queries < 0:
         raise InputError(f"--queries: expected at least 0, got {queries}")
-    output = run / PAGE if output is None else Path(output)
-    if output.is_dir() or not output.parent.is_dir():
-        raise InputError(f"--output: expected a file in a folder that exists, got {output}")
+    output = given_output("--output", run / PAGE if output is None else output)
     return RunFolder(run), output
 
 

@@ -7,20 +7,21 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ccfast._errors import InputError
+from ccfast._files import given_output, write_whole
 from ccfast._progress import progress
-from ccfast.data import ClusterSampler, ReIDData, load_data
+from ccfast.data import ClusterSampler, ReIDData
 from ccfast.data.cache import ImageCache, decoded
 from ccfast.data.loader import augmented_loader
 from ccfast.training import bench_report
 from ccfast.training.bench_report import Report, Row
 from ccfast.training.config import TrainConfig
+from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.iterate import Batches, iterate, new_memory
@@ -50,14 +51,13 @@ def bench_train(config: TrainConfig, steps: int = 20, output: str | None = None)
     """
     if steps < 1:
         raise InputError(f"--steps: expected at least 1, got {steps}")
-    if output is not None and not Path(output).absolute().parent.is_dir():
-        raise InputError(f"--output: no such folder: {Path(output).absolute().parent}")
+    target = None if output is None else given_output("--output", output)
     device = choose_device(config.device)
-    data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+    data = data_of(config)
     report = _Bench(config, data, device, steps).report()
     log.info("%s", report)
-    if output is not None:
-        Path(output).write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if target is not None:
+        write_whole(target, json.dumps(report.as_dict(), indent=2) + "\n")
     return report
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
 
-from ccfast._errors import InputError
+from ccfast._errors import InputError, is_out_of_memory
+from ccfast._files import write_whole
 from ccfast.models import Encoder
 from ccfast.models.weights import misfits
+from ccfast.training.checkpoint_content import Wrong, check_content, check_moments, check_state
 from ccfast.training.config import TrainConfig
+from ccfast.training.config_file import known_options
 from ccfast.training.group import ALONE, Group
 from ccfast.training.random_states import random_states, set_random_states
 
@@ -64,64 +66,85 @@ def for_search(state: State, config: TrainConfig) -> dict[str, Any]:
 
 
 def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write to a temporary file, flush it to the disk, and put it in the place of ``path`` in one step.
-
-    What ``path`` held goes to ``previous``, if given.
+    """Write ``path`` whole or not at all; what it held goes to ``previous``, if given.
 
     Raises:
         OSError: it cannot be written; ``path`` and ``previous`` are what they were.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
+
+    def write(file: BinaryIO) -> None:
+        try:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
-        temporary.unlink(missing_ok=True)
-        raise OSError(f"{path}: cannot be written (is the disk full?): {str(error).splitlines()[0]}") from error
-    if previous is not None and path.exists():
-        os.replace(path, previous)
-    os.replace(temporary, path)
+        except RuntimeError as error:  # torch makes one of a full disk
+            if is_out_of_memory(error):
+                raise
+            raise OSError(str(error).splitlines()[0]) from error
+
+    write_whole(path, write, previous)
 
 
 def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
     """The content of the checkpoint in ``path``, or in ``previous`` where that one is damaged; and which it was."""
+    damaged = None
     try:
-        return load(path), path
-    except InputError as error:
+        content = _read(path)
+    except _Damaged as error:
         if not previous.exists():
-            if not path.exists():
-                raise InputError(
-                    f"--resume: {path.parent} holds no checkpoint: the run ended before its first one; remove the "
-                    "folder and begin anew, without --resume"
-                ) from error
             raise
-        content = load(previous)
-        log.warning("%s. Going back to the one before it, after epoch %d", error, content["epoch"])
-        return content, previous
+        damaged, path, content = error, previous, _read(previous)
+    _check(content, path)
+    if damaged is not None:
+        log.warning("%s. Going back to the one before it, after epoch %d", damaged, content["epoch"])
+    return content, path
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of ccfast."""
-    try:
-        _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such checkpoint") from error
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        raise InputError(f"{path}: not a checkpoint, or a truncated one ({type(error).__name__})") from error
-    if not isinstance(content, dict) or not {"config", "epoch", "model"} <= content.keys():
-        raise InputError(f"{path}: not a checkpoint of ccfast train")
+    """The content of a checkpoint of ccfast.
+
+    Raises:
+        InputError: there is none, it is damaged, or its entries are of other types.
+    """
+    content = _read(path)
+    _check(content, path)
     return content
+
+
+def _check(content: Any, path: Path) -> None:
+    try:
+        check_content(content)
+    except Wrong as error:
+        raise InputError(f"{path}: {error}") from error
+    known_options(content["config"], str(path))
+
+
+def _read(path: Path) -> Any:
+    _check_sums(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"{path}: not a checkpoint, or a truncated one ({type(error).__name__})") from error
+
+
+class _Damaged(InputError):
+    """A checkpoint that is not there, or not as it was written: the one before it may be."""
 
 
 def _check_sums(path: Path) -> None:
     """Raise where the file's content is not what was written: torch.load does not look at its checksums."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(damaged)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+    except FileNotFoundError as error:
+        raise _Damaged(f"{path}: no such checkpoint") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises what the bytes lead it to as well
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise _Damaged(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
 
 
 def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
@@ -129,24 +152,40 @@ def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
     found = misfits(encoder.state_dict(), content["model"])
     if found:
         raise InputError(f"{path}: a checkpoint of another architecture: {found}")
-    encoder.load_state_dict(content["model"])
+    try:
+        encoder.load_state_dict(content["model"])
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) -> None:
     """Bring ``state`` and the random generators of process ``rank`` to where the checkpoint was written."""
     load_model(state.encoder, content, path)
     try:
+        check_state(content, state.optimizer.state_dict(), state.scheduler.state_dict())
         if state.head is not None:
             state.head.load_state_dict(content["head"])
+        switches = {
+            name: value for name, value in state.optimizer.defaults.items() if value is None or isinstance(value, bool)
+        }
         for settings in content["optimizer"]["param_groups"]:
-            settings["fused"] = state.optimizer.defaults["fused"]  # right for this device, which may be another one
+            settings.update(switches)  # "fused" is right for this device, which may be another one
         state.optimizer.load_state_dict(content["optimizer"])
-        state.scheduler.load_state_dict(content["scheduler"])
+        check_moments(state.optimizer.state)
+        own = state.scheduler.state_dict()
+        state.scheduler.load_state_dict({name: content["scheduler"].get(name, value) for name, value in own.items()})
         if state.scaler.is_enabled():
             state.scaler.load_state_dict(content["scaler"])
-        state.epoch, state.best = int(content["epoch"]), dict(content["best"])
+        state.epoch, state.best = content["epoch"], dict(content["best"])
         state.first_clusters = content["first_clusters"]
         states = content["random"]
         set_random_states(states[rank if rank < len(states) else 0])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be resumed from: {error!r}") from error
+    except Wrong as error:
+        raise InputError(f"{path}: cannot be resumed from: {error}") from error
+    except Exception as error:  # what torch, NumPy and Python make of states that are none
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise InputError(f"{path}: cannot be resumed from: {type(error).__name__}: {reason}") from error

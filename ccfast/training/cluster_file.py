@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast._errors import InputError
+from ccfast._files import array_content, given_output, given_path, write_whole
 from ccfast.training.config import ClusterOptions
 from ccfast.training.device import choose_device
 from ccfast.training.pseudo_labels import advice, pseudo_labels
@@ -26,8 +27,9 @@ def cluster_file(
 ) -> Tensor:
     """Cluster the rows of ``features``, a .npy file [N, D], as :class:`ClusterOptions` say; labels go to ``output``."""
     clustering = ClusterOptions(**options)
+    target = given_output("--output", output)
     where = choose_device(device)
-    rows = read_features(Path(features))
+    rows = read_features(given_path("FEATURES", features))
     if normalize:
         rows = F.normalize(rows, dim=1)
     log.info("%s: %s rows of %s values; device %s", features, f"{len(rows):,}", f"{rows.shape[1]:,}", where)
@@ -38,7 +40,7 @@ def cluster_file(
     except ValueError as error:
         hint = "" if normalize else " (--normalize scales rows to unit norm)"
         raise InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}") from error
-    write_labels(found.labels, Path(output))
+    write_whole(target, array_content(found.labels.cpu().numpy()))
     log.info(
         "%s rows: %s clusters, %s noise; %.2f s; labels in %s",
         *(f"{count:,}" for count in (len(rows), found.clusters, found.noise)), sum(watch.seconds.values()), output,
@@ -75,12 +77,3 @@ def read_features(path: Path) -> Tensor:
         got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive (.npz)"
         raise InputError(f"{path}: expected a matrix of floats [N, D], got {got}")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def write_labels(labels: Tensor, path: Path) -> None:
-    """``labels`` [N] as an int64 .npy file with exactly this name."""
-    try:
-        with open(path, "wb") as file:
-            np.save(file, labels.cpu().numpy())
-    except OSError as error:
-        raise InputError(f"--output: {path} cannot be written: {error}") from error

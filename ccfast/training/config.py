@@ -5,19 +5,31 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import reprlib
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from ccfast._errors import InputError
+from ccfast._files import given_path
+from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast.training.recipes import BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
 
 #: Where a run lives and how it talks: not part of what it computes, so not written to its config.yaml.
 NOT_STORED = ("run", "resume", "quiet")
 
+#: Fields that are paths, or may be.
+PATHS = ("data_dir", "weights", "init", "run")
+
+_EXPECTED = {bool: "true or false", str: "text", int: "an integer", float: "a number"}
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 200
+
 #: What may be said anew when a run is resumed.
 FREE_ON_RESUME = (
-    *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "tensorboard",
+    *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "max_image_pixels",
+    "tensorboard",
 )  # fmt: skip
 
 
@@ -106,6 +118,10 @@ class TrainConfig(ClusterOptions):
     seed: int = option("seed of everything random; on the CPU the same seed gives the same run", 0, low=0)
     bad_images: str = option("images that cannot be read: stop, or leave them out", "refuse", ("refuse", "skip"))
 
+    max_image_pixels: int = option(
+        "larger images cannot be read: a small file can hold one that fills the memory", MAX_IMAGE_PIXELS, low=1
+    )
+
     tensorboard: bool = option("write the metrics for TensorBoard too, into the run folder", False)
     run: str | None = option("run folder (default: runs/<dataset>-<time>)")
     resume: bool = option("go on with the run in the folder that --run names", False)
@@ -169,17 +185,35 @@ def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
     return f" (default: {common}{others}{by_method})"
 
 
+def shortened(value: Any) -> str:
+    """``value`` for a message: a few words of it, whatever it is."""
+    try:
+        text = value if isinstance(value, str) else _SHORT.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a {type(value).__name__} of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def expanded(name: str, value: Any) -> Any:
+    """The value of a field, with ``~`` expanded where it is a path; an empty path is refused."""
+    if name not in PATHS or value is None or not isinstance(value, str | os.PathLike):
+        return value
+    if name == "weights" and not (isinstance(value, os.PathLike) or value.startswith("~")) and value.strip():
+        return value  # a name, perhaps
+    return str(given_path(flag(name), value))
+
+
 def check_field(options: Any, name: str) -> None:
     """Check the field ``name`` of ``options``, and give a number or a path its type."""
     from ccfast import _checks as checks  # needs torch, which the help does without
 
     item = next(item for item in dataclasses.fields(options) if item.name == name)
     choices, bounds = item.metadata["choices"], item.metadata["bounds"]
-    if isinstance(getattr(options, name), os.PathLike):
-        setattr(options, name, os.fspath(getattr(options, name)))
-    value, expected = getattr(options, name), {bool: "true or false", str: "text"}.get(kind(name))
-    if expected is not None and value is not None and not isinstance(value, kind(name)):  # YAML's values have types
-        raise InputError(f"{flag(name)}: expected {expected}, got {value!r}")
+    setattr(options, name, expanded(name, getattr(options, name)))
+    value, expected = getattr(options, name), _EXPECTED[kind(name)]
+    wrong = not isinstance(value, kind(name)) if kind(name) in (bool, str) else not _may_be_number(value)
+    if wrong and value is not None:  # YAML's values have types
+        raise InputError(f"{flag(name)}: expected {expected}, got {shortened(value)}")
     try:
         if choices is not None:
             checks.choice(flag(name), getattr(options, name), choices=choices)
@@ -187,5 +221,12 @@ def check_field(options: Any, name: str) -> None:
             check = checks.integer if kind(name) is int else checks.real
             limits = {"high": 2**31 - 1, **bounds} if kind(name) is int else bounds
             setattr(options, name, check(flag(name), getattr(options, name), **limits))
+    except OverflowError as error:  # an integer of hundreds of digits
+        raise InputError(f"{flag(name)}: expected {expected}, got one that is too large") from error
     except (TypeError, ValueError) as error:
-        raise InputError(str(error)) from error
+        raise InputError(shortened(str(error))) from error
+
+
+def _may_be_number(value: Any) -> bool:
+    """Whether the checks of numbers should look at ``value``; text may be one, as YAML takes 1e-3 for text."""
+    return isinstance(value, str) or (hasattr(value, "__float__") and not isinstance(value, bool))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ccfast._errors import InputError
-from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, flag
+from ccfast._files import given_path, write_whole
+from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, expanded, flag, shortened
+from ccfast.training.options_file import read_yaml
 from ccfast.training.recipes import PRESETS
-from ccfast.training.run_folder import write_whole
+from ccfast.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+#: How many unknown options a message names.
+NAMED = 10
+
+_NAMES: dict[type, str] = {type(None): "nothing", list: "a list", str: "text"}
 
 
 def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
@@ -22,10 +32,12 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
     given = dict(options)
     preset, file = given.pop("preset", None), given.pop("config", None)
     chosen = PRESETS[preset] if preset is not None else {}
-    written = read_options(Path(file)) if file is not None else {}
+    written = read_options(given_path("--config", file)) if file is not None else {}
     if written.get("dataset", chosen.get("dataset")) != chosen.get("dataset") and chosen:
-        raise InputError(f"--preset {preset}: {file} is of another data set, {written['dataset']}; name one of them")
-    given = {**chosen, **written, **given}
+        raise InputError(
+            f"--preset {preset}: {file} is of another data set, {shortened(written['dataset'])}; name one of them"
+        )
+    given = {name: expanded(name, value) for name, value in {**chosen, **written, **given}.items()}
     return resumed_config(given, config_type) if given.get("resume") else config_type(**given)
 
 
@@ -37,38 +49,61 @@ def write_config(path: Path, config: TrainConfig) -> None:
 def read_options(path: Path) -> dict[str, Any]:
     """The options that a YAML file gives; it need not give all."""
     try:
-        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return known_options(read_yaml(path), str(path))
     except FileNotFoundError as error:
         raise InputError(f"--config: {path}: no such file") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return _known(stored, str(path))
 
 
 def read_config(path: Path) -> TrainConfig:
     """The configuration in a run's config.yaml."""
-    return TrainConfig(**_options_of_run(path))
+    return TrainConfig(**read_options(path))
 
 
-def _options_of_run(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise InputError(f"{path.parent}: not a run folder: it holds no {path.name}")
-    return read_options(path)
+def _options_of_run(folder: RunFolder) -> dict[str, Any]:
+    """The options that the run in ``folder`` was begun with: none where it was not begun.
+
+    Where config.yaml cannot be read, the checkpoint says them.
+    """
+    try:
+        if folder.config.exists() and (folder.config.is_dir() or folder.config.stat().st_size > 0):
+            return read_options(folder.config)
+        error = f"{folder.config}: no such file, or an empty one"
+    except InputError as raised:
+        if not folder.has_checkpoint():
+            raise
+        error = str(raised)
+    if not folder.has_checkpoint():
+        return {}
+    from ccfast.training.checkpoint import load_latest
+
+    content, file = load_latest(folder.checkpoint, folder.previous)
+    log.warning("%s. The options are those in %s", error, file.name)
+    return known_options(content["config"], str(file))
 
 
 def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
-    """A configuration from what :meth:`TrainConfig.stored` gave."""
-    return TrainConfig(**{**_known(stored, source), **overrides})
+    """A configuration from what :meth:`TrainConfig.stored` gave, with ``overrides`` of the user."""
+    options = known_options(stored, source)
+    try:
+        TrainConfig(**options)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    return TrainConfig(**{**options, **overrides})
 
 
 def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
     """The configuration of the run folder in ``given`` with what else is given, where a resumed run may change it."""
     if given.get("run") is None:
         raise InputError("--resume: expected the run folder in --run, got none")
-    run = Path(given["run"])
-    begun = _options_of_run(run / "config.yaml")
-    check_command(begun, config_type, run)
-    check_unchanged(config_type(**begun).stored(), given, run)
+    folder = RunFolder(given_path("--run", given["run"]))
+    begun = _options_of_run(folder)
+    if not begun:
+        return config_type(**given)
+    check_command(begun, config_type, folder.path)
+    if folder.has_checkpoint():
+        check_unchanged(config_type(**begun).stored(), given, folder.path)
+    elif given.get("dataset", begun.get("dataset")) != begun.get("dataset"):
+        return config_type(**given)  # nothing has been learnt yet, and the other options were another recipe's
     return config_type(**{**begun, **given})
 
 
@@ -83,7 +118,7 @@ def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -
     """Refuse what a resumed run cannot take on. Options that came after the run began had their defaults in it."""
     before = {name: stored.get(name, item.default) for name, item in FIELDS.items()}
     changed = [
-        f"{flag(name)} {value} (the run has {before[name]})"
+        f"{flag(name)} {shortened(value)} (the run has {shortened(before[name])})"
         for name, value in wanted.items()
         if name not in FREE_ON_RESUME and value != before[name]
     ]
@@ -91,10 +126,14 @@ def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -
         raise InputError(f"--resume: {run} was begun with other options: {', '.join(changed)}")
 
 
-def _known(stored: Any, source: str) -> dict[str, Any]:
+def known_options(stored: Any, source: str) -> dict[str, Any]:
+    """``stored`` if it is a table of options that there are; errors begin with ``source``."""
     if not isinstance(stored, dict):
-        raise InputError(f"{source}: expected options and their values, got {type(stored).__name__}")
-    unknown = sorted(set(map(str, stored)) - set(FIELDS))
+        raise InputError(
+            f"{source}: expected options and their values, got {_NAMES.get(type(stored), type(stored).__name__)}"
+        )
+    unknown = sorted(shortened(name) for name in stored if name not in FIELDS)
     if unknown:
-        raise InputError(f"{source}: unknown option(s) {', '.join(unknown)}")
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        raise InputError(f"{source}: unknown option(s) {', '.join(unknown[:NAMED])}{more}")
     return stored

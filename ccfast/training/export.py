@@ -7,12 +7,12 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ccfast._errors import InputError, RunError
+from ccfast._errors import RunError
+from ccfast._files import given_output, write_whole
 from ccfast._optional import how_to_install, import_optional
 from ccfast.models import Encoder
 from ccfast.training.trained import load_trained
@@ -41,27 +41,18 @@ def export_encoder(path: str, output: str, batch: int | None = None) -> float | 
         InputError: another ending, a package that is missing, a folder that cannot be written to.
         RunError: the file's features are not the encoder's; the file is not kept.
     """
-    target = Path(output)
-    write = _WRITERS.get(target.suffix)
-    if write is None:
-        raise InputError(f"--output: expected a file that ends in {' or '.join(_WRITERS)}, got {output}")
-    if not target.parent.is_dir():
-        raise InputError(f"--output: no such folder: {target.parent}")
+    target = given_output("--output", output, tuple(_WRITERS))
     if target.suffix == ".onnx":
         for package in ("onnx", "onnxscript"):
             import_optional(package, "--output FILE.onnx")
     trained = load_trained(path, device="cpu")
     encoder = trained.encoder
-    unfinished = target.with_name(f"{target.stem}.unfinished{target.suffix}")
-    try:
-        with torch.no_grad(), _quiet():
-            run = write(_exported(encoder, batch), unfinished)
-            difference = None if run is None else _difference(encoder, run, batch)
-        if difference is not None and not difference <= TOLERANCE:
-            raise RunError(f"{output}: its features differ from the encoder's by up to {difference:.2g}; not kept")
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with torch.no_grad(), _quiet():
+        content, run = _WRITERS[target.suffix](_exported(encoder, batch))
+        difference = None if run is None else _difference(encoder, run, batch)
+    if difference is not None and not difference <= TOLERANCE:
+        raise RunError(f"{output}: its features differ from the encoder's by up to {difference:.2g}; not kept")
+    write_whole(target, content)
     channels = encoder.input_mean.shape[0]
     log.info("%s (epoch %d) -> %s", trained.file, trained.epoch, target)
     log.info(
@@ -80,29 +71,31 @@ def _exported(encoder: Encoder, batch: int | None) -> torch.export.ExportedProgr
     return torch.export.export(encoder, (_random_images(encoder, batch or 2),), dynamic_shapes=shapes)
 
 
-def _write_pt2(program: torch.export.ExportedProgram, path: Path) -> Run:
+def _pt2(program: torch.export.ExportedProgram) -> tuple[bytes, Run]:
     content = io.BytesIO()
     torch.export.save(program, content)
-    path.write_bytes(content.getvalue())  # what goes wrong here is an OSError, not one of torch's
-    return torch.export.load(path).module()
+    content.seek(0)
+    return content.getvalue(), torch.export.load(content).module()
 
 
-def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> Run | None:
-    """Returns None where onnxruntime is not installed."""
-    torch.onnx.export(
-        program, (), path, input_names=["images"], output_names=["features"], external_data=False, verbose=False
+def _onnx(program: torch.export.ExportedProgram) -> tuple[bytes, Run | None]:
+    """The second is None where onnxruntime is not installed."""
+    exported = torch.onnx.export(
+        program, (), input_names=["images"], output_names=["features"], external_data=False, verbose=False
     )
+    content = exported.model_proto.SerializeToString()
     try:
         import onnxruntime
     except ImportError:
-        return None
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
+        return content, None
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return content, lambda images: torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
 
 
-_WRITERS: dict[str, Callable[[torch.export.ExportedProgram, Path], Run | None]] = {
-    ".pt2": _write_pt2,
-    ".onnx": _write_onnx,
+#: What each kind of file holds, and how it runs.
+_WRITERS: dict[str, Callable[[torch.export.ExportedProgram], tuple[bytes, Run | None]]] = {
+    ".pt2": _pt2,
+    ".onnx": _onnx,
 }
 
 

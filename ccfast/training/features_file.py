@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ccfast._errors import InputError
+from ccfast._files import array_content, given_output, write_all_whole
 from ccfast.data import Part, ReIDData
 from ccfast.training.trained import load_trained
 
@@ -25,27 +25,19 @@ def extract_features(path: str, output: str, part: str = "all", **overrides: Any
     """Features [N, D] float32 of unit norm, by the encoder of a run or checkpoint, of its data set or of another one.
 
     ``output`` is a .npy file; a .csv file of the same name gets :data:`COLUMNS` for each row: where the image is (empty
-    for images that are not files), its identity and its camera (empty where they are not known).
+    for images that are not files; bytes that are not UTF-8 as ``\\xff``), its identity and its camera (empty where they
+    are not known). Both are written, or neither.
 
     Args:
         part: "train", "query", "gallery", or "all" that there are, in this order.
         overrides: the run's ``dataset``, ``data_dir``, ``device`` and ``workers`` where another one is given.
     """
-    target = Path(output)
-    if target.suffix != ".npy":
-        raise InputError(f"--output: expected a file that ends in .npy, got {output}")
-    if not target.parent.is_dir():
-        raise InputError(f"--output: no such folder: {target.parent}")
+    target = given_output("--output", output, (".npy",))
+    table = given_output("--output", target.with_suffix(".csv"))
     trained = load_trained(path, **overrides, ignore_cameras=False)  # they are written down, whatever ranking does
     parts = _chosen(trained.data, part)
     features = torch.cat([trained.extract(chosen, name) for name, chosen in parts.items()]).cpu()
-    table = target.with_suffix(".csv")
-    try:
-        with open(target, "wb") as file:
-            np.save(file, features.numpy())
-        _write_table(parts, table)
-    except OSError as error:
-        raise InputError(f"--output: {target} cannot be written: {error}") from error
+    write_all_whole({target: array_content(features.numpy()), table: _table(parts)})
     log.info("%s (epoch %d): %d x %d features in %s", trained.file, trained.epoch, *features.shape, target)
     log.info("what the rows are: %s", table)
     return features
@@ -60,15 +52,16 @@ def _chosen(data: ReIDData, part: str) -> dict[str, Part]:
     return {part: there[part]}
 
 
-def _write_table(parts: dict[str, Part], path: Path) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        row = 0
-        for name, part in parts.items():
-            paths = getattr(part.images, "paths", [""] * len(part))
-            cams = [""] * len(part) if part.cams is None else part.cams.tolist()
-            ids = [""] * len(part) if part.ids is None else part.ids.tolist()
-            for image, identity, cam in zip(paths, ids, cams, strict=True):
-                table.writerow([row, name, image, identity, cam])
-                row += 1
+def _table(parts: dict[str, Part]) -> str:
+    file = io.StringIO()
+    table = csv.writer(file)
+    table.writerow(COLUMNS)
+    row = 0
+    for name, part in parts.items():
+        paths = getattr(part.images, "paths", [""] * len(part))
+        cams = [""] * len(part) if part.cams is None else part.cams.tolist()
+        ids = [""] * len(part) if part.ids is None else part.ids.tolist()
+        for image, identity, cam in zip(paths, ids, cams, strict=True):
+            table.writerow([row, name, image, identity, cam])
+            row += 1
+    return file.getvalue()

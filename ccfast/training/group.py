@@ -159,23 +159,46 @@ def join(device: torch.device) -> tuple[Group, torch.device]:
     Tensors go through NCCL between GPUs, which gives up on a process that is late by ten minutes; Python objects, and
     so the waiting for the main process, always go through Gloo.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _number("WORLD_SIZE", "1") == 1:
         return Group(), device
     if device.type == "cuda":
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = _number("LOCAL_RANK", "0")
         if local >= torch.cuda.device_count():
             raise InputError(f"torchrun: process {local} has no GPU: there are {torch.cuda.device_count()}")
         device = torch.device("cuda", local)
         torch.cuda.set_device(device)
-    if not dist.is_initialized():
-        on_gpu = device.type == "cuda"
-        dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
-        atexit.register(_let_go)
-    messages = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        if not dist.is_initialized():
+            on_gpu = device.type == "cuda"
+            dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+            atexit.register(_let_go)
+        messages = dist.new_group(backend="gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError, OSError) as error:  # torch's DistError is a RuntimeError
+        raise RunError(_not_joined(error)) from error
     group = Group(dist.get_rank(), dist.get_world_size(), messages)
     if not group.is_main:
         logging.getLogger("ccfast").setLevel(logging.ERROR)
     return group, device
+
+
+def _number(name: str, default: str) -> int:
+    text = os.environ.get(name, default)
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9:
+        raise InputError(f"{name}: expected a number in the environment, as torchrun sets it, got {text!r}")
+    return int(text)
+
+
+def _not_joined(error: Exception) -> str:
+    """Why the processes could not come together, and what to try."""
+    address, port = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+        reason = f"port {port} is in use; pass another one to torchrun (--master-port), or --standalone"
+    elif "environment variable" in reason:
+        reason += "; start the processes with torchrun"
+    else:
+        reason += f" (MASTER_ADDR {address}, MASTER_PORT {port}, RANK {os.environ.get('RANK')})"
+    return f"the {os.environ['WORLD_SIZE']} processes of the run could not find each other: {reason}"
 
 
 def leave(group: Group) -> None:

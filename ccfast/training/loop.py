@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
-from ccfast.data import ClusterSampler, Part, ReIDData, load_data
+from ccfast.data import ClusterSampler, Part, ReIDData
 from ccfast.data.cache import decoded
 from ccfast.data.loader import augmented_loader
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
+from ccfast.training.claim import claimed
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_command, check_unchanged, write_config
+from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device, peak_memory_mb
 from ccfast.training.evaluate import agreement, evaluate, obstacles
 from ccfast.training.extract import extract
@@ -62,25 +65,25 @@ def train(config: TrainConfig) -> TrainResult:
 def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
     """All epochs of a run of ``kind``, or those that are left of it."""
     group, device = join(choose_device(config.device))
-    folder = group.from_main(lambda: _folder(config))
-    try:
-        result = _epochs(config, kind, folder, device, group)
-    except KeyboardInterrupt as error:
-        raise Interrupted(_how_to_resume(folder, group, config.command)) from error
-    except RuntimeError as error:
-        if not group.lost(error):
-            raise
-        reason = str(error).splitlines()[0]
-        advice = _how_to_resume(folder, group, config.command)
-        raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
-    if group.is_main:
-        messages.summary(result.records, folder)
-    leave(group)
-    return result
+    with claimed(config, group) as (folder, config):
+        try:
+            result = _epochs(config, kind, folder, device, group)
+        except KeyboardInterrupt as error:
+            raise Interrupted(_how_to_resume(folder, group, config.command)) from error
+        except RuntimeError as error:
+            if not group.lost(error):
+                raise
+            reason = str(error).splitlines()[0]
+            advice = _how_to_resume(folder, group, config.command)
+            raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
+        if group.is_main:
+            messages.summary(result.records, folder)
+        leave(group)
+        return result
 
 
 def _epochs(config: TrainConfig, kind: type[Run], folder: RunFolder, device: torch.device, group: Group) -> TrainResult:
-    data = group.from_main(lambda: _data(config))  # it decodes every image once: no need that all do
+    data = group.from_main(lambda: data_of(config))  # it decodes every image once: no need that all do
     run = kind(config, data, folder, device, group)
     try:
         run.resume() if config.resume else run.start()
@@ -139,12 +142,15 @@ class Run:
 
     def start(self) -> None:
         """Measure the untrained encoder: epoch 0."""
-        self.group.from_main(self.folder.make)
+        self.group.from_main(lambda: write_config(self.folder.config, self.config))  # a killed run can begin again
         messages.beginning(self.data, self.encoder, self.config, self.device, self.folder, self.measured)
         watch = Stopwatch(self.device)
-        metrics = self.evaluate(watch)
-        if self.group.is_main:
-            write_config(self.folder.config, self.config)
+        try:
+            metrics = self.evaluate(watch)
+        except InputError:  # there will be no such run
+            if self.group.is_main:
+                self.folder.config.unlink(missing_ok=True)
+            raise
         self.finish({"epoch": 0, "loss": None, "clusters": None, "noise": None, **metrics}, watch)
 
     def resume(self) -> None:
@@ -153,9 +159,8 @@ class Run:
         check_command(content["config"], type(self.config), self.folder.path)
         check_unchanged(content["config"], self.config.stored(), self.folder.path)
         restore(self.state, content, path, self.group.rank)
-        self.records = [record for record in self.folder.records() if record["epoch"] <= self.state.epoch]
+        self.records = self.group.from_main(lambda: self.folder.take_up(self.state.epoch))
         if self.group.is_main:
-            self.folder.rewrite(self.records)
             write_config(self.folder.config, self.config)
         messages.beginning(self.data, self.encoder, self.config, self.device, self.folder, self.measured)
         log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
@@ -301,17 +306,8 @@ def new_state(
     return State(encoder, optimizer, scheduler, scaler, head=head)
 
 
-def _folder(config: TrainConfig) -> RunFolder:
-    """The run folder: the one to go on with, or a new one, which must not hold a run."""
-    return RunFolder.existing(config.run) if config.resume else RunFolder.create(config.run, config.dataset)
-
-
-def _data(config: TrainConfig) -> ReIDData:
-    return load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
-
-
 def _how_to_resume(folder: RunFolder, group: Group, command: str) -> str:
     program = "ccfast" if group.size == 1 else "torchrun ... -m ccfast --"
-    if folder.checkpoint.exists():
-        return f"interrupted; go on with: {program} {command} --run {folder.path} --resume"
-    return "interrupted before the first checkpoint: nothing to resume"
+    if folder.config.exists():
+        return f"interrupted; go on with: {program} {command} --run {shlex.quote(str(folder.path))} --resume"
+    return "interrupted before anything was written: run the same command again"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ccfast._files import write_whole
 from ccfast.data import ReIDData
 from ccfast.models import Encoder
 from ccfast.training.config import TrainConfig
@@ -47,13 +49,14 @@ def _first_weights(config: TrainConfig) -> str:
 
 def ranking(record: Record) -> str:
     """ "mAP 82.1  rank-1 92.3  rank-5 ...", in percent; a data set's further protocols follow, each with its name."""
-    further = [key.removesuffix("/mAP") for key in record if key.endswith("/mAP")]
+    further = [key.removesuffix("/mAP") for key, value in record.items() if key.endswith("/mAP") and value is not None]
     return "; ".join([_ranking(record, ""), *(f"{name}: {_ranking(record, f'{name}/')}" for name in further)])
 
 
 def _ranking(record: Record, prefix: str) -> str:
-    ranks = "  ".join(f"rank-{rank} {100 * record[f'{prefix}rank{rank}']:.1f}" for rank in (1, 5, 10))
-    return f"mAP {100 * record[f'{prefix}mAP']:.1f}  {ranks}"
+    measured = [(f"rank-{rank}", record.get(f"{prefix}rank{rank}")) for rank in (1, 5, 10)]
+    known = [(name, value) for name, value in [("mAP", record[f"{prefix}mAP"]), *measured] if value is not None]
+    return "  ".join(f"{name} {100 * value:.1f}" for name, value in known)
 
 
 def epoch(record: Record, epochs: int) -> None:
@@ -74,7 +77,7 @@ def epoch(record: Record, epochs: int) -> None:
 
 def summary(records: list[Record], folder: RunFolder) -> None:
     """Before, after and best; the time by stage; the picture."""
-    evaluated = [record for record in records if "mAP" in record]
+    evaluated = [record for record in records if record.get("mAP") is not None]
     if len(evaluated) > 1:
         best = max(evaluated, key=lambda record: record["mAP"])
         log.info("before: %s", ranking(evaluated[0]))
@@ -82,7 +85,7 @@ def summary(records: list[Record], folder: RunFolder) -> None:
         log.info("best:   %s (epoch %d)", ranking(best), best["epoch"])
     total: Counter[str] = Counter()
     for record in records:
-        total.update(record["seconds"])
+        total.update(record.get("seconds", {}))
     log.info("time: %s", _seconds(total))
     picture(records, folder)
     log.info("run folder: %s", folder.path)
@@ -108,4 +111,6 @@ def picture(records: list[Record], folder: RunFolder) -> None:
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    figure.savefig(folder.curves, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    write_whole(folder.curves, drawn.getvalue())

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
-import time
+import shutil
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from ccfast._errors import InputError
+from ccfast._files import given_path, sync_folder, write_whole
+from ccfast.training.records import NAMED, Record, as_text, read_records
+
+log = logging.getLogger(__name__)
 
 CONFIG, METRICS, CURVES = "config.yaml", "metrics.jsonl", "curves.png"
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
@@ -23,68 +27,60 @@ class RunFolder:
         self.checkpoint, self.previous = path / CHECKPOINT, path / PREVIOUS
         self.best, self.curves = path / BEST, path / CURVES
 
-    @classmethod
-    def create(cls, path: str | None, dataset: str) -> RunFolder:
-        """The folder of a new run, not made yet; one that holds a run already is refused."""
-        folder = cls(Path(path) if path is not None else _fresh(dataset))
-        held = [item.name for item in (folder.config, folder.metrics, folder.checkpoint) if item.exists()]
-        if held:
-            raise InputError(
-                f"--run: {folder.path} holds a run already ({', '.join(held)}); "
-                "pass --resume to go on with it, or another folder"
-            )
-        return folder
+    def held(self) -> list[str]:
+        """The names of the files of a run that are in the folder already."""
+        files = (self.config, self.metrics, self.checkpoint, self.previous, self.best)
+        return [file.name for file in files if os.path.lexists(file)]
 
-    @classmethod
-    def existing(cls, path: str | None) -> RunFolder:
-        """The folder of a run to go on with."""
-        if path is None:
-            raise InputError("--resume: expected the run folder in --run, got none")
-        if not Path(path).is_dir():
-            raise InputError(f"--run: no such run folder: {path}")
-        return cls(Path(path))
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on with."""
+        return self.checkpoint.exists() or self.previous.exists()
 
-    def make(self) -> None:
-        """Make the folder."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--run: {self.path} cannot be made: {error}") from error
-
-    def append(self, record: dict[str, Any]) -> None:
-        """One more line of metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # before the checkpoint, which makes the epoch whole
-
-    def records(self) -> list[dict[str, Any]]:
-        """What metrics.jsonl holds; a last line that was cut off does not count."""
-        if not self.metrics.exists():
-            return []
-        records = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+    def append(self, record: Record) -> None:
+        """One more line of metrics.jsonl, whole or not at all."""
+        with open(self.metrics, "ab") as file:
+            end = file.tell()
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                file.write(as_text([record]).encode())
+                file.flush()
+                os.fsync(file.fileno())  # before the checkpoint, which makes the epoch whole
+            except OSError as error:
+                os.truncate(self.metrics, end)
+                raise OSError(f"{self.metrics}: cannot be written (is the disk full?): {error.strerror}") from error
+        sync_folder(self.path)
+
+    def take_up(self, epoch: int) -> list[Record]:
+        """Leave the records up to ``epoch`` in metrics.jsonl, and return them; later epochs are done again.
+
+        Where lines are damaged the whole ones are kept, and the file as it was gets another name.
+        """
+        found = read_records(self.metrics)
+        if found.faults:
+            log.warning("%s: %s; what is whole is kept, and the file as it was is now %s",
+                        self.metrics, found.told(), set_aside(self.metrics).name)  # fmt: skip
+        records = [record for record in found.records if record["epoch"] <= epoch]
+        missing = sorted(set(range(epoch + 1)) - {record["epoch"] for record in records})
+        if missing:
+            listed = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+            log.warning("%s: has no record of epoch %s", self.metrics, listed)
+        write_whole(self.metrics, as_text(records))
         return records
 
-    def rewrite(self, records: list[dict[str, Any]]) -> None:
-        """Leave ``records`` only: epochs whose checkpoint was never finished are done again."""
-        write_whole(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
 
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path``, whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+def set_aside(path: Path) -> Path:
+    """Keep ``path`` as it is under another name, which is returned, without overwriting anything."""
+    names = (path.with_name(f"{path.stem}.damaged-{number}{path.suffix}") for number in count(1))
+    aside = next(name for name in names if not os.path.lexists(name))
+    if path.is_file():
+        shutil.copy2(path, aside)  # the file itself stays until a better one takes its place
+    else:
+        path.rename(aside)
+    return aside
 
 
 def checkpoint_file(path: str | Path) -> Path:
     """``path`` itself, or the file in a run folder that holds its encoder: best.pt, else checkpoint.pt."""
-    path = Path(path)
+    path = given_path("RUN_OR_CHECKPOINT", path)
     if not path.is_dir():
         return path
     folder = RunFolder(path)
@@ -92,11 +88,3 @@ def checkpoint_file(path: str | Path) -> Path:
     if file is None:
         raise InputError(f"{path}: not a run folder: it holds neither {BEST} nor {CHECKPOINT}")
     return file
-
-
-def _fresh(dataset: str) -> Path:
-    name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
-    path, number = Path("runs") / name, 2
-    while path.exists():
-        path, number = Path("runs") / f"{name}-{number}", number + 1
-    return path

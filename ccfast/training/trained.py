@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ccfast._errors import InputError
-from ccfast.data import Part, ReIDData, load_data
+from ccfast.data import Part, ReIDData
 from ccfast.models import Encoder
 from ccfast.training.checkpoint import load, load_model
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import from_stored
+from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.loop import make_encoder
@@ -40,9 +41,8 @@ class Trained:
     @cached_property
     def data(self) -> ReIDData:
         """The data set that ``config`` names: ``read``, or read now; with no cameras to rank by if it says so."""
-        config, channels, data = self.config, self.encoder.input_mean.shape[0], self.read
-        if data is None:
-            data = load_data(config.dataset, config.data_dir, bad_images=config.bad_images, workers=config.workers)
+        config, channels = self.config, self.encoder.input_mean.shape[0]
+        data = data_of(config) if self.read is None else self.read
         if data.channels not in (1, channels):  # one channel is repeated
             raise InputError(
                 f"--dataset {data.name}: its images have {data.channels} channels, and the encoder of {self.file} "
@@ -83,14 +83,17 @@ def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides:
     given = {name: value for name, value in overrides.items() if value is not None}
     config = from_stored(content["config"], str(file), **{"device": None, **given})
     device = choose_device(config.device)
-    encoder = make_encoder(config, _channels(content, file), weights="none")
+    try:
+        encoder = make_encoder(config, _channels(content), weights="none")
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
     load_model(encoder, content, file)
     return Trained(file, int(content["epoch"]), config, encoder.to(device).eval(), device, data)
 
 
-def _channels(content: dict[str, Any], file: Path) -> int:
+def _channels(content: dict[str, Any]) -> int:
     """How many channels the checkpoint's encoder takes."""
     mean = content["model"].get("input_mean")
     if not isinstance(mean, Tensor) or mean.dim() != 3:
-        raise InputError(f"{file}: not a checkpoint of ccfast: its model has no input_mean [channels, 1, 1]")
+        raise InputError("not a checkpoint of ccfast: its model has no input_mean [channels, 1, 1]")
     return mean.shape[0]

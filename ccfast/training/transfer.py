@@ -7,7 +7,7 @@ import logging
 from ccfast._errors import InputError
 from ccfast.models import Encoder, resize
 from ccfast.training.checkpoint import load, load_model
-from ccfast.training.config import TrainConfig, flag
+from ccfast.training.config import TrainConfig, flag, shortened
 from ccfast.training.run_folder import checkpoint_file
 
 log = logging.getLogger(__name__)
@@ -30,14 +30,17 @@ def init_encoder(encoder: Encoder, config: TrainConfig) -> None:
         file = checkpoint_file(config.init)
         content = load(file)
         differences = [
-            f"{flag(name)} {content['config'][name]} (this run: {getattr(config, name)})"
+            f"{flag(name)} {shortened(content['config'][name])} (this run: {getattr(config, name)})"
             for name in ARCHITECTURE
             if content["config"].get(name, getattr(config, name)) != getattr(config, name)
         ]
         if differences:
             raise InputError(f"{file} holds another encoder: {', '.join(differences)}; pass the same options")
         here = encoder.height, encoder.width
-        resize(encoder.backbone, (content["config"].get("height", here[0]), content["config"].get("width", here[1])))
+        there = tuple(content["config"].get(name, own) for name, own in zip(("height", "width"), here, strict=True))
+        if not all(isinstance(side, int) and 0 < side < 2**16 for side in there):
+            raise InputError(f"{file}: its config has no height and width: {shortened(there)}")
+        resize(encoder.backbone, there)
         load_model(encoder, content, file)
         resize(encoder.backbone, here)
     except InputError as error:

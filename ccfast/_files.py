@@ -1,0 +1,216 @@
+"""Paths that a user names, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ccfast._errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: What a file gets: text (as UTF-8), bytes, or a function that writes to the open file.
+Content = str | bytes | Callable[[BinaryIO], Any]
+
+#: Names of files that are being written begin and end with these.
+PREFIX, SUFFIX = ".ccfast-", ".tmp"
+
+#: Names below these stand for what the process has open, not for files that could be replaced.
+_OPEN_FILES = ("/dev/fd/", "/dev/std", "/proc/")
+
+#: How a full disk, a quota and a limit of size show; torch's errors have no number.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def given_path(option: str, path: str | os.PathLike[str]) -> Path:
+    """The path that a user gave as ``option``, with ``~`` expanded.
+
+    Raises:
+        InputError: an empty one, which is what a shell makes of a variable that is not set.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        hint = " (is a variable of the shell not set?)" if text == "" else ""
+        raise InputError(f"{option}: expected a path, got {text!r}{hint}")
+    expanded = Path(os.path.expanduser(text))
+    try:
+        expanded.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise InputError(f"{option}: {text[:200]!r}: {error.strerror}") from error
+    return expanded
+
+
+def given_output(option: str, path: str | os.PathLike[str], endings: tuple[str, ...] = ()) -> Path:
+    """:func:`given_path` of a file that will be written; what is wrong with it is said before the work is done.
+
+    Raises:
+        InputError: another ending than one of ``endings``, a folder, or a place where no file can be made.
+    """
+    target = given_path(option, path)
+    if endings and target.suffix not in endings:
+        raise InputError(f"{option}: expected a file that ends in {' or '.join(endings)}, got {path}")
+    if target.is_dir():
+        raise InputError(f"{option}: expected a file, got the folder {target}")
+    if not _is_open_file(target):
+        folder = _followed(target).parent
+        if not folder.is_dir():
+            raise InputError(f"{option}: no such folder: {folder}; {target} cannot be written")
+        try:
+            with _temporary(folder):
+                pass
+        except OSError as error:
+            raise InputError(f"{option}: {target} cannot be written: {error.strerror or error}") from error
+    return target
+
+
+def write_whole(path: Path, content: Content, previous: Path | None = None) -> None:
+    """Write ``content`` to ``path``: all of it, or nothing, and then the file that was there stays as it was.
+
+    A symbolic link stays one, and what it names is written; devices and pipes are written to directly. With
+    ``previous`` the file that was there gets that name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_all_whole({path: content}, {} if previous is None else {path: previous})
+
+
+def write_all_whole(contents: dict[Path, Content], previous: dict[Path, Path] | None = None) -> None:
+    """:func:`write_whole` of several files that belong together: none takes its place before all are on the disk."""
+    with contextlib.ExitStack() as stack:
+        moves = []
+        for path, content in contents.items():
+            if _is_open_file(path):
+                _write_to(path, path, content)
+                continue
+            target = _followed(path)
+            if target.is_dir():
+                raise IsADirectoryError(f"{path}: cannot be written: it is a folder")
+            try:
+                temporary = stack.enter_context(_temporary(target.parent))
+            except OSError as error:
+                raise _not_written(path, error) from error
+            _write_to(temporary, path, content)
+            if target.exists():
+                with contextlib.suppress(OSError):
+                    shutil.copymode(target, temporary)
+            moves.append((path, temporary, target))
+        for path, temporary, target in moves:
+            try:
+                if previous and path in previous and target.exists():
+                    os.replace(target, previous[path])
+                os.replace(temporary, target)
+            except OSError as error:
+                raise _not_written(path, error) from error
+        for folder in {target.parent for _, _, target in moves}:
+            sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in ``folder`` to the disk: without it a crash can undo a rename. Some file systems cannot."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what :func:`write_whole` left in ``folder`` when its process was killed; nobody may be writing there."""
+    for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+def array_content(array: np.ndarray) -> Content:
+    """``array`` as a .npy file, for :func:`write_whole`; pipes take it too."""
+    import numpy as np
+
+    array = np.ascontiguousarray(array)
+
+    def write(file: BinaryIO) -> None:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(array.reshape(-1).view(np.uint8).data)
+
+    return write
+
+
+def as_unicode(text: str) -> str:
+    r"""``text`` with the bytes of a file name that are not UTF-8 as ``\xff``: Python keeps them as half characters."""
+    return _NO_CHARACTER.sub(_escaped, text)
+
+
+def printable(text: str) -> str:
+    r""":func:`as_unicode` for a terminal: control characters, but for tabs and ends of lines, as ``\x1b`` too."""
+    return _UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # Python's "surrogateescape"
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _followed(path: Path) -> Path:
+    """The file that ``path`` names, symbolic links followed; it need not be there."""
+    return Path(os.path.realpath(path))
+
+
+def _is_open_file(path: Path) -> bool:
+    """Whether ``path`` is something to write to directly: a device, a pipe, or a name for what is open already."""
+    if os.path.abspath(path).startswith(_OPEN_FILES):
+        return True
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A new empty file in ``folder`` with the mode that new files get, removed at the end if it is still there."""
+    path = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_to(file: Path, path: Path, content: Content) -> None:
+    """Write ``content`` to ``file`` and to the disk; errors are those of ``path``."""
+    try:
+        with open(file, "wb") as opened:
+            if callable(content):
+                content(opened)
+            else:
+                opened.write(as_unicode(content).encode() if isinstance(content, str) else content)
+            opened.flush()
+            with contextlib.suppress(OSError if _is_open_file(file) else ()):  # pipes cannot be synced
+                os.fsync(opened.fileno())
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> OSError:
+    reason = error.strerror or str(error).partition("\n")[0]
+    hint = " (is the disk full?)" if error.errno in _FULL else ""
+    told = type(error)(f"{path}: cannot be written{hint}: {reason}")
+    told.errno = error.errno
+    return told

@@ -1,0 +1,98 @@
+"""What ccfast prints: its log, in characters that the terminal has, and a quiet end where nobody reads on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import select
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ccfast._files import printable
+
+#: 128 + SIGPIPE, as shells have it of programs that write to a pipe which nobody reads any more.
+NOBODY_READS = 141
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+def set_up_log(quiet: bool) -> None:
+    """Progress to stdout, warnings to stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    log = logging.getLogger("ccfast")
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.handlers.clear()
+    log.propagate = False
+    news, warnings = _Handler(sys.stdout), _Handler(sys.stderr)
+    news.addFilter(lambda record: record.levelno < logging.WARNING)
+    news.setFormatter(_Printable())
+    warnings.setLevel(logging.WARNING)
+    warnings.setFormatter(_Printable("%(levelname)s: %(message)s"))
+    for handler in (news, warnings):
+        log.addHandler(handler)
+
+
+def ends_with_its_reader(main: Main) -> Main:
+    """``main``, which ends without a word where its output goes to a program that has read enough (``| head``)."""
+
+    @functools.wraps(main)
+    def wrapped(arguments: Sequence[str] | None = None) -> int:
+        try:
+            try:
+                return main(arguments)
+            finally:  # --help leaves by SystemExit
+                _flush()
+        except BrokenPipeError:
+            for stream in (sys.stdout, sys.stderr):
+                _lead_nowhere(stream)
+            return NOBODY_READS
+
+    return wrapped
+
+
+def nobody_reads() -> bool:
+    """Whether what stdout or stderr lead to has been closed at the other end."""
+    return any(map(_is_closed, (sys.stdout, sys.stderr)))
+
+
+class _Handler(logging.StreamHandler[Any]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let ``| head`` end the program instead of printing a trace for each line."""
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise
+        super().handleError(record)
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without what a terminal cannot show, or would obey."""
+        return printable(super().format(record))
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+
+
+def _is_closed(stream: Any) -> bool:
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # none, or no file of the system
+        return False
+
+
+def _lead_nowhere(stream: Any) -> None:
+    """Python flushes its streams when it ends, and would complain."""
+    if _is_closed(stream):
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -1,0 +1,113 @@
+"""A lock on a run folder: two trainings in one folder would overwrite each other's checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import socket
+import weakref
+from pathlib import Path
+from types import TracebackType
+
+from ccfast._errors import InputError
+
+log = logging.getLogger(__name__)
+
+NAME = ".lock"
+
+#: What flock says where a file system has no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+_held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
+
+
+class FolderLock:
+    """Holds ``folder``/.lock for as long as this process lives, or until :meth:`release`, which removes the file.
+
+    The system gives the lock back when the process dies, however that happens: a file that was left holds nobody up.
+
+    Raises:
+        InputError: another process holds it, or no file can be written in ``folder``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._descriptor: int | None = None
+        try:
+            while self._descriptor is None:
+                self._descriptor = self._acquired()
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        except OSError as error:
+            self.release()
+            raise InputError(f"--run: {folder} cannot be written to: {error.strerror or error}") from error
+        _held.add(self)
+
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+    def _acquired(self) -> int | None:
+        """The open, locked file; None where its last holder has just removed it."""
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise InputError(
+                f"--run: {self.path.parent} is in use by {holder}; wait until that ends, or pass another folder"
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(descriptor)
+                raise
+            log.warning("%s: its file system has no locks: take care that no other run writes to it", self.path.parent)
+            return descriptor
+        if _is_at(descriptor, self.path):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def release(self) -> None:
+        """Remove the file and let others have the folder."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the file: the lock is gone once all who have it open have done so."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        told = json.loads(os.pread(descriptor, 1000, 0))
+        return f"another process (pid {int(told['pid'])} on {told['host']})"
+    except (ValueError, TypeError, KeyError):
+        return "another process"
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _in_child() -> None:
+    """Workers that load images must not hold the lock when their parent has been killed."""
+    for lock in list(_held):
+        lock.forget()
+
+
+os.register_at_fork(after_in_child=_in_child)

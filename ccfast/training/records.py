@@ -1,0 +1,105 @@
+"""metrics.jsonl: one JSON object per epoch and line. Lines that are damaged are left out, and named."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+Record = dict[str, Any]
+
+#: No run has as many epochs.
+LARGEST_EPOCH = 2**31 - 1
+
+#: What a record says beside its epoch and its seconds: numbers, or None where there is none. A protocol beside the data
+#: set's own puts its name before its metrics ("clothes_changing/mAP").
+NUMBERS = ("loss", "clusters", "noise", "lr", "nmi", "ari", "purity", "peak_memory_mb", "mAP", "mINP")
+RANK = "rank"
+
+#: How many faults a message names.
+NAMED = 3
+
+
+class Found(NamedTuple):
+    """The whole ``records`` in the order of their epochs, and what is wrong with the other lines, in words."""
+
+    records: list[Record]
+    faults: list[str]
+
+    def told(self) -> str:
+        """The faults in a few words."""
+        more = f" and {len(self.faults) - NAMED} more" if len(self.faults) > NAMED else ""
+        return "; ".join(self.faults[:NAMED]) + more
+
+
+def read_records(path: Path) -> Found:
+    """What the file ``path`` holds; nothing where there is none. Of two records of an epoch the later one counts.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not os.path.lexists(path):
+        return Found([], [])
+    if path.exists() and not path.is_file():
+        return Found([], [f"{path.name} is not a file"])
+    records: dict[int, Record] = {}
+    faults = []
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else (), 1):
+        if not line.strip():
+            continue
+        try:
+            record = _record(line)
+        except (ValueError, RecursionError) as error:
+            faults.append(f"line {number} {_reason(error)}")
+            continue
+        if record["epoch"] in records:
+            faults.append(f"line {number} is of epoch {record['epoch']} again")
+        records[record["epoch"]] = record
+    return Found([records[epoch] for epoch in sorted(records)], faults)
+
+
+def as_text(records: list[Record]) -> str:
+    """``records`` as :func:`read_records` reads them."""
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+class _NotWhole(ValueError):
+    """What a line lacks."""
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, _NotWhole) else "is not JSON"
+
+
+def _record(line: bytes) -> Record:
+    """The record in a line; a ValueError where it is none."""
+    record = json.loads(line.decode("utf-8-sig"))
+    if not isinstance(record, dict):
+        raise _NotWhole("is not an object")
+    epoch = record.get("epoch")
+    if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch <= LARGEST_EPOCH:
+        raise _NotWhole("tells no epoch")
+    seconds = record.get("seconds", {})
+    if not isinstance(seconds, dict) or not all(map(_is_number, seconds.values())):
+        raise _NotWhole("has seconds that are no numbers")
+    for name, value in record.items():
+        last = name.rpartition("/")[2]
+        if (last in NUMBERS or last.startswith(RANK)) and value is not None and not _is_number(value):
+            raise _NotWhole(f"has something else than a number for {last}")
+    return record
+
+
+def _is_number(value: Any) -> bool:
+    """Whether ``value`` can be counted with: an integer beyond the range of float64 cannot."""
+    if isinstance(value, float):
+        return True
+    return isinstance(value, int) and not isinstance(value, bool) and math.isfinite(_as_float(value))
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
