@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -16,9 +17,13 @@ _said: set[str] = set()
 
 def warn_once(subject: str, message: str) -> None:
     """Warn of ``subject``, the first time in this process only: the authors' code calls these functions every epoch."""
-    if subject not in _said:
-        _said.add(subject)
-        warnings.warn(message, UserWarning, stacklevel=4)
+    if subject in _said:
+        return
+    _said.add(subject)
+    depth, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("ccfast."):
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(f"{message} Said once.", UserWarning, stacklevel=depth)
 
 
 def rows(name: str, value: Any) -> Tensor:

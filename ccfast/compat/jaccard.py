@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast.compat._inputs import rows, warn_once
+from ccfast.compat.forms import takes_all_forms
 from ccfast.compat.search import flat_search, warn_of_lost_rows
 from ccfast.ops.jaccard import CsrTensors, column_shift, half_columns, jaccard_distance
 
 
+@takes_all_forms
 def compute_jaccard_distance(
     target_features: Any,
     k1: int = 20,
@@ -28,8 +30,10 @@ def compute_jaccard_distance(
     Rows of unit norm, ``k1 <= N`` and ``k2 <= k1`` give :func:`ccfast.jaccard_distance`. Everything else for which the
     authors' code gives a matrix gives that matrix here, and one warning for each kind in a process:
 
-    - Rows of another norm, zero rows among them: neighbours are those of least ``|x - y|^2`` and weights are the
-      softmax of ``-(2 - 2 <x, y>)``; the two agree on the order of rows only where all norms are equal.
+    - Rows of another norm: neighbours are those of least ``|x - y|^2``, and weights are the softmax of
+      ``-(2 - 2 <x, y>)``. The two agree on the order of rows only where all norms are equal.
+    - Zero rows: likewise. All rows of one norm are equally far from a zero row, so rounding decides which of them are
+      its neighbours: this is the one case whose matrix can differ from the authors' beyond rounding.
     - Rows with NaN or infinity: nobody finds them and they find nothing. Every empty place of a list is -1, which
       the authors' code reads as the last row. With ``k2 > 1`` such a row therefore has the encoding of the last row,
       and with ``k2 = 1`` it is at distance 1 from all rows, itself included.
@@ -84,36 +88,48 @@ def _distance(features: Tensor, k1: int, k2: int) -> Tensor:
 def _as_ccfast_takes_them(features: Tensor, k1: int, k2: int) -> bool:
     """Whether nothing is out of the ordinary; says what is, once for each kind."""
     warn_of_lost_rows("target_features", features)
-    ordinary = bool(torch.isfinite(features).all())
-    norms = torch.linalg.vector_norm(features.double(), dim=1)
-    if (norms.isfinite() & (norms**2 > torch.finfo(torch.float32).max)).any():
-        row = int((norms * norms.isfinite()).nan_to_num().argmax())
-        raise ValueError(
-            f"target_features: expected squared norms that float32 can hold, got norm {norms[row]:g} in row {row}"
-        )
-    other = norms.isfinite() & ((norms - 1).abs() > checks.UNIT_NORM_TOLERANCE)
-    if other.any():
-        ordinary = False
-        row = int(other.nonzero()[0, 0])
-        warn_once(
-            "norms",
-            f"target_features: {int(other.sum())} of {len(features)} rows are not of unit norm (row {row} has "
-            f"{norms[row]:g}): neighbours are by |x - y|^2 and weights by 2 - 2 <x, y>, as in the authors' code. Said "
-            "once.",
-        )
+    finite = bool(torch.isfinite(features).all())
+    unit = _warn_of_norms(features)
     if k1 > len(features):
-        ordinary = False
         warn_once(
             "k1",
             f"k1: {k1} is more than the {len(features)} rows of target_features: the last row fills every list and "
-            "counts twice, as in the authors' code. Said once.",
+            "counts twice, as in the authors' code.",
         )
     if k2 > k1:
-        ordinary = False
-        warn_once(
-            "k2", f"k2: {k2} is more than k1 ({k1}) and has the effect of {k1}, as in the authors' code. Said once."
+        warn_once("k2", f"k2: {k2} is more than k1 ({k1}) and has the effect of {k1}, as in the authors' code.")
+    return finite and unit and k1 <= len(features) and k2 <= k1
+
+
+def _warn_of_norms(features: Tensor) -> bool:
+    """Whether the rows that are finite are of unit norm."""
+    norms = torch.linalg.vector_norm(features.double(), dim=1)
+    norms[~torch.isfinite(norms)] = 1  # said already
+    longest = int(norms.argmax())
+    if norms[longest] ** 2 > torch.finfo(torch.float32).max:
+        raise ValueError(
+            "target_features: expected rows whose squared norm float32 can hold, "
+            f"got norm {norms[longest]:g} in row {longest}"
         )
-    return ordinary
+    other = (norms - 1).abs() > checks.UNIT_NORM_TOLERANCE
+    if not other.any():
+        return True
+    zero = norms == 0
+    if (other & ~zero).any():
+        row = int((other & ~zero).nonzero()[0, 0])
+        warn_once(
+            "norms",
+            f"target_features: {int(other.sum())} of {len(features)} rows are not of unit norm (row {row} has "
+            f"{norms[row]:g}): neighbours are by |x - y|^2 and weights by 2 - 2 <x, y>, as in the authors' code.",
+        )
+    if zero.any():
+        warn_once(
+            "zero rows",
+            f"target_features: {int(zero.sum())} of {len(features)} rows are zero (the first is row "
+            f"{int(zero.nonzero()[0, 0])}): all rows of one norm are equally far from them, and rounding decides which "
+            "of these are their neighbours, here and in the authors' code.",
+        )
+    return False
 
 
 def _encoding(features: Tensor, k1: int, last_is_repeated: bool) -> CsrTensors:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast.ops.memory import update_memory_from
+from ccfast.ops.similarity import memory_similarity
 
 
 def cm(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float = 0.5) -> Tensor:
     """Similarities ``inputs @ features.T``; backward then updates ``features`` sample by sample, in batch order.
 
+    The gradient of every backward pass is taken with what the rows hold at that moment, and then they move: see
+    :func:`ccfast.memory_similarity`. ``features`` gets no gradient.
+
     Args:
-        inputs: ``[B, D]`` rows of unit norm.
-        indexes: ``[B]`` rows of ``features`` that they belong to.
-        features: ``[C, D]``, changed in place by every backward pass, which takes the gradient with what the rows
-            hold at that moment. It gets no gradient.
-        momentum: share of the old row that stays.
+        inputs: ``[B, D]`` floating-point. The authors' rows are of unit norm; others are mixed in as they are.
+        indexes: ``[B]`` rows of ``features`` that the inputs belong to.
+        features: ``[C, D]`` float32 or float64, changed in place.
+        momentum: share of the old row that stays, in ``[0, 1]``.
 
     Returns:
         ``[B, C]``.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: other shapes, devices or lengths, ``momentum`` outside ``[0, 1]``; in backward, ``indexes`` out of
-            range, non-finite or un-normalised rows.
+        ValueError: other shapes, devices or lengths, ``momentum`` out of range; ``indexes`` out of range and
+            non-finite rows (on CUDA these are not looked at).
     """
     return _product(inputs, indexes, features, momentum, "sequential")
 
@@ -42,26 +43,35 @@ def cm_hard(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float =
 
 def _product(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float, mode: str) -> Tensor:
     inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
-    features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
+    memory = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
     indexes = checks.vector_of_integers("indexes", indexes, len(inputs), "inputs")
-    checks.same_columns(inputs=inputs, features=features)
-    checks.same_device(inputs=inputs, indexes=indexes, features=features)
-    return _MovingProduct.apply(inputs, indexes, features, checks.real("momentum", momentum, low=0, high=1), mode)
+    checks.same_columns(inputs=inputs, features=memory)
+    checks.same_device(inputs=inputs, indexes=indexes, features=memory)
+    momentum = checks.real("momentum", momentum, low=0, high=1)
+    if memory.device.type == "cpu":  # looking would wait for a GPU
+        checks.labels_in_range("indexes", indexes, len(memory))
+        checks.finite_rows("inputs", inputs.detach())
+
+    def move(rows: Tensor) -> None:
+        _update(memory, rows.to(memory.dtype), indexes, momentum, mode)
+
+    return memory_similarity(inputs, memory, move)
 
 
-class _MovingProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float, mode: str) -> Tensor:
-        ctx.save_for_backward(inputs, indexes)
-        # Not saved: backward means the rows as they are then, which the update before it may have changed.
-        ctx.features, ctx.momentum, ctx.mode = features.detach(), momentum, mode
-        return inputs.to(features.dtype) @ ctx.features.T
+def _update(memory: Tensor, rows: Tensor, indexes: Tensor, momentum: float, mode: str) -> None:
+    if memory.device.type != "cpu" or _of_unit_norm(rows):
+        update_memory_from(memory, rows, indexes, momentum, mode, normalize=False)
+        return
+    if mode == "hardest":
+        products = (rows * memory[indexes]).sum(1)
+        hardest = [int((products.where(indexes == index, torch.inf)).argmin()) for index in indexes.unique()]
+        rows, indexes = rows[hardest], indexes[hardest]
+    for row, index in zip(rows, indexes.tolist(), strict=True):
+        if index >= 0:
+            mixed = momentum * memory[index] + (1 - momentum) * row
+            memory[index] = mixed / torch.linalg.vector_norm(mixed)
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        inputs, indexes = ctx.saved_tensors
-        moved = (gradient @ ctx.features).to(inputs.dtype) if ctx.needs_input_grad[0] else None
-        rows = inputs.to(ctx.features.dtype)
-        update_memory_from(ctx.features, rows, indexes, ctx.momentum, ctx.mode, normalize=False)
-        return moved, None, None, None, None
+
+def _of_unit_norm(rows: Tensor) -> bool:
+    norms = torch.linalg.vector_norm(rows.double(), dim=1)
+    return bool(((norms - 1).abs() <= checks.UNIT_NORM_TOLERANCE).all())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast.compat._inputs import array, matrix
+from ccfast.compat.forms import takes_all_forms
 from ccfast.reference.retrieval import average_precision
 
 _SHOTS = 10  # draws of one gallery image for each identity, with single_gallery_shot
@@ -26,6 +27,7 @@ class _Entries(NamedTuple):
     gallery_cams: np.ndarray
 
 
+@takes_all_forms
 def mean_ap(
     distmat: Any,
     query_ids: Any = None,
@@ -66,6 +68,7 @@ def mean_ap(
     return float(np.mean(precisions))
 
 
+@takes_all_forms
 def cmc(
     distmat: Any,
     query_ids: Any = None,
@@ -117,6 +120,7 @@ def cmc(
     return counts.cumsum() / queries
 
 
+@takes_all_forms
 def evaluate_all(
     query_features: Any,
     gallery_features: Any,

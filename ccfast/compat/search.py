@@ -162,5 +162,5 @@ def warn_of_lost_rows(name: str, points: Tensor) -> None:
         warn_once(
             "non-finite rows",
             f"{name}: {int(lost.sum())} of {len(points)} rows hold NaN or infinity (the first is row "
-            f"{int(lost.nonzero()[0, 0])}): they are nobody's neighbours, as in the authors' code. Said once.",
+            f"{int(lost.nonzero()[0, 0])}): they are nobody's neighbours, as in the authors' code.",
         )
