@@ -40,9 +40,7 @@ class ReplacingFinder(MetaPathFinder):
     def __init__(self, keep: Collection[str] = ()) -> None:
         self.names = [name for name in MODULES if name not in keep]
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         """The spec of a module whose definitions are replaced, or None."""
         last = fullname.rpartition(".")[2]
         names = [name for name in self.names if last in MODULES[name]]
@@ -81,11 +79,12 @@ def _say(message: str) -> None:
 
 
 def _parameters(function: Any) -> list[inspect.Parameter] | None:
-    """Parameters that can be given by position and by name; None for other kinds."""
+    """Parameters, without their annotations, that can be given by position and by name; None for other kinds."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return None
+    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found]
     plain = all(parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
     return parameters if plain else None
 
@@ -114,12 +113,7 @@ def _function_like(name: str, theirs: Any) -> Callable[..., Any] | None:
     if form is None:
         return None
     ours = getattr(compat, name)
-    return ours if parameters == _bare(ours) else _adapted(ours, form, inspect.signature(theirs))
-
-
-def _bare(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    parameters = inspect.signature(function).parameters.values()
-    return [parameter.replace(annotation=inspect.Parameter.empty) for parameter in parameters]
+    return ours if parameters == _parameters(ours) else _adapted(ours, form, inspect.signature(theirs))
 
 
 def _adapted(ours: Callable[..., Any], form: Form, signature: inspect.Signature) -> Callable[..., Any]:
@@ -142,7 +136,7 @@ def _class_like(name: str, theirs: Any) -> type | None:
         if parameters is None or [parameter.name for parameter in parameters] != names:
             return None
     ours: type = getattr(compat, name)
-    if _parameters(theirs.__init__) == _bare(ours.__init__):
+    if _parameters(theirs.__init__) == _parameters(ours.__init__):
         return ours
     signature = inspect.signature(theirs.__init__)
 
@@ -158,9 +152,7 @@ def _class_like(name: str, theirs: Any) -> type | None:
 class FaissStandIn(MetaPathFinder, Loader):
     """A module ``faiss`` for the import lines of modules whose searches are replaced; the last finder asked."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         """The spec of ``faiss``, which nobody else found."""
         return ModuleSpec(fullname, self) if fullname == "faiss" else None
 
