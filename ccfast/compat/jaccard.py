@@ -12,8 +12,9 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast.compat._inputs import rows, warn_once
 from ccfast.compat.forms import takes_all_forms
-from ccfast.compat.search import flat_search, warn_of_lost_rows
+from ccfast.compat.search import warn_of_lost_rows
 from ccfast.ops.jaccard import CsrTensors, column_shift, half_columns, jaccard_distance
+from ccfast.ops.knn import knn
 
 
 @takes_all_forms
@@ -74,15 +75,18 @@ def compute_jaccard_distance(
 def _distance(features: Tensor, k1: int, k2: int) -> Tensor:
     if _as_ccfast_takes_them(features, k1, k2):
         return jaccard_distance(features, k1, k2)
+    total = len(features)
     known = torch.isfinite(features).all(dim=1).nonzero()[:, 0]
-    last = len(features) - 1
-    crow, col, values = _encoding(features[known], k1, last_is_repeated=k1 > len(known) and int(known[-1]) == last)
-    parts = _among_all(crow, known[col], values, known, len(features))
+    last_is_repeated = k1 > len(known) and int(known[-1]) == total - 1
+    rank, distances = knn(features[known], min(k1, len(known)))
+    crow, col, values = _encoding(features[known], rank, distances, k1, last_is_repeated)
+    parts = _among_all(crow, known[col], values, known, total)
     if k2 > 1:
         columns = min(k1, k2)
-        rank = flat_search(features, None, columns)[1]
-        parts = torch.ops.ccfast.expand_queries(*parts, torch.where(rank < 0, last, rank), columns)
-    return torch.ops.ccfast.dense_jaccard(*parts, 0, len(features), 0, len(features))
+        lists = torch.full((total, columns), total - 1, device=features.device)  # what -1 means
+        lists[known, : rank.shape[1]] = known[rank[:, :columns]]
+        parts = torch.ops.ccfast.expand_queries(*parts, lists, columns)
+    return torch.ops.ccfast.dense_jaccard(*parts, 0, total, 0, total)
 
 
 def _as_ccfast_takes_them(features: Tensor, k1: int, k2: int) -> bool:
@@ -132,15 +136,13 @@ def _warn_of_norms(features: Tensor) -> bool:
     return False
 
 
-def _encoding(features: Tensor, k1: int, last_is_repeated: bool) -> CsrTensors:
-    """Rows of V before the query expansion, of finite ``features``.
+def _encoding(features: Tensor, rank: Tensor, distances: Tensor, k1: int, last_is_repeated: bool) -> CsrTensors:
+    """Rows of V before the query expansion, of finite ``features`` and their neighbours.
 
     Where lists are longer than there are rows, all rows are in every set. With ``last_is_repeated`` the last one is
     there twice: both have its weight, and one place.
     """
-    columns = min(k1, len(features))
-    distances, rank = flat_search(features, None, columns)
-    half = min(half_columns(k1), columns)
+    half = min(half_columns(k1), rank.shape[1])
     crow, col, values = torch.ops.ccfast.encode_neighbours(
         features, rank, distances, half, None, column_shift(features), 0, None
     )

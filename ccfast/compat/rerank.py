@@ -82,17 +82,17 @@ def _scaled_distances(q_g_dist: Any, q_q_dist: Any, g_g_dist: Any, squared: bool
                 f"{name}: expected shape {(side, side)} beside q_g_dist {q_g.shape}, got shape {value.shape}"
             )
     total = queries + gallery
-    distances = np.empty((total, total), np.float32)
-    blocks = {(0, 0): q_q, (0, queries): q_g, (queries, 0): q_g.T, (queries, queries): g_g}
+    scaled = np.empty((total, total), np.float32)  # row i is column i of the distances of all rows, queries first
+    blocks = {(0, 0): q_q.T, (0, queries): q_g, (queries, 0): q_g.T, (queries, queries): g_g.T}
     for (row, column), block in blocks.items():
-        place = distances[row : row + block.shape[0], column : column + block.shape[1]]
+        place = scaled[row : row + block.shape[0], column : column + block.shape[1]]
         place[...] = block if squared else np.square(block)
-    if not np.isfinite(distances).all():
+    largest = scaled.max(axis=1, keepdims=True)
+    if not (np.isfinite(largest).all() and np.isfinite(scaled.min())):
         raise ValueError("q_g_dist, q_q_dist, g_g_dist: expected squares that float32 can hold, got NaN or infinity")
-    largest = distances.max(axis=0)
     largest[largest == 0] = 1
-    distances /= largest
-    return torch.from_numpy(np.ascontiguousarray(distances.T)), queries
+    scaled /= largest
+    return torch.from_numpy(scaled), queries
 
 
 def _nearest(distances: Tensor, k: int) -> Tensor:
