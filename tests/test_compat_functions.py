@@ -46,19 +46,40 @@ def test_both_conventions_of_squared_distances(golden: Any) -> None:
     np.testing.assert_allclose(paper, ccfast.k_reciprocal_rerank(*features).numpy(), rtol=0, atol=5e-6)
 
 
-@pytest.mark.parametrize(("k1", "k2"), [(1, 1), (5, 1), (29, 8), (40, 60), (3, 12)])
-def test_re_ranking_takes_any_k(k1: int, k2: int) -> None:
-    points = clustered(30)[0].double()
-    distances = torch.cdist(points, points)
-    blocks = distances[:10, 10:], distances[:10, :10], distances[10:, 10:]
-    found = compat.re_ranking(*blocks, k1=k1, k2=k2, lambda_value=0.2)
-    if k1 < 30 and k2 <= k1:
-        want = ccfast.k_reciprocal_rerank(points[:10].float(), points[10:].float(), k1, k2, 0.2).numpy()
-        np.testing.assert_allclose(found, want, rtol=0, atol=5e-6)
-    else:
-        longest = compat.re_ranking(*blocks, k1=max(k1, 29) if k1 >= 29 else k1, k2=min(k2, 30), lambda_value=0.2)
-        np.testing.assert_array_equal(found, longest)
-    assert np.isfinite(found).all() and found.shape == (10, 20)
+def plain_re_ranking(q_g: np.ndarray, q_q: np.ndarray, g_g: np.ndarray, k1: int, k2: int) -> np.ndarray:
+    """The definition, row by row, at lambda 0.3; distances need not be symmetric."""
+    squares = np.block([[q_q, q_g], [q_g.T, g_g]]) ** 2
+    scaled = (squares / squares.max(axis=0)).T
+    rank = np.argsort(scaled, axis=1, kind="stable")
+
+    def reciprocal(i: int, width: int) -> set[int]:
+        return {j for j in rank[i, :width] if i in rank[j, :width]}
+
+    encoding = np.zeros_like(scaled)
+    for i in range(len(scaled)):
+        own = reciprocal(i, k1 + 1)
+        members = set(own)
+        for candidate in own:
+            added = reciprocal(candidate, round(k1 / 2) + 1)
+            if 3 * len(added & own) > 2 * len(added):
+                members |= added
+        columns = sorted(members)
+        encoding[i, columns] = np.exp(-scaled[i, columns]) / np.exp(-scaled[i, columns]).sum()
+    if k2 > 1:
+        encoding = np.stack([encoding[row[:k2]].mean(axis=0) for row in rank])
+    shared = np.stack([np.minimum(row, encoding).sum(axis=1) for row in encoding])
+    queries = len(q_q)
+    return (0.7 * (1 - shared / (2 - shared)) + 0.3 * scaled)[:queries, queries:]
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(5, 3), (20, 6), (3, 9), (8, 1), (1, 1), (20, 21), (30, 40)])
+def test_re_ranking_takes_any_k_and_asymmetric_distances(k1: int, k2: int) -> None:
+    generator = np.random.default_rng(k1)
+    q_g, q_q, g_g = generator.random((6, 15)), generator.random((6, 6)), generator.random((15, 15))
+    np.fill_diagonal(q_q, 0)
+    np.fill_diagonal(g_g, 0)
+    found = compat.re_ranking(q_g, q_q, g_g, k1, k2)
+    np.testing.assert_allclose(found, plain_re_ranking(q_g, q_q, g_g, k1, k2), rtol=0, atol=2e-6)
 
 
 def test_re_ranking_of_points_that_coincide() -> None:
