@@ -440,3 +440,26 @@ def test_two_products_before_one_backward_see_one_memory(backend: Backend) -> No
     torch.testing.assert_close(memory.cpu(), twice, rtol=0, atol=4e-6)
     want = torch.ones(20, 5) @ rows + torch.ones(20, 5) @ once  # the earlier one with the rows that the later one moved
     torch.testing.assert_close(leaf.grad.cpu(), want, rtol=0, atol=1e-5)
+
+
+# --- numbers without bound ---
+
+
+@pytest.mark.parametrize("huge", [10**7, 2**62])
+def test_huge_numbers_are_named(huge: int) -> None:
+    square = np.eye(4)
+    calls = {
+        "k": [
+            lambda: compat.compute_ranked_list(torch.eye(4), huge),
+            lambda: compat.search_raw_array_pytorch(None, torch.eye(4), torch.eye(4), huge),
+            lambda: compat.get_dist_nbr(torch.eye(4), huge),
+        ],
+        "topk": [lambda: compat.cmc(square, topk=huge)],
+        "k2": [lambda: compat.compute_jaccard_distance(torch.eye(4), huge, huge, False)],
+    }
+    for name, functions in calls.items():
+        for function in functions:
+            with pytest.raises(ValueError, match=f"^{name}: expected at most 1000000"):
+                function()
+    assert compat.compute_jaccard_distance(torch.eye(4), huge, 2, False).shape == (4, 4)
+    assert compat.re_ranking(1 - square, 1 - square, 1 - square, huge, huge).shape == (4, 4)

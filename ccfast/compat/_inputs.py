@@ -32,6 +32,11 @@ def rows(name: str, value: Any) -> Tensor:
     return checks.matrix(name, tensor, checks.ANY_FLOAT).detach().float()
 
 
+def length(name: str, value: Any, rows: int) -> int:
+    """The length of a list, which may be longer than there are ``rows`` to be listed."""
+    return checks.integer(name, value, low=1, high=max(rows, 1_000_000), high_name="a million, or the number of rows")
+
+
 def array(name: str, value: Any) -> np.ndarray:
     """A NumPy array of ``value``, from any device."""
     if isinstance(value, Tensor):

@@ -12,7 +12,7 @@ import torch
 
 from ccfast import _checks as checks
 from ccfast._infomap import infomap_labels
-from ccfast.compat._inputs import array, rows
+from ccfast.compat._inputs import array, length, rows
 from ccfast.compat.search import inner_product_search
 from ccfast.ops.knn import knn
 
@@ -25,7 +25,7 @@ def get_dist_nbr(features: Any, k: int = 80, knn_method: str = "faiss-cpu") -> t
 
     Args:
         features: ``[N, D]`` floating-point; rows of unit norm make the inner product the cosine similarity.
-        k: neighbours, the row itself included, at least 1.
+        k: neighbours, the row itself included, from 1 to a million or N.
         knn_method: which faiss index the authors' code used; one exact search serves all.
 
     Returns:
@@ -34,10 +34,10 @@ def get_dist_nbr(features: Any, k: int = 80, knn_method: str = "faiss-cpu") -> t
 
     Raises:
         TypeError: not floating-point.
-        ValueError: an empty input, ``k`` below 1, non-finite values.
+        ValueError: an empty input, ``k`` out of range, non-finite values.
     """
     points = rows("features", features)
-    k = checks.integer("k", k, low=1)
+    k = length("k", k, len(points))
     checks.finite_rows("features", points)
     norms = torch.linalg.vector_norm(points.double(), dim=1)
     with _timed(f"[{knn_method}] build index {k}"):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
-from ccfast.compat._inputs import rows, warn_once
+from ccfast.compat._inputs import length, rows, warn_once
 from ccfast.compat.forms import takes_all_forms
 from ccfast.compat.search import warn_of_lost_rows
 from ccfast.ops.jaccard import CsrTensors, column_shift, half_columns, jaccard_distance
@@ -44,7 +44,7 @@ def compute_jaccard_distance(
     Args:
         target_features: ``[N, D]`` of any floating-point dtype, read as float32.
         k1: size of the neighbour lists, the row itself included, at least 1.
-        k2: rows averaged by the query expansion, at least 1; 1 skips it.
+        k2: rows averaged by the query expansion, from 1 to a million or N; 1 skips it.
         print_flag: print that the distance is computed, and the seconds it took.
         search_option: 0 to 2 and the rest: which faiss index the authors' code used. They find the same neighbours;
             here one exact search serves all, on the device of ``target_features``.
@@ -56,12 +56,12 @@ def compute_jaccard_distance(
 
     Raises:
         TypeError: ``target_features`` is not floating-point, a number is not an integer.
-        ValueError: an empty input, ``k1`` or ``k2`` below 1, non-finite values in every row, a row whose squared norm
-            float32 cannot hold.
+        ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite values in every row, a row whose squared
+            norm float32 cannot hold.
     """
     features = rows("target_features", target_features)
     k1 = checks.integer("k1", k1, low=1)
-    k2 = checks.integer("k2", k2, low=1)
+    k2 = length("k2", k2, len(features))
     checks.integer("search_option", search_option, low=-(2**31))
     start = time.time()
     if print_flag:
@@ -142,7 +142,7 @@ def _encoding(features: Tensor, rank: Tensor, distances: Tensor, k1: int, last_i
     Where lists are longer than there are rows, all rows are in every set. With ``last_is_repeated`` the last one is
     there twice: both have its weight, and one place.
     """
-    half = min(half_columns(k1), rank.shape[1])
+    half = min(half_columns(min(k1, 2 * len(rank))), rank.shape[1])
     crow, col, values = torch.ops.ccfast.encode_neighbours(
         features, rank, distances, half, None, column_shift(features), 0, None
     )

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
-from ccfast.compat._inputs import array, matrix
+from ccfast.compat._inputs import array, length, matrix
 from ccfast.compat.forms import takes_all_forms
 from ccfast.reference.retrieval import average_precision
 
@@ -85,7 +84,7 @@ def cmc(
 
     Args:
         distmat, query_ids, gallery_ids, query_cams, gallery_cams, regdb: as for :func:`mean_ap`.
-        topk: length of the curve.
+        topk: length of the curve, from 1 to a million or G.
         separate_camera_set: leave out every gallery entry of the query's camera.
         single_gallery_shot: ten times, draw one gallery entry of each identity with ``numpy.random.choice``.
         first_match_break: count the first match only (Market-1501). Without it, a query with several matches adds
@@ -97,10 +96,10 @@ def cmc(
 
     Raises:
         RuntimeError: no query has a match.
-        TypeError, ValueError: as :func:`mean_ap`; ``topk`` below 1.
+        TypeError, ValueError: as :func:`mean_ap`; ``topk`` out of range.
     """
-    topk = checks.integer("topk", topk, low=1)
     entries = _entries(distmat, query_ids, gallery_ids, query_cams, gallery_cams)
+    topk = length("topk", topk, entries.distances.shape[1])
     if first_match_break and not (separate_camera_set or single_gallery_shot or regdb):
         first_match = _measured(entries)[1]
         ranks = [first_match[first_match >= 0]]
@@ -241,10 +240,10 @@ def _numbered(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Integers that are equal where the values, which may be names, are equal."""
     values = []
-    for name, value, length in ((first_name, first, first_length), (second_name, second, second_length)):
+    for name, value, size in ((first_name, first, first_length), (second_name, second, second_length)):
         value = array(name, value)
-        if value.shape != (length,):
-            raise ValueError(f"{name}: expected shape {(length,)} beside distmat, got shape {value.shape}")
+        if value.shape != (size,):
+            raise ValueError(f"{name}: expected shape {(size,)} beside distmat, got shape {value.shape}")
         values.append(value)
     numbers = np.unique(np.concatenate(values), return_inverse=True)[1].reshape(-1)
     return numbers[:first_length], numbers[first_length:]

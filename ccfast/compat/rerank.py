@@ -64,7 +64,7 @@ def _reranked(
     total = len(scaled)
     rank = _nearest(scaled, min(max(k1 + 1, k2), total))
     width = min(k1 + 1, total)
-    parts = _encoding(scaled, rank[:, :width].contiguous(), min(half_columns(k1), width))
+    parts = _encoding(scaled, rank[:, :width].contiguous(), min(half_columns(min(k1, 2 * total)), width))
     if k2 > 1:
         parts = torch.ops.ccfast.expand_queries(*parts, rank, min(k2, total))
     jaccard = torch.ops.ccfast.dense_jaccard(*parts, 0, queries, queries, total)

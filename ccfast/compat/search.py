@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
-from ccfast.compat._inputs import rows, warn_once
+from ccfast.compat._inputs import length, rows, warn_once
 from ccfast.ops.knn import knn
 
 #: The numbers of faiss's metrics.
@@ -79,7 +79,7 @@ def search_raw_array_pytorch(
         res: not used; the authors pass faiss's GPU resources.
         xb: ``[N, D]`` floating-point rows that are searched.
         xq: ``[Q, D]`` queries.
-        k: neighbours for each query, at least 1.
+        k: neighbours for each query, from 1 to a million or the rows of ``xb``.
         D: ``[Q, k]`` float32 that the distances are written to, or None.
         I: ``[Q, k]`` int64 that the indices are written to, or None.
         metric: ``faiss.METRIC_L2`` (1) or ``faiss.METRIC_INNER_PRODUCT`` (0).
@@ -90,18 +90,20 @@ def search_raw_array_pytorch(
 
     Raises:
         TypeError: not floating-point, ``D`` or ``I`` of another dtype.
-        ValueError: an empty input, other columns, devices or shapes, another metric; non-finite values for inner
-            products.
+        ValueError: an empty input, ``k`` out of range, other columns, devices or shapes, another metric; non-finite
+            values for inner products.
     """
     points, queries = rows("xb", xb), rows("xq", xq)
     checks.same_columns(xb=points, xq=queries)
     checks.same_device(xb=points, xq=queries)
-    k = checks.integer("k", k, low=1)
+    k = length("k", k, len(points))
     if metric not in (INNER_PRODUCT, L2):
         raise ValueError(f"metric: expected faiss.METRIC_L2 (1) or faiss.METRIC_INNER_PRODUCT (0), got {metric!r}")
     if metric == L2:
         distances, indices = flat_search(points, queries, k)
     else:
+        checks.finite_rows("xb", points)
+        checks.finite_rows("xq", queries)
         products, indices = inner_product_search(points, queries, k)
         distances = products.float()
     return _written("D", D, distances), _written("I", I, indices)
@@ -126,7 +128,7 @@ def compute_ranked_list(
 
     Args:
         features: ``[N, D]`` floating-point rows, of any norm.
-        k: neighbours, the row itself left out, at least 1.
+        k: neighbours, the row itself left out, from 1 to a million or N.
         search_option: which search the authors' code used; they find the same rows, and one exact search serves all.
             With 0 and 1 a list that is too long is filled with -1, as faiss does; otherwise it has ``N - 1`` columns.
         fp16: not used, as in the authors' code.
@@ -137,10 +139,10 @@ def compute_ranked_list(
 
     Raises:
         TypeError: not floating-point.
-        ValueError: an empty input, ``k`` below 1.
+        ValueError: an empty input, ``k`` out of range.
     """
     points = rows("features", features)
-    k = checks.integer("k", k, low=1)
+    k = length("k", k, len(points))
     search_option = checks.integer("search_option", search_option, low=-(2**31))
     start = time.time()
     if verbose:
