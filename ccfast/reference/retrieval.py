@@ -134,7 +134,7 @@ def evaluate_ranking(
         order = np.argsort(score, kind="stable")
         score, match = score[order], match[order]
         ranks = np.flatnonzero(match) + 1
-        average_precisions.append(_average_precision(score, match))
+        average_precisions.append(average_precision(score, match))
         first_ranks.append(ranks[0])
         penalties.append(len(ranks) / ranks[-1])
     if not average_precisions:
@@ -145,7 +145,7 @@ def evaluate_ranking(
     )
 
 
-def _average_precision(score: np.ndarray, match: np.ndarray) -> float:
+def average_precision(score: np.ndarray, match: np.ndarray) -> float:
     """Sum over the distinct thresholds of precision times the step in recall; ``score`` ascending."""
     last_of_ties = np.append(score[1:] != score[:-1], True)
     found = np.cumsum(match)[last_of_ties]

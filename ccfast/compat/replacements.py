@@ -1,0 +1,175 @@
+"""Puts this package's functions and classes into a script's modules as they are imported."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Collection
+from importlib.abc import FileLoader, Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from ccfast import compat
+from ccfast.compat.forms import FORMS, METHODS, Form
+
+#: The last parts of the names of modules that define each name, in the code that descends from the authors'.
+MODULES: dict[str, tuple[str, ...]] = {
+    "ClusterMemory": ("cm",),
+    "RandomMultipleGallerySampler": ("sampler",),
+    "RandomMultipleGallerySamplerNoCam": ("sampler",),
+    "cluster_by_infomap": ("infomap_cluster",),
+    "cm": ("cm",),
+    "cm_hard": ("cm",),
+    "cmc": ("ranking", "evaluator"),
+    "compute_jaccard_distance": ("faiss_rerank", "compute_dist", "utils"),
+    "compute_ranked_list": ("faiss_rerank",),
+    "evaluate_all": ("evaluators", "evaluators_cos", "evaluator"),
+    "get_dist_nbr": ("infomap_cluster",),
+    "mean_ap": ("ranking", "evaluator"),
+    "pairwise_distance": ("evaluators", "evaluators_cos", "evaluator", "faiss_rerank"),
+    "re_ranking": ("rerank", "rerank2", "reranking"),
+    "search_raw_array_pytorch": ("faiss_utils", "utils"),
+}
+
+
+class ReplacingFinder(MetaPathFinder):
+    """Finds modules as everybody else does; of those in :data:`MODULES` it replaces definitions after they ran."""
+
+    def __init__(self, keep: Collection[str] = ()) -> None:
+        self.names = [name for name in MODULES if name not in keep]
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """The spec of a module whose definitions are replaced, or None."""
+        last = fullname.rpartition(".")[2]
+        names = [name for name in self.names if last in MODULES[name]]
+        if not names or fullname.partition(".")[0] == "ccfast":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next((spec for finder in others if (spec := finder.find_spec(fullname, path, target))), None)
+        if spec is not None and isinstance(spec.loader, FileLoader):
+            run = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                run(module)
+                for name in names:
+                    replace(module, name)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def replace(module: ModuleType, name: str) -> None:
+    """Put our ``name`` in the place of the one that ``module`` defines, and say so; or say why not."""
+    theirs = module.__dict__.get(name)
+    if theirs is None or getattr(theirs, "__module__", None) != module.__name__:
+        return  # not there, or taken from another module
+    full_name = f"{module.__name__}.{name}"
+    ours = _class_like(name, theirs) if name in METHODS else _function_like(name, theirs)
+    if ours is None:
+        _say(f"left {full_name}{_shown(name, theirs)} alone: ccfast.compat knows it with other arguments")
+        return
+    setattr(module, name, ours)
+    _say(f"replaced {full_name}")
+
+
+def _say(message: str) -> None:
+    print(f"ccfast.compat: {message}", flush=True)
+
+
+def _parameters(function: Any) -> list[inspect.Parameter] | None:
+    """Parameters, without their annotations, that can be given by position and by name; None for other kinds."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    parameters = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found]
+    plain = all(parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
+    return parameters if plain else None
+
+
+def _shown(name: str, theirs: Any) -> str:
+    """Their arguments, for the message."""
+    methods = METHODS.get(name)
+    try:
+        if methods is None or not inspect.isclass(theirs):
+            return str(inspect.signature(theirs))
+        shown = (
+            f"{method}{inspect.signature(getattr(theirs, method))}" for method in methods if hasattr(theirs, method)
+        )
+        return f" with {', '.join(shown)}"
+    except (TypeError, ValueError):
+        return ""
+
+
+def _function_like(name: str, theirs: Any) -> Callable[..., Any] | None:
+    """Our function with the parameters and defaults of theirs, or None where its form is not known."""
+    parameters = None if inspect.isclass(theirs) else _parameters(theirs)
+    if parameters is None:
+        return None
+    names = [parameter.name for parameter in parameters]
+    form = next((form for form in FORMS[name] if list(form.ours) == names), None)
+    if form is None:
+        return None
+    ours = getattr(compat, name)
+    return ours if parameters == _parameters(ours) else _adapted(ours, form, inspect.signature(theirs))
+
+
+def _adapted(ours: Callable[..., Any], form: Form, signature: inspect.Signature) -> Callable[..., Any]:
+    @functools.wraps(ours)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return ours(**form.arguments(bound.arguments))
+
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
+
+
+def _class_like(name: str, theirs: Any) -> type | None:
+    """Our class with the defaults of theirs, or None where its methods have other parameters."""
+    if not inspect.isclass(theirs):
+        return None
+    for method, names in METHODS[name].items():
+        parameters = _parameters(getattr(theirs, method, None))
+        if parameters is None or [parameter.name for parameter in parameters] != names:
+            return None
+    ours: type = getattr(compat, name)
+    if _parameters(theirs.__init__) == _parameters(ours.__init__):
+        return ours
+    signature = inspect.signature(theirs.__init__)
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        ours.__init__(*bound.args)  # type: ignore[misc]
+
+    # Its module and name are theirs, so that its objects can be pickled.
+    return type(name, (ours,), {"__init__": __init__, "__module__": theirs.__module__, "__doc__": ours.__doc__})
+
+
+class FaissStandIn(MetaPathFinder, Loader):
+    """A module ``faiss`` for the import lines of modules whose searches are replaced; the last finder asked."""
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """The spec of ``faiss``, which nobody else found."""
+        return ModuleSpec(fullname, self) if fullname == "faiss" else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give it the constants that stand in signatures; everything else is an error that says what to install."""
+        _say("faiss is not installed; the searches that are replaced do not need it")
+        module.METRIC_INNER_PRODUCT, module.METRIC_L2 = 0, 1  # type: ignore[attr-defined]
+
+        def missing(name: str) -> Any:
+            if not name.startswith("__"):
+                raise AttributeError(f"faiss is not installed, and faiss.{name} is not replaced: pip install faiss-cpu")
+            raise AttributeError(name)
+
+        module.__getattr__ = missing  # type: ignore[method-assign]
+
+
+def install(keep: Collection[str] = ()) -> None:
+    """Replace in everything that is imported from now on, but for the names in ``keep``."""
+    sys.meta_path.insert(0, ReplacingFinder(keep))
+    sys.meta_path.append(FaissStandIn())

@@ -1,0 +1,89 @@
+"""The authors' samplers, draw for draw; theirs do not run where ``Sampler()`` takes no arguments."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from ccfast import _checks as checks
+
+
+class RandomMultipleGallerySamplerNoCam(Sampler[int]):
+    """Every identity once, in random order, with ``num_instances`` of its images: an anchor and others.
+
+    Draws, in this order: ``torch.randperm`` of the identities; for each, ``random.choice`` of the anchor and
+    ``numpy.random.choice`` of the others, without replacement where there are at least ``num_instances`` of them.
+    An identity of one image gives that image alone.
+
+    Args:
+        data_source: sequence of (name, identity, camera); negative identities (noise) are left out.
+        num_instances: images of an identity in one pass, at least 1.
+
+    Attributes:
+        pids: identities, in the order of their first image.
+        pid_index: identity -> its images.
+        index_pid: image -> its identity.
+        num_samples: number of identities.
+
+    Raises:
+        ValueError: ``num_instances`` below 1, an entry that is not a triple.
+    """
+
+    def __init__(self, data_source: Sequence[tuple[Any, Any, Any]], num_instances: int = 4) -> None:
+        super().__init__()
+        self.data_source = data_source
+        self.num_instances = checks.integer("num_instances", num_instances, low=1)
+        self.index_pid: dict[int, Any] = defaultdict(int)
+        self.pid_cam: dict[Any, list[Any]] = defaultdict(list)
+        self.pid_index: dict[Any, list[int]] = defaultdict(list)
+        for index, entry in enumerate(data_source):
+            if len(entry) != 3:
+                raise ValueError(f"data_source: expected triples (name, identity, camera), got {entry!r} at {index}")
+            _, identity, camera = entry
+            if identity >= 0:
+                self.index_pid[index] = identity
+                self.pid_cam[identity].append(camera)
+                self.pid_index[identity].append(index)
+        self.pids = list(self.pid_index)
+        self.num_samples = len(self.pids)
+
+    def __len__(self) -> int:
+        """Identities times ``num_instances``: more than a pass gives where an identity has one image."""
+        return self.num_samples * self.num_instances
+
+    def __iter__(self) -> Iterator[int]:
+        drawn: list[int] = []
+        for place in torch.randperm(self.num_samples).tolist():
+            identity = self.pids[place]
+            images = self.pid_index[identity]
+            anchor = random.choice(images)
+            drawn.append(anchor)
+            others = self._others(identity, anchor)
+            if others:
+                replace = len(others) < self.num_instances
+                chosen = np.random.choice(others, size=self.num_instances - 1, replace=replace)
+                drawn.extend(images[position] for position in chosen)
+        return iter(drawn)
+
+    def _others(self, identity: Any, anchor: int) -> list[int]:
+        """Positions among the identity's images that the others are drawn from."""
+        return [position for position, image in enumerate(self.pid_index[identity]) if image != anchor]
+
+
+class RandomMultipleGallerySampler(RandomMultipleGallerySamplerNoCam):
+    """:class:`RandomMultipleGallerySamplerNoCam` whose others come from other cameras than the anchor's.
+
+    An identity that has no image of another camera is drawn without looking at cameras. Arguments, attributes and
+    errors are those of the other sampler; and ``pid_cam``: identity -> the cameras of its images.
+    """
+
+    def _others(self, identity: Any, anchor: int) -> list[int]:
+        camera = self.data_source[anchor][2]
+        elsewhere = [position for position, other in enumerate(self.pid_cam[identity]) if other != camera]
+        return elsewhere or super()._others(identity, anchor)
