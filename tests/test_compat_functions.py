@@ -442,6 +442,25 @@ def test_two_products_before_one_backward_see_one_memory(backend: Backend) -> No
     torch.testing.assert_close(leaf.grad.cpu(), want, rtol=0, atol=1e-5)
 
 
+# --- what is not a matrix of numbers ---
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ([["a", "b"]], TypeError),
+        ([[1, 2], [3, 4]], TypeError),
+        ([[1.0], [2.0, 3.0]], ValueError),
+        (np.zeros((0, 3)), ValueError),
+        (np.zeros(3), ValueError),
+        (None, TypeError),
+    ],
+)
+def test_features_that_are_no_matrix_are_named(value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="^features: "):
+        compat.compute_ranked_list(value)
+
+
 # --- numbers without bound ---
 
 

@@ -28,8 +28,12 @@ def warn_once(subject: str, message: str) -> None:
 
 def rows(name: str, value: Any) -> Tensor:
     """``[N, D]`` float32 from a tensor or an array of any floating-point type; the values are not looked at."""
-    tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-    return checks.matrix(name, tensor, checks.ANY_FLOAT).detach().float()
+    if not isinstance(value, Tensor):
+        numbers = array(name, value)
+        if numbers.dtype.kind != "f":
+            raise TypeError(f"{name}: expected floating-point numbers, got dtype {numbers.dtype}")
+        value = torch.from_numpy(numbers.astype(np.float32))
+    return checks.matrix(name, value, checks.ANY_FLOAT).detach().float()
 
 
 def length(name: str, value: Any, rows: int) -> int:

@@ -206,7 +206,7 @@ def pairwise_distance(
 
 
 def _stacked(name: str, features: Mapping[Any, Tensor], keys: Any) -> Tensor:
-    chosen = [features[key].detach().flatten() for key in keys]
+    chosen = [torch.as_tensor(features[key]).detach().flatten() for key in keys]
     if not chosen:
         raise ValueError(f"{name}: expected at least one image, got none")
     return torch.stack(chosen)
