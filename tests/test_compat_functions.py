@@ -457,7 +457,7 @@ def test_two_products_before_one_backward_see_one_memory(backend: Backend) -> No
     ],
 )
 def test_features_that_are_no_matrix_are_named(value: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="^features: "):
+    with pytest.raises(error, match=r"^features: "):
         compat.compute_ranked_list(value)
 
 
@@ -478,7 +478,7 @@ def test_huge_numbers_are_named(huge: int) -> None:
     }
     for name, functions in calls.items():
         for function in functions:
-            with pytest.raises(ValueError, match=f"^{name}: expected at most 1000000"):
+            with pytest.raises(ValueError, match=rf"^{name}: expected at most 1000000"):
                 function()
     assert compat.compute_jaccard_distance(torch.eye(4), huge, 2, False).shape == (4, 4)
     assert compat.re_ranking(1 - square, 1 - square, 1 - square, huge, huge).shape == (4, 4)
