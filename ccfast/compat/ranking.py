@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ccfast.compat._inputs import array, length, matrix
 from ccfast.compat.forms import takes_all_forms
+from ccfast.ops.retrieval import rank_queries
 from ccfast.reference.retrieval import average_precision
 
 _SHOTS = 10  # draws of one gallery image for each identity, with single_gallery_shot
@@ -252,7 +253,7 @@ def _numbered(
 def _measured(entries: _Entries) -> tuple[np.ndarray, np.ndarray]:
     """Average precision and first match (-1: none) of every query."""
     tensors = (torch.from_numpy(np.ascontiguousarray(part)) for part in entries)
-    precision, first_match, _ = torch.ops.ccfast.evaluate_ranking(*tensors)
+    precision, first_match, _ = rank_queries(*tensors)
     return precision.numpy(), first_match.numpy()
 
 

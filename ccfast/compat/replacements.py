@@ -68,7 +68,7 @@ def replace(module: ModuleType, name: str) -> None:
     full_name = f"{module.__name__}.{name}"
     ours = _class_like(name, theirs) if name in METHODS else _function_like(name, theirs)
     if ours is None:
-        _say(f"left {full_name}{_shown(name, theirs)} alone: ccfast.compat knows it with other arguments")
+        _say(f"left alone {full_name}, which is known with other arguments than {_shown(name, theirs)}")
         return
     setattr(module, name, ours)
     _say(f"replaced {full_name}")
@@ -100,7 +100,7 @@ def _shown(name: str, theirs: Any) -> str:
         )
         return f" with {', '.join(shown)}"
     except (TypeError, ValueError):
-        return ""
+        return repr(theirs)
 
 
 def _function_like(name: str, theirs: Any) -> Callable[..., Any] | None:
