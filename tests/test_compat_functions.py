@@ -464,6 +464,7 @@ def test_features_that_are_no_matrix_are_named(value: Any, error: type[Exception
 # --- numbers without bound ---
 
 
+@pytest.mark.filterwarnings("ignore:k1")
 @pytest.mark.parametrize("huge", [10**7, 2**62])
 def test_huge_numbers_are_named(huge: int) -> None:
     square = np.eye(4)
