@@ -50,6 +50,10 @@ def torch_loss(
     x = features.double()
     z = (F.normalize(x, dim=1) if normalize else x) @ memory.double().T / temperature
     soft = labels.is_floating_point()
+    if not soft and mask is None and weights is None:
+        return F.cross_entropy(
+            z, labels, reduction=reduction, label_smoothing=label_smoothing, ignore_index=ignore_index
+        )
     counted = (labels != 0).any(1) if soft else labels != ignore_index
     losses = []
     for i, row in enumerate(z):

@@ -28,7 +28,9 @@ def checkpointed() -> bool:
     """Whether a checkpoint without reentry watches what this code saves for backward."""
     if torch.compiler.is_compiling():
         return False
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    # Not public, and not in every release: without it a checkpoint goes unnoticed.
+    hooks_of = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    hooks = hooks_of(True) if hooks_of else None
     return hooks is not None and getattr(hooks[0], "__module__", None) == "torch.utils.checkpoint"
 
 

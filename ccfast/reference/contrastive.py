@@ -72,7 +72,8 @@ def centroid_contrastive_loss(
     targets, counted = _targets(labels, classes, ignore_index, dtype)
     mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
     _check_extras(targets, mask, temperatures, weights)
-    smooth = (1 - label_smoothing) * targets + label_smoothing * mask / mask.sum(1, keepdim=True).clamp_min(1)
+    even = mask.to(dtype) / mask.sum(1, keepdim=True).clamp_min(1)
+    smooth = (1 - label_smoothing) * targets + label_smoothing * even
 
     with torch.autocast(features.device.type, enabled=False):
         x = features.to(dtype)
