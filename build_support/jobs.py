@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 BYTES_PER_JOB = 2 << 30
+# Limit, usage, and what of the usage are cached files that are given back on demand: of control groups 2 and 1.
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -15,6 +20,14 @@ def _numbers(path: Path) -> list[int] | None:
         return [int(word) for word in path.read_text().split()]
     except (OSError, ValueError):
         return None
+
+
+def _statistic(path: Path, name: str) -> int:
+    """One line of a file of names and numbers; 0 where it is missing."""
+    try:
+        return sum(int(line.split()[1]) for line in path.read_text().splitlines() if line.split()[0] == name)
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _own_groups(controller: str) -> list[Path]:
@@ -38,12 +51,12 @@ def cores() -> float:
     """Cores that this process may use: its affinity, and what its control groups grant."""
     count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     for group in _own_groups("cpu"):
-        quota, period = _numbers(group / "cpu.max"), None
-        if quota is None:
+        granted = _numbers(group / "cpu.max")
+        if granted is None:
             quota, period = _numbers(group / "cpu.cfs_quota_us"), _numbers(group / "cpu.cfs_period_us")
-            quota = [*quota, *period] if quota and period else None
-        if quota and quota[0] > 0:
-            count = min(count, quota[0] / quota[1])
+            granted = [*quota, *period] if quota and period else None
+        if granted and granted[0] > 0:
+            count = min(count, granted[0] / granted[1])
     return count
 
 
@@ -56,13 +69,10 @@ def free_memory() -> int | None:
     except OSError:
         pass
     for group in _own_groups("memory"):
-        for limit_name, usage_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
+        for limit_name, usage_name, cached_name in MEMORY_FILES:
             limit, usage = _numbers(group / limit_name), _numbers(group / usage_name)
             if limit and usage:
-                free.append(limit[0] - usage[0])
+                free.append(limit[0] - usage[0] + _statistic(group / "memory.stat", cached_name))
     return min(free, default=None)
 
 
