@@ -161,19 +161,17 @@ def test_torch_is_brought_only_into_pips_own_isolation(monkeypatch):
     assert backend._torch_for_build() == []
 
 
-def test_every_source_is_compiled_once_and_glue_together(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "ROOT", ROOT)
-    folder = ROOT / "build" / "test-units"
+def test_every_source_is_compiled_once_and_glue_together(tmp_path):
     cpu = sources.cpu_sources()
-    units = sources.units(folder, cpu)
+    units = sources.units(tmp_path, cpu)
     glue = (ROOT / units[0]).read_text()
     alone = units[1:]
     assert all((f'#include "{ROOT / name}"' in glue) != (name in alone) for name in cpu)
     assert all("_op" not in name and "bindings" not in name for name in alone)
     before = (ROOT / units[0]).stat().st_mtime_ns
-    assert sources.units(folder, cpu) == units and (ROOT / units[0]).stat().st_mtime_ns == before
+    assert sources.units(tmp_path, cpu) == units and (ROOT / units[0]).stat().st_mtime_ns == before
 
-    both = sources.units(folder, cpu + sources.cuda_sources())
+    both = sources.units(tmp_path, cpu + sources.cuda_sources())
     assert [Path(name).name for name in both[:2]] == ["glue.cpp", "glue_cuda.cpp"]
     assert {name for name in both if name.endswith(".cu")} == {
         str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cu")
