@@ -15,57 +15,29 @@ sys.path.insert(0, str(ROOT))
 from build_support import backend, cuda, jobs, sources, torch_at_hand  # noqa: E402
 
 
-@pytest.fixture
-def machine(monkeypatch, tmp_path):
-    """A machine of 8 cores whose control groups are files below the folder returned."""
-    monkeypatch.setattr(jobs, "CGROUPS", tmp_path)
-    monkeypatch.setattr(jobs.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(jobs, "_own_groups", lambda controller: [tmp_path])
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({}, 8),
-        ({"cpu.max": "max 100000"}, 8),
-        ({"cpu.max": "250000 100000"}, 2.5),
-        ({"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, 8),
-        ({"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}, 3),
-    ],
-)
-def test_cores_are_those_that_are_granted(machine, files, cores):
-    for name, text in files.items():
-        (machine / name).write_text(f"{text}\n")
-    assert jobs.cores() == cores
-
-
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
+        ({}, 4),
+        ({"memory.max": "max", "memory.current": 1 << 30}, 4),
         ({"memory.max": 7 << 30, "memory.current": 1 << 30}, 3),
         ({"memory.max": 4 << 30, "memory.current": 3 << 30}, 1),
         ({"memory.max": 6 << 30, "memory.current": 6 << 30, "memory.stat": f"anon 5\ninactive_file {4 << 30}"}, 2),
-        ({"memory.limit_in_bytes": 4 << 30, "memory.usage_in_bytes": 0}, 2),
-        ({"cpu.max": "50000 100000", "memory.max": 64 << 30, "memory.current": 0}, 1),
+        ({"memory/memory.limit_in_bytes": 4 << 30, "memory/memory.usage_in_bytes": 0}, 2),
+        ({"cpu.max": "50000 100000"}, 1),
     ],
 )
-def test_jobs_have_two_gigabytes_each(machine, monkeypatch, files, expected):
+def test_jobs_have_a_core_and_two_gigabytes_each(monkeypatch, tmp_path, files, expected):
+    (tmp_path / "memory").mkdir()
     for name, text in files.items():
-        (machine / name).write_text(f"{text}\n")
-    monkeypatch.setattr(jobs, "BYTES_PER_JOB", 2 << 30)
-    limit = jobs.free_memory() // jobs.BYTES_PER_JOB
-    assert jobs.compile_jobs() == max(1, min(int(jobs.cores()), limit)) == expected
-
-
-def test_own_groups_are_found_up_to_the_root(monkeypatch, tmp_path):
-    own = tmp_path / "cgroup"
-    own.write_text("4:cpu,cpuacct:/docker/abc\n3:memory:/m\n0::/user.slice/x\n")
-    monkeypatch.setattr(jobs, "Path", lambda name: own if name == "/proc/self/cgroup" else Path(name))
-    groups = [str(path) for path in jobs._own_groups("cpu")]
-    root = str(jobs.CGROUPS)
-    assert groups[:3] == [f"{root}/cpu,cpuacct/docker/abc", f"{root}/cpu,cpuacct/docker", f"{root}/cpu,cpuacct"]
-    assert groups[3:] == [f"{root}/user.slice/x", f"{root}/user.slice", root]
+        (tmp_path / name).write_text(f"{text}\n")
+    for name, text in {"memberships": "3:memory:/outside\n0::/\n", "meminfo": f"MemAvailable: {9 << 20} kB\n"}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(jobs.processors, "_MEMBERSHIPS", tmp_path / "memberships")
+    monkeypatch.setattr(jobs.processors, "_MOUNT", tmp_path)
+    monkeypatch.setattr(jobs.processors, "usable_processors", lambda: 8)
+    monkeypatch.setattr(jobs, "MEMINFO", tmp_path / "meminfo")
+    assert jobs.compile_jobs() == expected
 
 
 def fake_torch(cuda_version="13.0", gpus=()):
