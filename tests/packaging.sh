@@ -50,7 +50,10 @@ grep -F -- "pip install --no-build-isolation ." "$work/hidden.txt"
 say "wheel"
 empty_environment wheel
 "$work/wheel/bin/pip" wheel --quiet --no-deps --wheel-dir "$work/dist" .
-"$python" -m zipfile --list "$work"/dist/ccfast-*.whl | grep -E 'ccfast/(_build_config.py|_C.*\.so|py.typed) '
+"$python" -m zipfile --list "$work"/dist/ccfast-*.whl > "$work/contents.txt"
+for needed in ccfast/_build_config.py 'ccfast/_C\.[^ ]*so' ccfast/py.typed 'ccfast/report/[^ ]*html'; do
+  grep -E "^$needed " "$work/contents.txt" || { echo "the wheel lacks $needed" >&2; exit 1; }
+done
 "$work/wheel/bin/pip" install --quiet "$work"/dist/ccfast-*.whl
 smoke wheel
 
