@@ -8,6 +8,7 @@ Environment variables:
     TORCH_CUDA_ARCH_LIST    the architectures to build for; the visible GPUs', or a list of common ones, otherwise.
     CCFAST_EMULATE=1        also build ccfast._C_emulated: the CUDA kernels compiled for the CPU over tests/emulation.
                             Set when ccfast is imported, it runs those in place of the CPU kernels.
+    CCFAST_NAME_TORCH=1     the version names the torch, as in 0.1.0+torch2.13.0.cpu: for wheels that lie side by side.
     MAX_JOBS                compile jobs at a time; by default one per core, with 2 GB of memory for each.
 """
 
@@ -30,6 +31,8 @@ from build_support.cuda import CudaPlan, plan_cuda  # noqa: E402
 from build_support.jobs import compile_jobs  # noqa: E402
 
 VERSION = (ROOT / "VERSION").read_text().strip()
+if os.environ.get("CCFAST_NAME_TORCH") == "1":
+    VERSION += f"+torch{torch_at_hand.full_version().replace('+', '.')}"
 LINUX = sys.platform.startswith("linux")
 # Python's stable ABI: one build serves every Python from 3.10 on. Free-threaded ones do not have it yet.
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -62,7 +65,8 @@ def complete(declared: Extension, plan: CudaPlan, folder: Path) -> None:
         files = files + sources.cuda_sources()
         options["define_macros"] = [("CCFAST_WITH_CUDA", "1")]
     make = CUDAExtension if plan.toolkit and not emulate else CppExtension
-    made = make(declared.name, sources.units(folder, files, emulate=emulate), depends=declared.depends, **options)
+    depends = declared.depends + files  # for builds without ninja
+    made = make(declared.name, sources.units(folder, files, emulate=emulate), depends=depends, **options)
     vars(declared).update(vars(made))
 
 

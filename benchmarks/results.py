@@ -149,7 +149,7 @@ def _commit() -> str:
         return os.environ["CCFAST_COMMIT"]
     try:
         commit = _git("rev-parse", "--short=10", "HEAD")
-        changed = _git("status", "--porcelain", "--", "ccfast", "csrc", "setup.py", "benchmarks/*.py")
+        changed = _git("status", "--porcelain", "--", "ccfast", "csrc", "setup.py", "build_support", "benchmarks/*.py")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed else "")

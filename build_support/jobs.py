@@ -2,72 +2,53 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 BYTES_PER_JOB = 2 << 30
-CGROUPS = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+# Limit, usage, and what of the usage are cached files that are given back on demand: of control groups 2 and 1.
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
-def _numbers(path: Path) -> list[int] | None:
-    """The numbers in a control file; None where it is missing or says "max"."""
+def _load_processors() -> ModuleType:
+    """ccfast/_processors.py alone: the package itself needs the extension that is to be built."""
+    file = Path(__file__).parent.parent / "ccfast" / "_processors.py"
+    spec = importlib.util.spec_from_file_location("_ccfast_processors", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+processors = _load_processors()
+
+
+def _facts(path: Path) -> dict[str, int]:
+    """The lines "name number" of a file; a number alone has the name "". Empty where there is no such file."""
     try:
-        return [int(word) for word in path.read_text().split()]
-    except (OSError, ValueError):
-        return None
-
-
-def _own_groups(controller: str) -> list[Path]:
-    """The folders of this process's control groups, of both versions, from its own to the root."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = [line.replace(":", "").split() for line in path.read_text().splitlines()]
     except OSError:
-        return []
-    folders = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        root = CGROUPS / controllers if controllers else CGROUPS
-        own = root / path.lstrip("/")
-        folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(root)]
-    return folders
-
-
-def cores() -> float:
-    """Cores that this process may use: its affinity, and what its control groups grant."""
-    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    for group in _own_groups("cpu"):
-        quota, period = _numbers(group / "cpu.max"), None
-        if quota is None:
-            quota, period = _numbers(group / "cpu.cfs_quota_us"), _numbers(group / "cpu.cfs_period_us")
-            quota = [*quota, *period] if quota and period else None
-        if quota and quota[0] > 0:
-            count = min(count, quota[0] / quota[1])
-    return count
+        return {}
+    lines = [words if len(words) > 1 else ["", *words] for words in lines if words]
+    return {words[0]: int(words[1]) for words in lines if words[1].isdecimal()}
 
 
 def free_memory() -> int | None:
     """Bytes that this process can still have; None where nothing tells."""
-    free = []
-    try:
-        text = Path("/proc/meminfo").read_text()
-        free += [int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("MemAvailable:")]
-    except OSError:
-        pass
-    for group in _own_groups("memory"):
-        for limit_name, usage_name in (
-            ("memory.max", "memory.current"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        ):
-            limit, usage = _numbers(group / limit_name), _numbers(group / usage_name)
+    free = [kilobytes << 10 for name, kilobytes in _facts(MEMINFO).items() if name == "MemAvailable"]
+    for group in processors.control_groups("memory"):
+        for limit_name, usage_name, cached_name in MEMORY_FILES:
+            limit, usage = _facts(group / limit_name), _facts(group / usage_name)
             if limit and usage:
-                free.append(limit[0] - usage[0])
+                free.append(limit[""] - usage[""] + _facts(group / "memory.stat").get(cached_name, 0))
     return min(free, default=None)
 
 
 def compile_jobs() -> int:
     """One job per core, and 2 GB of memory for each; at least one."""
-    memory = free_memory()
-    by_memory = cores() if memory is None else memory // BYTES_PER_JOB
-    return max(1, int(min(cores(), by_memory)))
+    memory, cores = free_memory(), processors.allowed_processors()
+    return cores if memory is None else max(1, min(cores, memory // BYTES_PER_JOB))

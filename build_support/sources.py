@@ -6,6 +6,7 @@ unit per backend that includes its files; kernels, which do not, are units of th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.resolve()
@@ -75,7 +76,7 @@ def units(folder: Path, sources: list[str], *, emulate: bool = False) -> list[st
     else:
         result += sorted(kernels)
     result += sorted(paths - kernels - glue)
-    return [str(path.relative_to(ROOT)) for path in result]
+    return [os.path.relpath(path, ROOT) for path in result]
 
 
 def cpu_sources() -> list[str]:

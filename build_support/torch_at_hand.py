@@ -30,13 +30,16 @@ def folder() -> Path | None:
     return Path(found.stdout.strip()) if found.returncode == 0 and found.stdout.strip() else None
 
 
-def load() -> ModuleType:
-    """The module torch."""
+def _installed_folder() -> Path:
     where = folder()
     if where is None:
-        raise SystemExit(
-            "ccfast is built against an installed torch, and there is none here: pip install torch torchvision"
-        )
+        raise SystemExit("ccfast is built against an installed torch, and there is none: pip install torch torchvision")
+    return where
+
+
+def load() -> ModuleType:
+    """The module torch."""
+    where = _installed_folder()
     if str(where) not in sys.path:
         sys.path.append(str(where))
     import torch
@@ -46,9 +49,14 @@ def load() -> ModuleType:
 
 def installed_version() -> str:
     """The version as pip knows it: with a local part, such as 2.13.0+cpu, only where the index gives one."""
-    for found in metadata.distributions(name="torch", path=[str(folder())]):
+    for found in metadata.distributions(name="torch", path=[str(_installed_folder())]):
         return found.version
-    text = (folder() / "torch" / "version.py").read_text()  # torch that was built in place
+    return full_version()  # a torch that was built in place
+
+
+def full_version() -> str:
+    """The version as torch tells it, always with its backend, such as 2.11.0+cu130; torch is not imported for it."""
+    text = (_installed_folder() / "torch" / "version.py").read_text()
     return re.search(r"""__version__ = ['"](.+?)['"]""", text).group(1)
 
 

@@ -24,21 +24,25 @@ def allowed_processors() -> int:
     return max(1, math.ceil(min([usable_processors(), *_quotas()])))
 
 
-def _quotas() -> Iterator[float]:
-    """Seconds of processor time per second that the process's control groups allow it, where they say so.
+def control_groups(controller: str) -> Iterator[Path]:
+    """The folders of the control groups that bind the process's use of ``controller``, such as cpu or memory.
 
     A group is bound by those above it too. Inside a container a group often has the name that it has outside, where
     nothing is seen: its limit is then at the top of what is mounted.
     """
-    for mount, name in _groups():
+    for mount, name in _groups(controller):
         group = mount / name.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(mount):
-                yield from _quota(folder)
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
 
 
-def _groups() -> Iterator[tuple[Path, str]]:
-    """(where it is mounted, name) of the process's control groups that can limit processor time."""
+def _quotas() -> Iterator[float]:
+    """Seconds of processor time per second that the process's control groups allow it, where they say so."""
+    for folder in control_groups("cpu"):
+        yield from _quota(folder)
+
+
+def _groups(controller: str) -> Iterator[tuple[Path, str]]:
+    """(where it is mounted, name) of the process's control groups that can limit ``controller``."""
     try:
         lines = _MEMBERSHIPS.read_text().splitlines()
     except OSError:  # not on this system
@@ -46,8 +50,8 @@ def _groups() -> Iterator[tuple[Path, str]]:
     for _, controllers, name in (line.split(":", 2) for line in lines):
         if controllers == "":  # version 2: one group for all
             yield _MOUNT, name
-        elif "cpu" in controllers.split(","):
-            yield _MOUNT / "cpu", name
+        elif controller in controllers.split(","):
+            yield _MOUNT / controller, name
 
 
 def _quota(folder: Path) -> Iterator[float]:
