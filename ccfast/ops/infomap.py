@@ -35,7 +35,8 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
 
     Examples:
         >>> import torch, ccfast
-        >>> features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> features = torch.nn.functional.normalize(features, dim=1)
         >>> ccfast.infomap(features, k1=2, min_cluster_size=2).tolist()
         [0, 0, 1, 1]
     """

@@ -31,7 +31,8 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
 
     Examples:
         >>> import torch, ccfast
-        >>> features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> features = torch.nn.functional.normalize(features, dim=1)
         >>> encoding = ccfast.k_reciprocal_encoding(features, k1=2, k2=1)
         >>> encoding.layout, encoding.col_indices().tolist()
         (torch.sparse_csr, [0, 1, 0, 1, 2, 3, 2, 3])
@@ -63,7 +64,8 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
 
     Examples:
         >>> import torch, ccfast
-        >>> features = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=1)
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> features = torch.nn.functional.normalize(features, dim=1)
         >>> ccfast.jaccard_distance(features, k1=2, k2=1).round(decimals=1).tolist()
         [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
         >>> near = ccfast.jaccard_distance(features, k1=2, k2=1, max_distance=0.5)  # sparse: 8 of the 16 pairs
