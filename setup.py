@@ -151,6 +151,7 @@ EXTRAS = {
     "test": ["pytest", "hypothesis", "pytest-benchmark", "infomap>=2"],
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
+    "docs": ["mkdocs-material", "mkdocstrings[python]", "nbclient", "nbformat", "ipykernel"],
     "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
 }
 IN_ALL = ("infomap", "timm", "onnx", "tensorboard", "bench", "test")

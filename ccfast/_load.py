@@ -47,5 +47,10 @@ def build_info() -> dict[str, Any]:
         ``version`` of ccfast, ``torch`` it was built for, ``cuda`` (toolkit version, or None for a CPU-only build),
         ``arch_list`` (CUDA architectures, empty for a CPU-only build), ``compiler``, ``cxx_standard``, and whether the
         CUDA kernels are ``emulated`` on the CPU.
+
+    Examples:
+        >>> import ccfast
+        >>> ccfast.build_info()["version"] == ccfast.__version__
+        True
     """
     return {**_BUILD_INFO, "arch_list": list(_BUILD_INFO["arch_list"])}

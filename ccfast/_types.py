@@ -18,6 +18,12 @@ class RankingMetrics(NamedTuple):
             of matches divided by the rank of the last match.
 
     A query is valid when the gallery, after dropping the entries of its own identity and camera, holds its identity.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> metrics = ccfast.evaluate_ranking(torch.tensor([[0.1, 0.2]]), torch.tensor([5]), torch.tensor([5, 6]))
+        >>> isinstance(metrics, ccfast.RankingMetrics), metrics.mINP
+        (True, 1.0)
     """
 
     mAP: float

@@ -33,6 +33,11 @@ def to_scipy(csr: Tensor) -> scipy.sparse.csr_matrix:
     Raises:
         TypeError: not a sparse CSR tensor.
         ValueError: a tensor on another device.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> ccfast.to_scipy(torch.eye(3).to_sparse_csr()).toarray().tolist()
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     from scipy.sparse import csr_matrix
 
@@ -57,6 +62,11 @@ def to_cupy(csr: Tensor) -> Any:
         ImportError: CuPy is missing (``pip install 'ccfast[cuda12]'`` or ``'ccfast[cuda13]'``).
         TypeError: not a sparse CSR tensor.
         ValueError: a tensor on another device.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> ccfast.to_cupy(torch.eye(3).to_sparse_csr().cuda()).nnz  # doctest: +SKIP
+        3
     """
     try:
         import cupy

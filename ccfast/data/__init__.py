@@ -60,6 +60,12 @@ def load_data(
 
     Raises:
         InputError: an unknown name, no such folder, another layout, images that cannot be read.
+
+    Examples:
+        >>> from ccfast.data import load_data
+        >>> data = load_data("digits")
+        >>> len(data.train), len(data.query), len(data.gallery)
+        (1198, 199, 400)
     """
     with pixels_at_most(max_image_pixels):
         data = _load(name, data_dir, bad_images=bad_images, workers=workers)

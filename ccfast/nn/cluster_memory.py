@@ -43,6 +43,16 @@ class ClusterMemory(nn.Module):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.ClusterMemory(num_features=2, num_clusters=2, temperature=1.0, momentum=0.0)
+        >>> memory.features = torch.eye(2)
+        >>> loss = memory(torch.tensor([[0.0, 2.0]], requires_grad=True), torch.tensor([0]))
+        >>> round(loss.item(), 4)  # against the memory as it was
+        1.3133
+        >>> memory.features.tolist()  # which then moved
+        [[0.0, 1.0], [0.0, 1.0]]
     """
 
     features: Tensor

@@ -59,6 +59,15 @@ def centroid_contrastive_loss(
             constant. On CUDA nothing waits for the device: labels out of range are ignored there, a label on a column
             that does not take part makes the loss infinite, and values are not looked at.
         NotImplementedError: a forward-mode derivative (``torch.func.jvp``); second derivatives raise RuntimeError.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = torch.eye(3)
+        >>> features = torch.tensor([[9.0, 0.0, 0.0], [0.0, 1.0, 0.0]], requires_grad=True)
+        >>> loss = ccfast.centroid_contrastive_loss(features, memory, torch.tensor([0, 1]), temperature=1.0)
+        >>> loss.backward()
+        >>> round(loss.item(), 4), features.grad.shape
+        (0.5514, torch.Size([2, 3]))
     """
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)

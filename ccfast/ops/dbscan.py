@@ -28,6 +28,13 @@ def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: a matrix that is empty, not square or holds NaN; ``eps`` or ``min_samples`` out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> positions = torch.tensor([0.0, 0.1, 0.2, 5.0, 5.1, 9.0])
+        >>> distances = (positions[:, None] - positions).abs()
+        >>> ccfast.dbscan(distances, eps=0.15, min_samples=2).tolist()
+        [0, 0, 0, 1, 1, -1]
     """
     distances = checks.distances("distances", distances)
     eps = checks.real("eps", eps, low=0)

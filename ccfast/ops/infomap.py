@@ -32,6 +32,13 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
         ImportError: the optional package ``infomap`` is missing (``pip install 'ccfast[infomap]'``).
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, an argument out of range, non-finite or un-normalised rows (the first is named).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> features = torch.nn.functional.normalize(features, dim=1)
+        >>> ccfast.infomap(features, k1=2, min_cluster_size=2).tolist()
+        [0, 0, 1, 1]
     """
     features = checks.matrix("features", features, checks.SINGLE).detach()
     k1 = checks.integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")

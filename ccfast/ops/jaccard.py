@@ -28,6 +28,16 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the first is
             named).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> features = torch.nn.functional.normalize(features, dim=1)
+        >>> encoding = ccfast.k_reciprocal_encoding(features, k1=2, k2=1)
+        >>> encoding.layout, encoding.col_indices().tolist()
+        (torch.sparse_csr, [0, 1, 0, 1, 2, 3, 2, 3])
+        >>> torch.allclose(encoding.to_dense().sum(dim=1), torch.ones(4))
+        True
     """
     features, k1, k2 = _checked(features, k1, k2)
     return csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
@@ -51,6 +61,16 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, ``k1``, ``k2`` or ``max_distance`` out of range, non-finite or un-normalised rows
             (the first is named).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> features = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
+        >>> features = torch.nn.functional.normalize(features, dim=1)
+        >>> ccfast.jaccard_distance(features, k1=2, k2=1).round(decimals=1).tolist()
+        [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
+        >>> near = ccfast.jaccard_distance(features, k1=2, k2=1, max_distance=0.5)  # sparse: 8 of the 16 pairs
+        >>> len(near.values())
+        8
     """
     features, k1, k2 = _checked(features, k1, k2)
     if max_distance is None:

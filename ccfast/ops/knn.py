@@ -34,6 +34,15 @@ def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") 
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, ``k`` out of range, non-finite values (the first bad row is named), another number
             of columns, mixed devices, an unknown precision.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> features = torch.tensor([[0.0], [1.0], [3.0]])
+        >>> indices, distances = ccfast.knn(features, k=2)
+        >>> indices.tolist(), distances.tolist()
+        ([[0, 1], [1, 0], [2, 1]], [[0.0, 1.0], [0.0, 1.0], [0.0, 4.0]])
+        >>> ccfast.knn(features, 1, queries=torch.tensor([[2.5]]))[0].tolist()
+        [[2]]
     """
     features = checks.matrix("features", features, checks.HALF_OR_SINGLE)
     k = checks.integer("k", k, low=1, high=features.shape[0], high_name="the number of rows of features")

@@ -27,6 +27,12 @@ def cluster_centroids(features: Any, labels: Any) -> Tensor:
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, labels of another length or below -1, a cluster without a member, non-finite rows.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> features = torch.tensor([[2.0, 0.0], [4.0, 0.0], [0.0, 3.0], [9.0, 9.0]])
+        >>> ccfast.cluster_centroids(features, torch.tensor([0, 0, 1, -1])).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
     """
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
     labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
@@ -85,6 +91,13 @@ def update_memory_(
             non-finite or un-normalised rows of ``features``, non-finite values in the rows of ``memory`` or
             ``reference`` that the batch has labels of; ``memory`` is then unchanged. On CUDA nothing waits for the
             device: labels out of range are skipped there, and what the rows hold is not looked at.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> ccfast.update_memory_(memory, torch.tensor([[0.0, 1.0]]), torch.tensor([0]), momentum=0.0)
+        >>> memory.tolist()
+        [[0.0, 1.0], [0.0, 1.0]]
     """
     if not isinstance(memory, Tensor):
         raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")

@@ -28,6 +28,13 @@ def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lam
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, another number of columns, an argument out of range, non-finite rows.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> query = torch.tensor([[0.0, 0.0]])
+        >>> gallery = torch.tensor([[0.1, 0.0], [5.0, 5.0], [0.2, 0.1]])
+        >>> ccfast.k_reciprocal_rerank(query, gallery, k1=2, k2=1).argsort().tolist()
+        [[0, 2, 1]]
     """
     query = checks.matrix("query", query, checks.SINGLE)
     gallery = checks.matrix("gallery", gallery, checks.SINGLE)
@@ -68,6 +75,13 @@ def evaluate_ranking(
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, other lengths, NaN distances, one camera argument without the other, no query with
             a match.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> distances = torch.tensor([[0.2, 0.1, 0.9], [0.8, 0.3, 0.1]])
+        >>> metrics = ccfast.evaluate_ranking(distances, torch.tensor([7, 8]), torch.tensor([7, 9, 8]), max_rank=2)
+        >>> metrics.mAP, metrics.cmc.tolist()
+        (0.75, [0.5, 1.0])
     """
     distances = checks.matrix("distances", distances, checks.ANY_FLOAT)
     query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances")

@@ -37,6 +37,17 @@ def memory_similarity(features: Any, memory: Any, on_backward: OnBackward | None
     Raises:
         TypeError: a tensor of another dtype or layout; ``on_backward`` that cannot be called.
         ValueError: an empty input, other columns, different devices.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = torch.eye(2)
+        >>> features = torch.tensor([[0.6, 0.8]], requires_grad=True)
+        >>> similarity = ccfast.memory_similarity(features, memory, on_backward=lambda rows: memory[0].copy_(rows[0]))
+        >>> similarity.sum().backward()
+        >>> features.grad.tolist()  # from the memory as it was
+        [[1.0, 1.0]]
+        >>> torch.equal(memory[0], features.detach()[0])
+        True
     """
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)

@@ -76,7 +76,14 @@ class ClusterOptions:
 
 @dataclass
 class TrainConfig(ClusterOptions):
-    """The options of ``ccfast train``; what is left out comes from the data set's recipe; then all is checked."""
+    """The options of ``ccfast train``; what is left out comes from the data set's recipe; then all is checked.
+
+    Examples:
+        >>> from ccfast.training import TrainConfig
+        >>> config = TrainConfig(dataset="digits", epochs=2, device="cpu")
+        >>> config.arch, config.k1, config.clusters_per_batch
+        ('smallconv', 20, 16)
+    """
 
     #: The command whose options these are.
     command: ClassVar[str] = "train"

@@ -58,6 +58,15 @@ def train(config: TrainConfig) -> TrainResult:
     Raises:
         InputError: wrong options or data; nothing was trained.
         RunError: the run could not go on; its folder keeps the last whole epoch.
+
+    Examples:
+        >>> import tempfile
+        >>> from ccfast.training import TrainConfig, train
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     config = TrainConfig(epochs=1, iters=2, device="cpu", quiet=True, run=f"{folder}/run")
+        ...     result = train(config)
+        >>> [record["epoch"] for record in result.records], result.run.name
+        ([0, 1], 'run')
     """
     return run_to_the_end(config, Run)
 
