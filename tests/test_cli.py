@@ -41,7 +41,7 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
 def test_training_ends_with_its_page(tmp_path, capsys):
     """Written once, from the data that the run has read, and named in the last line."""
     folder = tmp_path / "run"
-    with mock.patch("ccfast.training.trained.load_data") as read_again:
+    with mock.patch("ccfast.training.trained.data_of") as read_again:
         assert main(["train", "--run", str(folder), *QUICK]) == 0
     out, err = capsys.readouterr()
     assert f"page about the run, to open in a browser: {folder / 'report.html'}" in out.splitlines()[-1]
@@ -286,6 +286,9 @@ def test_files_that_are_no_features_end_with_status_2(tmp_path, capsys, features
     np.savez(tmp_path / "archive.npz", a=np.eye(2))
     fails(capsys, 2, "no such file", "cluster", tmp_path / "x.npy", "-o", tmp_path / "labels.npy")
     fails(capsys, 2, "cannot be read", "cluster", tmp_path / "text.npy", "-o", tmp_path / "labels.npy")
+    for content in (b"PK\x03\x04" + bytes(99), b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 16, b"\x93NUMPY\x09\x00", b""):
+        (tmp_path / "damaged.npy").write_bytes(content)
+        fails(capsys, 2, "cannot be read", "cluster", tmp_path / "damaged.npy", "-o", tmp_path / "labels.npy")
     fails(capsys, 2, "got an archive", "cluster", tmp_path / "archive.npz", "-o", tmp_path / "labels.npy")
     fails(capsys, 2, "cannot be written", "cluster", features, "-o", tmp_path / "no" / "labels.npy", *OPTIONS)
     fails(capsys, 2, "got the folder", "cluster", features, "-o", tmp_path, *OPTIONS)

@@ -207,7 +207,7 @@ def test_processes_train_as_one_does(tmp_path):
 def train_and_count(group, folder):
     """How often a process reads the data and ranks, and the mAP that its run goes by."""
     os.environ["WORLD_SIZE"] = str(group.size)
-    counts = {"load_data": 0, "evaluate": 0}
+    counts = {"data_of": 0, "evaluate": 0}
 
     def counted(name, function):
         def count(*args, **kwargs):
@@ -224,9 +224,9 @@ def train_and_count(group, folder):
 
 def test_main_alone_reads_the_data_and_ranks(tmp_path):
     main, *others = together(3, partial(train_and_count, folder=tmp_path), tmp_path)
-    assert (main["load_data"], main["evaluate"]) == (1, 2)
+    assert (main["data_of"], main["evaluate"]) == (1, 2)
     for found in others:
-        assert (found["load_data"], found["evaluate"]) == (0, 0)
+        assert (found["data_of"], found["evaluate"]) == (0, 0)
         assert found["mAP"] == main["mAP"]
 
 

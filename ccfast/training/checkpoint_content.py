@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ccfast.models.weights import unusable
 from ccfast.training.records import LARGEST_EPOCH
 
 
@@ -25,12 +25,8 @@ def check_content(content: Any) -> None:
     if not content["model"]:
         raise Wrong("its model is empty")
     for name, value in content["model"].items():
-        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta:
-            raise Wrong(f"its model has no dense tensor for {name}, but {_told(value)}")
-        if value.is_complex() or value.is_quantized:
-            raise Wrong(f"its model has a tensor of {value.dtype} for {name}")
-        if value.is_floating_point() and not value.isfinite().all():
-            raise Wrong(f"its model has values that are not finite in {name}")
+        if reason := unusable(value):
+            raise Wrong(f"its model cannot be loaded: {name} {reason}")
     best = content.get("best", {})
     _check_names("best", best)
     if not all(_is_number(value) and math.isfinite(value) for value in best.values()):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ccfast._errors import InputError
+from ccfast._errors import InputError, is_out_of_memory
 from ccfast._files import array_content, given_output, given_path, write_whole
 from ccfast.training.config import ClusterOptions
 from ccfast.training.device import choose_device
@@ -71,7 +71,9 @@ def read_features(path: Path) -> Tensor:
         array = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy raises whatever the bytes lead it to
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{path}: cannot be read as a .npy file: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive (.npz)"

@@ -1,0 +1,111 @@
+"""Runs that are killed at random moments end as one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from processes import without_costs
+
+from ccfast.training import TrainConfig, train
+from ccfast.training.records import read_records
+
+OPTIONS = {"epochs": 4, "iters": 3, "device": "cpu"}
+FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The records of a run on one thread, and the seconds that it takes as a process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    records = train(TrainConfig(run=str(tmp_path_factory.mktemp("runs") / "run"), **OPTIONS)).records
+    torch.set_num_threads(threads)
+    start = time.monotonic()
+    assert command(tmp_path_factory.mktemp("timed") / "run").wait() == 0
+    return records, time.monotonic() - start
+
+
+def command(run):
+    """The command that a queue starts again and again."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ccfast", "train", "--run", str(run), *FLAGS, "--resume"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(run, draw, kills, seconds):
+    """Kill the run ``kills`` times, each a random time after the moment at which it may write, then let it end."""
+    for _ in range(kills):
+        process = command(run)
+        begun = time.monotonic()
+        while not (run / ".lock").exists() and process.poll() is None and time.monotonic() - begun < 60:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, seconds / 3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = command(run)
+    err = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, err
+    return err
+
+
+def check(run, records):
+    found = read_records(run / "metrics.jsonl")
+    assert found.faults == []
+    assert without_costs(found.records) == without_costs(records)
+    assert not list(run.glob(".*"))
+    assert not list(run.glob("*.damaged-*"))
+
+
+def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path, uninterrupted):
+    records, seconds = uninterrupted
+    finish(tmp_path / "run", random.Random(0), 3, seconds)
+    check(tmp_path / "run", records)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_runs_killed_many_times_end_as_an_uninterrupted_one(tmp_path, uninterrupted, seed):
+    records, seconds = uninterrupted
+    draw = random.Random(seed)
+    finish(tmp_path / "run", draw, draw.randint(1, 5), seconds)
+    check(tmp_path / "run", records)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 7, 11, 16, 22])
+def test_a_run_killed_at_any_call_to_the_disk_goes_on(tmp_path, uninterrupted, number):
+    """Deterministic: the process kills itself just before the ``number``-th of its calls that change the disk."""
+    run = tmp_path / "run"
+    script = f"""
+import os, sys
+left = {number}
+def counted(name):
+    call = getattr(os, name)
+    def killing(*args, **kwargs):
+        global left
+        if name != "open" or (args[1] & os.O_CREAT and {str(tmp_path)!r} in os.fspath(args[0])):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), 9)
+        return call(*args, **kwargs)
+    setattr(os, name, killing)
+from ccfast.cli import main
+import ccfast.training
+for name in ("replace", "fsync", "mkdir", "open"):
+    counted(name)
+sys.exit(main({["train", "--run", str(run), *FLAGS, "--resume"]!r}))
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    process = command(run)
+    err = process.communicate(timeout=300)[1]
+    assert process.returncode == 0, err
+    check(run, uninterrupted[0])
