@@ -496,8 +496,7 @@ TEST(a_row_with_too_few_candidates_is_answered_from_all_distances) {
     for (int64_t row = 0; row < problem.rows; ++row)
       search_again(params, row, broken.products.data() + row * problem.rows, broken.half_norms.data(),
                    broken.norms[row], broken.errors[row], 1);
-    if (nonsense != INFINITY) check_result(found, search_naively(problem));
-    for (const int64_t index : found.indices) CHECK(index >= 0 && index < problem.rows);
+    check_result(found, search_naively(problem));
   }
 }
 
