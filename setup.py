@@ -39,7 +39,8 @@ STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 # OpenMP: compiled with it but not linked to it: the runtime that torch has loaded is the process's one thread pool.
 # -g0: Python's own flags ask for debug information, which doubles the time.
-FLAGS = ["-g0", *(["-fopenmp"] if LINUX else [])]
+# -ffp-contract=off: the same bits with and without fused multiply-adds (csrc/common/simd.h).
+FLAGS = ["-g0", "-ffp-contract=off", *(["-fopenmp"] if LINUX else [])]
 LINK_FLAGS = ["-Wl,-s"] if LINUX else []
 
 

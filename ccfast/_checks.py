@@ -13,8 +13,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from ccfast import interop
 
 #: Rows count as normalised when their norm is within this of 1.
 UNIT_NORM_TOLERANCE = 1e-3
@@ -24,7 +27,15 @@ HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 SINGLE = (torch.float32,)
 SINGLE_OR_DOUBLE = (torch.float32, torch.float64)
 ANY_FLOAT = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGER = (
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
+)  # fmt: skip
+
+LARGEST_INTEGER = 2**63 - 1
+LISTS = (list, tuple, range)  # of integers
+
+#: How far from 1 the norm of a row may be that was normalised in half precision.
+HALF_NORM_TOLERANCE = 1e-2
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
@@ -63,12 +74,37 @@ def matrix(name: str, value: Any, dtypes: Sequence[torch.dtype], *, allow_no_row
     return result
 
 
-def vector_of_integers(name: str, value: Any, length: int, of: str) -> Tensor:
-    """``[length]`` integers (labels, identities, cameras) as int64; ``of`` says what the length must match."""
-    result = tensor(name, value, 1, INTEGER)
+def vector_of_integers(name: str, value: Any, length: int, of: str, device: torch.device | None = None) -> Tensor:
+    """``[length]`` integers (labels, identities, cameras) as int64; ``of`` says what the length must match.
+
+    A tensor or array of any integer dtype, or a list, tuple or range of integers, which goes to ``device``.
+    """
+    if isinstance(value, LISTS):
+        result = torch.tensor([_element(name, place, item) for place, item in enumerate(value)], dtype=torch.int64)
+        result = result.to(device)
+    else:
+        result = tensor(name, value, 1, INTEGER)
     if result.shape[0] != length:
         raise ValueError(f"{name}: expected length {length}, one for each row of {of}, got {result.shape[0]}")
+    if result.dtype is torch.uint64:
+        wrapped = result.view(torch.int64) < 0
+        if wrapped.device.type != "meta" and wrapped.any():
+            place = int(wrapped.nonzero()[0, 0])
+            _element(name, place, int(result[place].cpu()))
     return result.to(torch.int64)
+
+
+def _element(name: str, place: int, value: Any) -> int:
+    """``value``, number ``place`` of a list of integers, where it is one that int64 holds."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected integers, got {value!r} at position {place}")
+    try:
+        result = value.__index__()
+    except TypeError as error:  # a tensor or array of floats, or of more than one number
+        raise TypeError(f"{name}: expected integers, got {value!r} at position {place}") from error
+    if not -LARGEST_INTEGER - 1 <= result <= LARGEST_INTEGER:
+        raise ValueError(f"{name}: expected integers from -2^63 to 2^63 - 1, got {result} at position {place}")
+    return result
 
 
 def same_device(**tensors: Tensor | None) -> None:
@@ -93,14 +129,14 @@ def same_dtype(**tensors: Tensor) -> None:
         raise TypeError(f"{', '.join(tensors)}: expected one dtype, got {got}")
 
 
-def integer(name: str, value: Any, *, low: int, high: int | None = None, high_name: str = "") -> int:
+def integer(name: str, value: Any, *, low: int, high: int = LARGEST_INTEGER, high_name: str = "") -> int:
     """An integer in ``[low, high]``; ``high_name`` says what the upper bound is."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected an integer, got {value!r}")
     result = value.__index__()
     if result < low:
         raise ValueError(f"{name}: expected at least {low}, got {result}")
-    if high is not None and result > high:
+    if result > high:
         raise ValueError(f"{name}: expected at most {high}{f' ({high_name})' if high_name else ''}, got {result}")
     return result
 
@@ -156,11 +192,11 @@ def _sized(name: str, value: Any, shape: tuple[int, ...], dtypes: Sequence[torch
     return result
 
 
-def labels_or_weights(name: str, value: Any, rows: int, classes: int) -> Tensor:
+def labels_or_weights(name: str, value: Any, rows: int, classes: int, device: torch.device) -> Tensor:
     """``[rows]`` integers, as int64, or ``[rows, classes]`` floating-point weights."""
-    result = as_tensor(name, value)
-    if not result.is_floating_point():
-        return vector_of_integers(name, result, rows, "features")
+    result = value if isinstance(value, LISTS) else as_tensor(name, value)
+    if isinstance(result, LISTS) or not result.is_floating_point():
+        return vector_of_integers(name, result, rows, "features", device)
     if result.dim() == 1:
         raise TypeError(
             f"{name}: expected dtype {_names(INTEGER)}, or weights of shape {(rows, classes)}, got "
@@ -215,7 +251,7 @@ def update_extras(
             f"groups: expected {expected} for mode {mode!r}, got {'None' if groups is None else 'a tensor'}"
         )
     if groups is not None:
-        groups = vector_of_integers("groups", groups, labels.shape[0], "features")
+        groups = vector_of_integers("groups", groups, labels.shape[0], "features", labels.device)
     return reference, groups
 
 
@@ -253,17 +289,31 @@ def finite_rows(name: str, value: Tensor) -> None:
         raise ValueError(f"{name}: expected finite values, got a non-finite value in row {int(bad.nonzero()[0, 0])}")
 
 
-def unit_rows(name: str, value: Tensor) -> None:
-    """Rows are finite and of unit Euclidean norm within 1e-3; the message names the first bad row."""
+def unit_rows(name: str, value: Tensor, tolerance: float = UNIT_NORM_TOLERANCE) -> None:
+    """Rows are finite and of unit Euclidean norm within ``tolerance``; the message names the first bad row."""
     finite_rows(name, value)
     norms = torch.linalg.vector_norm(value.double(), dim=1)
-    bad = (norms - 1).abs() > UNIT_NORM_TOLERANCE
+    bad = (norms - 1).abs() > tolerance
     if bad.any():
         row = int(bad.nonzero()[0, 0])
         raise ValueError(
-            f"{name}: expected rows of unit norm within {UNIT_NORM_TOLERANCE:g} (torch.nn.functional.normalize), "
+            f"{name}: expected rows of unit norm within {tolerance:g} (torch.nn.functional.normalize), "
             f"got norm {float(norms[row]):g} in row {row}"
         )
+
+
+def unit_features(name: str, value: Any) -> Tensor:
+    """A ``[N, D]`` matrix of rows of unit norm, as float32 and detached.
+
+    Rows in half precision have norms that rounding has moved; they are normalised again. Of float32 rows the norms are
+    not looked at here.
+    """
+    result = matrix(name, value, HALF_OR_SINGLE).detach()
+    if result.dtype is torch.float32:
+        return result
+    result = result.float()
+    unit_rows(name, result, HALF_NORM_TOLERANCE)
+    return torch.nn.functional.normalize(result, dim=1)
 
 
 def labels_in_range(name: str, value: Tensor, classes: int, ignore: int = -1) -> None:
@@ -277,15 +327,20 @@ def labels_in_range(name: str, value: Tensor, classes: int, ignore: int = -1) ->
 
 
 def distances(name: str, value: Any) -> Tensor:
-    """A square, non-empty matrix of distances: dense or sparse CSR, of any floating-point dtype."""
-    result = as_tensor(name, value)
-    if result.layout not in (torch.strided, torch.sparse_csr):
-        raise TypeError(f"{name}: expected a dense or a sparse CSR tensor, got layout {result.layout}")
+    """A square, non-empty matrix of floating-point distances: dense, or sparse CSR whatever it comes as."""
+    if interop.is_scipy(value):
+        result = interop.from_scipy(value, name)
+    elif interop.is_cupy(value):
+        result = interop.from_cupy(value, name)
+    else:
+        result = as_tensor(name, value)
+    if result.layout not in (torch.strided, torch.sparse_csr, torch.sparse_csc, torch.sparse_coo):
+        raise TypeError(f"{name}: expected a dense tensor or a sparse CSR, CSC or COO tensor, got {result.layout}")
     if result.dtype not in ANY_FLOAT:
         raise TypeError(f"{name}: expected dtype {_names(ANY_FLOAT)}, got {_names([result.dtype])}")
     if result.dim() != 2 or result.shape[0] != result.shape[1] or result.shape[0] == 0:
         raise ValueError(f"{name}: expected a non-empty square matrix, got shape {tuple(result.shape)}")
-    return result
+    return result if result.layout is torch.strided else interop.as_csr(result)
 
 
 def cameras(query_cams: Any, gallery_cams: Any, of: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -296,9 +351,15 @@ def cameras(query_cams: Any, gallery_cams: Any, of: Tensor) -> tuple[Tensor | No
     if query_cams is None:
         return None, None
     return (
-        vector_of_integers("query_cams", query_cams, of.shape[0], "distances"),
-        vector_of_integers("gallery_cams", gallery_cams, of.shape[1], "distances.T"),
+        vector_of_integers("query_cams", query_cams, of.shape[0], "distances", of.device),
+        vector_of_integers("gallery_cams", gallery_cams, of.shape[1], "distances.T", of.device),
     )
+
+
+def curve_length(name: str, value: Any, distances: Tensor) -> int:
+    """Length of a CMC curve over the gallery of ``[Q, G]`` distances; longer ones are constant from G on."""
+    most = max(distances.shape[1], 1_000_000)
+    return integer(name, value, low=1, high=most, high_name="a million, or the size of the gallery")
 
 
 NO_QUERY_MATCHES = "no query has a match in the gallery"

@@ -3,7 +3,7 @@
 from ccfast import compat, nn, reference
 from ccfast._load import build_info
 from ccfast._types import RankingMetrics
-from ccfast.interop import to_cupy, to_scipy
+from ccfast.interop import from_cupy, from_scipy, to_cupy, to_scipy
 from ccfast.ops.contrastive import centroid_contrastive_loss
 from ccfast.ops.dbscan import dbscan
 from ccfast.ops.infomap import infomap
@@ -23,6 +23,8 @@ __all__ = [
     "compat",
     "dbscan",
     "evaluate_ranking",
+    "from_cupy",
+    "from_scipy",
     "infomap",
     "jaccard_distance",
     "k_reciprocal_encoding",

@@ -1,9 +1,11 @@
-"""Sparse results as SciPy and CuPy matrices. Dense ones need none: tensors speak DLPack."""
+"""Sparse tensors as SciPy and CuPy matrices, and the way back. Dense ones need none: tensors speak DLPack."""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,3 +77,88 @@ def to_cupy(csr: Tensor) -> Any:
         raise ImportError("to_cupy needs CuPy: pip install 'ccfast[cuda12]' or 'ccfast[cuda13]'") from error
     crow, col, values = (cupy.from_dlpack(part) for part in _parts(csr, "cuda"))
     return csr_matrix((values, col, crow), shape=tuple(csr.shape), copy=False)
+
+
+FORMATS = ("csr", "csc", "coo")  # others may drop stored zeros on the way, or store zeros that nobody stored
+
+
+def is_scipy(value: Any) -> bool:
+    """Whether ``value`` is a sparse matrix or array of SciPy."""
+    return type(value).__module__.startswith("scipy.sparse") and hasattr(value, "tocsr")
+
+
+def is_cupy(value: Any) -> bool:
+    """Whether ``value`` is a sparse matrix of CuPy."""
+    return type(value).__module__.startswith("cupyx.scipy.sparse") and hasattr(value, "tocsr")
+
+
+def from_scipy(matrix: Any, name: str = "matrix") -> Tensor:
+    """A SciPy sparse matrix or array as a sparse CSR tensor, the reverse of :func:`to_scipy`.
+
+    Args:
+        matrix: ``[N, M]`` of format csr, csc or coo, float16 to float64. Stored zeros stay stored; entries stored twice
+            are added up.
+        name: what messages call it.
+
+    Returns:
+        Sparse CSR tensor on the CPU with int64 indices, columns ascending; values and int64 indices share the memory of
+        a csr matrix that has none stored twice and can be written to.
+
+    Raises:
+        TypeError: not a sparse matrix of SciPy, another format or dtype.
+    """
+    if not is_scipy(matrix):
+        raise TypeError(f"{name}: expected a SciPy sparse matrix or array, got {type(matrix).__name__}")
+    csr = _canonical(matrix, name)
+    parts = (csr.indptr.astype(np.int64, copy=False), csr.indices.astype(np.int64, copy=False), csr.data)
+    return _csr_tensor(*(torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in parts), csr.shape)
+
+
+def from_cupy(matrix: Any, name: str = "matrix") -> Tensor:
+    """A CuPy sparse matrix as a sparse CSR tensor on its device, the reverse of :func:`to_cupy`.
+
+    Args:
+        matrix: ``[N, M]`` of format csr, csc or coo, float32 or float64.
+        name: what messages call it.
+
+    Returns:
+        Sparse CSR tensor with int64 indices, columns ascending.
+
+    Raises:
+        TypeError: not a sparse matrix of CuPy, another format or dtype.
+    """
+    if not is_cupy(matrix):
+        raise TypeError(f"{name}: expected a CuPy sparse matrix, got {type(matrix).__name__}")
+    csr = _canonical(matrix, name)
+    crow, col, values = (torch.from_dlpack(part) for part in (csr.indptr, csr.indices, csr.data))
+    return _csr_tensor(crow.to(torch.int64), col.to(torch.int64), values, csr.shape)
+
+
+def as_csr(sparse: Tensor) -> Tensor:
+    """A sparse CSR, CSC or COO tensor as CSR; entries of COO that are stored twice are added up."""
+    if sparse.layout is torch.sparse_csr:
+        return sparse
+    with warnings.catch_warnings():  # CSR is in beta
+        warnings.simplefilter("ignore", UserWarning)
+        return (sparse.coalesce() if sparse.layout is torch.sparse_coo else sparse).to_sparse_csr()
+
+
+def _canonical(matrix: Any, name: str) -> Any:
+    """``matrix`` as csr with ascending columns, nothing stored twice; a copy where it is not so already."""
+    if matrix.format not in FORMATS:
+        raise TypeError(f"{name}: expected the format csr, csc or coo, got {matrix.format}")
+    if matrix.ndim != 2:
+        raise TypeError(f"{name}: expected 2 dimensions, got shape {matrix.shape}")
+    if matrix.dtype.kind != "f" or matrix.dtype.itemsize > 8:
+        raise TypeError(f"{name}: expected dtype float32, float64 or float16, got {matrix.dtype}")
+    csr = matrix.tocsr()
+    if not csr.has_canonical_format:
+        csr = csr.copy() if csr is matrix else csr
+        csr.sum_duplicates()
+    return csr
+
+
+def _csr_tensor(crow: Tensor, col: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    with warnings.catch_warnings():  # CSR is in beta
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(crow, col, values, shape)

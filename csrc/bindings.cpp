@@ -8,7 +8,11 @@
 #include "common/no_cuda.h"
 
 TORCH_LIBRARY(ccfast, m) {
-  m.def("knn(Tensor features, Tensor? queries, int k, str precision) -> (Tensor indices, Tensor distances)");
+  // row_begin: the queries are the features row_begin .. row_begin + Q - 1, each of which comes first in its own list;
+  // without queries, all of them are.
+  m.def(
+      "knn(Tensor features, Tensor? queries, int k, str precision, int? row_begin=None) "
+      "-> (Tensor indices, Tensor distances)");
   m.def("squared_norms(Tensor features) -> Tensor");  // of every row, in float64
 
   m.def("k_reciprocal_encoding(Tensor features, int k1, int k2) -> (Tensor crow, Tensor col, Tensor values)");
@@ -51,7 +55,7 @@ TORCH_LIBRARY(ccfast, m) {
   m.def("k_reciprocal_rerank(Tensor query, Tensor gallery, int k1, int k2, float lambda_value) -> Tensor");
   m.def(
       "evaluate_ranking(Tensor distances, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? "
-      "gallery_cams) "
+      "gallery_cams, int? junk_id=None) "
       "-> (Tensor average_precision, Tensor first_match, Tensor inverse_penalty)");
 }
 

@@ -77,6 +77,33 @@ def sign_matrices(draw: st.DrawFn, max_rows: int = 24) -> Tensor:
 
 
 @st.composite
+def wild_rows(draw: st.DrawFn, dim: int, most_rows: int) -> Tensor:
+    """Finite rows of one to three magnitudes anywhere in float32, small integers or random numbers, with copies."""
+    rows = draw(st.integers(1, most_rows))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    if draw(st.booleans()):
+        values = torch.randint(-2, 3, (rows, dim), generator=generator).double()
+    else:
+        values = torch.randn(rows, dim, generator=generator, dtype=torch.float64)
+    exponents = torch.tensor(draw(st.lists(st.integers(-45, 38), min_size=1, max_size=3)), dtype=torch.float64)
+    values = values * 10.0 ** exponents[torch.randint(len(exponents), (rows, 1), generator=generator)]
+    values = values.clamp(-3.4e38, 3.4e38).float()
+    if draw(st.booleans()):
+        values = values[torch.randint(rows, (rows,), generator=generator)]
+    return values
+
+
+@st.composite
+def wild_searches(draw: st.DrawFn, most_rows: int = 60, most_dims: int = 24) -> tuple[Tensor, Tensor | None, int, str]:
+    """(features, queries or None, k, precision) of any finite values."""
+    dim = draw(st.integers(1, most_dims))
+    features = draw(wild_rows(dim, most_rows))
+    queries = draw(st.none() | wild_rows(dim, most_rows))
+    k = draw(st.integers(1, len(features)))
+    return features, queries, k, draw(st.sampled_from(["fp32", "fp16", "bf16"]))
+
+
+@st.composite
 def batches(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
     """Memory and batch of +-1/4 rows with labels that repeat, in any order, with noise: (memory, features, labels)."""
     clusters = draw(st.integers(1, 6))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 import torch.nn.functional as F
 from conftest import Backend
@@ -91,6 +92,13 @@ def row_cases(name: str, good: Tensor, unit: bool) -> list[Case]:
     return cases
 
 
+def beyond_int64(good: Tensor) -> np.ndarray:
+    """As many numbers, the second of which int64 does not hold."""
+    numbers = np.zeros(len(good), np.uint64)
+    numbers[1] = 2**63 + 5
+    return numbers
+
+
 def integer_cases(name: str, low: int, high: int | None = None, high_word: str = "") -> list[Case]:
     cases = [
         Case({name: low - 1}, ValueError, (name, f"at least {low}", f"got {low - 1}")),
@@ -98,6 +106,8 @@ def integer_cases(name: str, low: int, high: int | None = None, high_word: str =
         Case({name: "3"}, TypeError, (name, "integer", "'3'")),
         Case({name: None}, TypeError, (name, "integer", "None")),
         Case({name: True}, TypeError, (name, "integer", "True")),
+        *[Case({name: huge}, ValueError, (name, "at most", f"got {huge}")) for huge in (2**63, 10**30)],
+        Case({name: -(2**70)}, ValueError, (name, "at least", f"got {-(2**70)}")),
     ]
     if high is not None:
         cases.append(Case({name: high + 1}, ValueError, (name, f"at most {high}", high_word, f"got {high + 1}")))
@@ -118,7 +128,16 @@ def label_cases(name: str, good: Tensor) -> list[Case]:
     return [
         Case({name: good.float()}, TypeError, (name, "float32", "int64")),
         Case({name: good.bool()}, TypeError, (name, "bool", "int64")),
-        Case({name: good.tolist()}, TypeError, (name, "list", "Tensor")),
+        Case({name: None}, TypeError, (name, "NoneType", "Tensor")),
+        Case({name: [*good.tolist()[:-1], 1.5]}, TypeError, (name, "integers", f"1.5 at position {len(good) - 1}")),
+        Case({name: [True, *good.tolist()[1:]]}, TypeError, (name, "integers", "True at position 0")),
+        Case({name: ["0", *good.tolist()[1:]]}, TypeError, (name, "integers", "'0' at position 0")),
+        Case({name: [[0], *good.tolist()[1:]]}, TypeError, (name, "integers", "[0] at position 0")),
+        Case({name: [2**63, *good.tolist()[1:]]}, ValueError, (name, "2^63", f"{2**63} at position 0")),
+        Case({name: (*good.tolist()[:-1], -(2**63) - 1)}, ValueError, (name, "2^63", f"position {len(good) - 1}")),
+        Case({name: beyond_int64(good)}, ValueError, (name, "2^63", f"{2**63 + 5} at position 1")),
+        Case({name: good.tolist()[:-1]}, ValueError, (name, str(len(good)), f"got {len(good) - 1}")),
+        Case({name: []}, ValueError, (name, str(len(good)), "got 0")),
         Case({name: good[:-1]}, ValueError, (name, str(len(good)), f"got {len(good) - 1}")),
         Case({name: good[:, None]}, ValueError, (name, "1 dimension", f"({len(good)}, 1)")),
         Case({name: good.to("meta")}, ValueError, (name, "meta", "one device")),
@@ -140,8 +159,7 @@ BAD: dict[str, list[Case]] = {
     ],
     **{
         op: [
-            *matrix_cases("features", UNIT, torch.float16),
-            Case({"features": UNIT.double()}, TypeError, ("features", "float64", "float32")),
+            *matrix_cases("features", UNIT, torch.float64),
             *row_cases("features", UNIT, unit=True),
             *integer_cases("k1", 1, 12, "rows of features"),
             *integer_cases("k2", 1, 5, "k1"),
@@ -150,7 +168,17 @@ BAD: dict[str, list[Case]] = {
     },
     "dbscan": [
         *matrix_cases("distances", DISTANCES, torch.int64)[:3],
-        Case({"distances": DISTANCES.to_sparse_coo()}, TypeError, ("distances", "sparse_coo", "CSR")),
+        Case({"distances": DISTANCES.to_sparse_bsr((3, 3))}, TypeError, ("distances", "sparse_bsr", "CSR")),
+        *[
+            Case(
+                {"distances": scipy.sparse.csr_matrix(DISTANCES.numpy()).asformat(name)}, TypeError, ("distances", name)
+            )
+            for name in ("lil", "dok", "dia", "bsr")
+        ],
+        Case(
+            {"distances": scipy.sparse.csr_matrix(DISTANCES.numpy() > 0.5)}, TypeError, ("distances", "bool", "float32")
+        ),
+        Case({"distances": scipy.sparse.csr_array((5, 12))}, ValueError, ("distances", "square", "(5, 12)")),
         Case({"distances": DISTANCES[:5]}, ValueError, ("distances", "square", "(5, 12)")),
         Case({"distances": DISTANCES[0]}, ValueError, ("distances", "square", "(12,)")),
         Case({"distances": DISTANCES[:0, :0]}, ValueError, ("distances", "(0, 0)")),
@@ -161,7 +189,7 @@ BAD: dict[str, list[Case]] = {
         *integer_cases("min_samples", 1),
     ],
     "infomap": [
-        *matrix_cases("features", UNIT, torch.float16),
+        *matrix_cases("features", UNIT, torch.float64),
         *row_cases("features", UNIT, unit=True),
         *integer_cases("k1", 1, 12, "rows of features"),
         *number_cases("min_similarity", -1.1, 1.1),
@@ -201,7 +229,7 @@ BAD: dict[str, list[Case]] = {
         Case({"temperature": -0.05}, ValueError, ("temperature", "-0.05")),
         *number_cases("label_smoothing", -0.1, 1.1),
         Case({"reduction": "median"}, ValueError, ("reduction", "'median'", "'mean', 'sum', 'none'")),
-        Case({"ignore_index": 1.5}, TypeError, ("ignore_index", "integer", "1.5")),
+        *integer_cases("ignore_index", -(2**63)),
     ],
     "k_reciprocal_rerank": [
         *matrix_cases("query", UNIT[:4], torch.float16),
@@ -223,7 +251,8 @@ BAD: dict[str, list[Case]] = {
         *[case for name in list(RANKING)[1:] for case in label_cases(name, RANKING[name])],
         Case({"query_cams": None}, ValueError, ("query_cams", "both", "None")),
         Case({"gallery_cams": None}, ValueError, ("gallery_cams", "both", "None")),
-        *integer_cases("max_rank", 1),
+        *integer_cases("max_rank", 1, 1_000_000, "gallery"),
+        *integer_cases("junk_id", -(2**63))[:3],
         Case({"query_ids": torch.full((20,), 99)}, ValueError, ("query_ids", "match", "none")),
         Case(
             {"query_cams": torch.zeros(20, dtype=torch.int64), "gallery_cams": torch.zeros(60, dtype=torch.int64)},

@@ -147,8 +147,11 @@ def test_eps_is_rounded_to_float32_before_it_is_compared(implementation: ModuleT
 
 def test_infinite_distances_are_beyond_any_eps(implementation: ModuleType, backend: Backend) -> None:
     distances = torch.full((4, 4), torch.inf).fill_diagonal_(0)
-    distances[0, 1] = distances[1, 0] = 1
-    assert implementation.dbscan(backend(distances), 1e30, 2).tolist() == [0, 0, -1, -1]
+    distances[0, 1] = distances[1, 0] = 3e38
+    sparse = to_csr(distances, torch.ones(4, 4, dtype=torch.bool))
+    for matrix in (distances, sparse, distances.double()):
+        for eps in (3.1e38, 1e39, 1e300):
+            assert implementation.dbscan(backend(matrix), eps, 2).tolist() == [0, 0, -1, -1]
 
 
 def test_a_strided_matrix_is_read_in_place(implementation: ModuleType, backend: Backend) -> None:

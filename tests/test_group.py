@@ -118,11 +118,11 @@ def test_the_others_wait_for_main_for_as_long_as_it_takes(tmp_path):
 
 
 def features_with_duplicates():
-    """203 rows: clusters, and 20 rows that appear twice."""
+    """213 rows: clusters, 20 rows that appear twice, and one that appears 11 times."""
     generator = torch.Generator().manual_seed(0)
     centres = F.normalize(torch.randn(12, 24, generator=generator), dim=1)
     rows = centres.repeat(16, 1)[:183] + 0.12 * torch.randn(183, 24, generator=generator)
-    return F.normalize(torch.cat([rows, rows[40:60]]), dim=1)
+    return F.normalize(torch.cat([rows, rows[40:60], rows[7].repeat(10, 1)]), dim=1)
 
 
 def all_labels(group):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from sample_inputs import clustered, memory_batch, retrieval_case, symmetric_distances
 
@@ -121,6 +122,146 @@ def test_to_scipy_shares_the_memory_of_a_sparse_result() -> None:
     assert sparse.values()[0] == 7
     assert found.indices.dtype == found.indptr.dtype == np.int64
     assert (found @ np.ones(60, np.float32)).shape == (60,)
+
+
+SCIPY = [getattr(scipy.sparse, f"{name}_{kind}") for name in ("csr", "csc", "coo") for kind in ("matrix", "array")]
+
+
+def stored(distances: torch.Tensor, make: Any, dtype: str = "f4") -> Any:
+    """What lies within 0.3 as a SciPy matrix, zeros included."""
+    rows, columns = torch.nonzero(distances <= 0.3, as_tuple=True)
+    values = distances[rows, columns].numpy().astype(dtype)
+    return make(scipy.sparse.coo_matrix((values, (rows.numpy(), columns.numpy())), shape=distances.shape))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("make", SCIPY)
+def test_dbscan_takes_scipy_matrices_as_they_are(implementation: ModuleType, make: Any, dtype: str) -> None:
+    distances = symmetric_distances(levels=20)
+    matrix = stored(distances, make, dtype)
+    assert (matrix.data == 0).sum() > 60, "zeros are stored"
+    before = [part.copy() for part in (matrix.data, matrix.tocsr().indices)]
+    assert torch.equal(implementation.dbscan(matrix, 0.25, 3), implementation.dbscan(distances, 0.25, 3))
+    assert all(np.array_equal(a, b) for a, b in zip(before, (matrix.data, matrix.tocsr().indices), strict=True))
+
+
+@pytest.mark.parametrize("layout", ["coo", "csc", "csr"])
+def test_dbscan_takes_sparse_tensors_of_other_layouts(implementation: ModuleType, layout: str) -> None:
+    distances = symmetric_distances(levels=20)
+    coo = torch.sparse_coo_tensor(torch.nonzero(distances <= 0.3).T, distances[distances <= 0.3], distances.shape)
+    sparse = coo if layout == "coo" else getattr(coo, f"to_sparse_{layout}")()
+    assert torch.equal(implementation.dbscan(sparse, 0.25, 3), implementation.dbscan(distances, 0.25, 3))
+
+
+def test_entries_that_are_stored_twice_are_added_up(implementation: ModuleType) -> None:
+    rows, columns, values = [0, 1, 0, 1, 2, 3], [1, 0, 1, 0, 3, 2], [0.2, 0.2, 0.2, 0.2, 0.3, 0.3]
+    coo = scipy.sparse.coo_matrix((np.array(values, "f4"), (rows, columns)), shape=(4, 4))
+    unsorted = scipy.sparse.csr_matrix(
+        (np.array(values, "f4"), np.array([1, 1, 0, 0, 3, 2]), np.array([0, 2, 4, 5, 6])), shape=(4, 4)
+    )
+    unsorted.data[:] = [0.2, 0.2, 0.2, 0.2, 0.3, 0.3]
+    tensor = torch.sparse_coo_tensor(torch.tensor([rows, columns]), torch.tensor(values), (4, 4))
+    for matrix in (coo, unsorted, tensor):
+        assert implementation.dbscan(matrix, 0.35, 2).tolist() == [-1, -1, 0, 0]
+        assert implementation.dbscan(matrix, 0.45, 2).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("make", SCIPY)
+def test_from_scipy_is_the_way_back(make: Any) -> None:
+    sparse = ccfast.jaccard_distance(FEATURES, 10, 3, max_distance=0.7)
+    again = ccfast.from_scipy(make(ccfast.to_scipy(sparse)))
+    assert again.layout is torch.sparse_csr and again.dtype is torch.float32
+    for part in ("crow_indices", "col_indices", "values"):
+        assert getattr(again, part)().dtype == getattr(sparse, part)().dtype
+        assert torch.equal(getattr(again, part)(), getattr(sparse, part)())
+
+
+def test_from_scipy_shares_the_memory_of_values_and_takes_what_cannot_be_written_to() -> None:
+    matrix = ccfast.to_scipy(ccfast.jaccard_distance(FEATURES, 10, 3, max_distance=0.7))
+    tensor = ccfast.from_scipy(matrix)
+    tensor.values()[0] = 7
+    assert matrix.data[0] == 7
+    matrix.data.flags.writeable = False
+    assert torch.equal(ccfast.from_scipy(matrix).values(), tensor.values())
+    wide = scipy.sparse.random(3, 9, density=0.5, format="csr", dtype=np.float64)
+    np.testing.assert_array_equal(ccfast.from_scipy(wide).to_dense().numpy(), wide.toarray())
+
+
+@pytest.mark.parametrize(
+    "value, word",
+    [(np.eye(3), "ndarray"), (scipy.sparse.eye(3), "dia"), (scipy.sparse.eye(3, dtype=int).tocsr(), "int")],
+)
+def test_from_scipy_refuses_other_things(value: Any, word: str) -> None:
+    with pytest.raises(TypeError, match=f"matrix: expected .*{word}"):
+        ccfast.from_scipy(value)
+    with pytest.raises(TypeError, match="matrix: expected a CuPy sparse matrix, got"):
+        ccfast.from_cupy(value)
+
+
+class FakeCupy(scipy.sparse.csr_matrix):
+    """Stands for a matrix of CuPy: the same attributes, whose arrays speak DLPack."""
+
+
+FakeCupy.__module__ = "cupyx.scipy.sparse._csr"
+
+
+def test_dbscan_takes_cupy_matrices(implementation: ModuleType) -> None:
+    distances = symmetric_distances(levels=20)
+    matrix = FakeCupy(stored(distances, scipy.sparse.csr_matrix))
+    assert torch.equal(implementation.dbscan(matrix, 0.25, 3), implementation.dbscan(distances, 0.25, 3))
+    assert torch.equal(ccfast.from_cupy(matrix).values(), torch.from_numpy(matrix.data))
+
+
+@pytest.mark.cuda
+def test_from_cupy_is_the_way_back() -> None:
+    pytest.importorskip("cupy")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    sparse = ccfast.jaccard_distance(FEATURES.cuda(), 10, 3, max_distance=0.7)
+    again = ccfast.from_cupy(ccfast.to_cupy(sparse))
+    assert again.device == sparse.device and torch.equal(again.to_dense(), sparse.to_dense())
+    assert torch.equal(ccfast.dbscan(ccfast.to_cupy(sparse), 0.6), ccfast.dbscan(sparse, 0.6))
+
+
+INTEGERS: dict[str, Any] = {
+    "list": torch.Tensor.tolist,
+    "tuple": lambda value: tuple(value.tolist()),
+    "list of NumPy numbers": lambda value: list(value.numpy()),
+    "list of tensors": list,
+    **{
+        f"{kind}{bits}": lambda value, name=f"{kind}{bits}": value.numpy().astype(name)
+        for kind in ("int", "uint")
+        for bits in (8, 16, 32, 64)
+    },
+    **{f"torch uint{bits}": lambda value, bits=bits: value.to(getattr(torch, f"uint{bits}")) for bits in (16, 32, 64)},
+}
+
+
+@pytest.mark.parametrize("wrap", INTEGERS)
+@pytest.mark.parametrize("op", ["cluster_centroids", "centroid_contrastive_loss", "evaluate_ranking", "update_memory_"])
+def test_integers_of_any_kind_are_integers(implementation: ModuleType, op: str, wrap: str) -> None:
+    arguments = (MEMORY, BATCH, LABELS) if op == "update_memory_" else CALLS[op]
+    arguments = [
+        value.clamp_min(0) if isinstance(value, torch.Tensor) and value.dtype == torch.int64 else value
+        for value in arguments
+    ]
+
+    def call(change: Any) -> list[torch.Tensor]:
+        given = [change(value) if getattr(value, "dtype", None) == torch.int64 else value for value in arguments]
+        if op != "update_memory_":
+            return flat(getattr(implementation, op)(*given))
+        memory = given[0].clone()
+        implementation.update_memory_(memory, *given[1:])
+        return [memory]
+
+    for found, want in zip(call(INTEGERS[wrap]), call(lambda value: value), strict=True):
+        assert torch.equal(found, want)
+
+
+def test_a_range_is_a_list_of_integers(implementation: ModuleType) -> None:
+    distances = torch.rand(4, 4, generator=torch.Generator().manual_seed(0))
+    found = implementation.evaluate_ranking(distances, range(4), range(4))
+    assert found.mAP == implementation.evaluate_ranking(distances, torch.arange(4), torch.arange(4)).mAP
 
 
 @pytest.mark.parametrize("convert", [ccfast.to_scipy, pytest.param(ccfast.to_cupy, marks=pytest.mark.cuda)])

@@ -25,6 +25,7 @@ def literal_encoding(features: Tensor, k1: int, k2: int) -> np.ndarray:
     x = features.double().cpu().numpy()
     n = len(x)
     distances = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1)
+    np.fill_diagonal(distances, -1)  # a row comes first among its own neighbours
     rank = np.argsort(distances, axis=1, kind="stable")[:, :k1].tolist()
 
     def reciprocal(lists: list[list[int]]) -> list[set[int]]:
@@ -38,12 +39,10 @@ def literal_encoding(features: Tensor, k1: int, k2: int) -> np.ndarray:
         for c in full[i]:
             if 3 * len(halves[c] & full[i]) > 2 * len(halves[c]):
                 members |= halves[c]
-        if members:
-            columns = sorted(members)
-            weights = np.exp(-(2 - 2 * x[columns] @ x[i]))
-            v[i, columns] = weights / weights.sum()
-    # Skipped at k2 = 1, which is not the same: the first neighbour of a duplicate is its lowest copy.
-    return v if k2 == 1 else np.stack([v[rank[i][:k2]].mean(0) for i in range(n)])
+        columns = sorted(members)
+        weights = np.exp(-(2 - 2 * x[columns] @ x[i]))
+        v[i, columns] = weights / weights.sum()
+    return np.stack([v[rank[i][:k2]].mean(0) for i in range(n)])
 
 
 def literal_jaccard(v: np.ndarray) -> np.ndarray:
@@ -165,20 +164,60 @@ def test_rows_of_the_encoding_sum_to_one(implementation: ModuleType, backend: Ba
     torch.testing.assert_close(encoding.to_dense().sum(1).cpu(), torch.ones(300), rtol=0, atol=1e-6)
 
 
-def test_more_duplicates_than_k1_leave_empty_rows_at_distance_one(implementation: ModuleType, backend: Backend) -> None:
-    # Every list is rows 0-3, so only those are anyone's reciprocal neighbours.
+def copies(of: int, times: int, others: int = 30) -> Tensor:
+    """Unit rows; row ``of`` of them stands there ``times`` more, all over the place."""
+    rows = clustered(others, dim=16, identities=5)[0]
+    rows = torch.cat([rows, rows[of].repeat(times, 1)])
+    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(of))].contiguous()
+
+
+@pytest.mark.parametrize("k1, k2", [(1, 1), (4, 1), (4, 2), (10, 6), (12, 12)])
+@pytest.mark.parametrize("times", [12, 40])
+def test_however_many_duplicates_a_row_has_it_is_at_distance_zero_of_itself(
+    implementation: ModuleType, backend: Backend, times: int, k1: int, k2: int
+) -> None:
+    for features in (backend(identical(times)), backend(copies(3, times)), backend(copies(0, times, others=12))):
+        encoding = implementation.k_reciprocal_encoding(features, k1, k2)
+        assert (encoding.crow_indices().diff() > 0).all()
+        dense = implementation.jaccard_distance(features, k1, k2)
+        assert (dense.diagonal() <= 1e-6).all()
+        sparse = implementation.jaccard_distance(features, k1, k2, max_distance=0.5)
+        assert_csr(sparse, len(features))
+        assert (sparse.to_dense().diagonal() <= 1e-6).all() and (sparse.values() <= 0.5).all()
+        np.testing.assert_allclose(
+            dense.cpu().numpy(), literal_jaccard(literal_encoding(features, k1, k2)), rtol=0, atol=2e-6
+        )
+
+
+def test_identical_rows_are_one_cluster_of_dbscan_where_each_has_its_k1_lists_in_common(
+    implementation: ModuleType, backend: Backend
+) -> None:
+    # Row i has itself and rows 0, 1, 2 (or 0-3): of those, 0-3 know each other, and the others are on their own.
     features = backend(identical(12))
-    encoding = implementation.k_reciprocal_encoding(features, 4, 1)
-    assert encoding.crow_indices().diff().tolist() == [4] * 4 + [0] * 8
-    dense = implementation.jaccard_distance(features, 4, 1).cpu()
-    assert (dense[:4, :4] <= 1e-6).all() and (dense[4:] == 1).all() and (dense[:, 4:] == 1).all()
-    sparse = implementation.jaccard_distance(features, 4, 1, max_distance=0.5).cpu()
-    assert sparse.crow_indices().diff().tolist() == [4] * 4 + [1] * 8
-    assert (sparse.values()[-8:] == 1).all(), "the diagonal is stored, with its distance"
+    distances = implementation.jaccard_distance(features, 4, 1)
+    assert implementation.dbscan(distances, 0.5, 1).tolist() == [0, 0, 0, 0, *range(1, 9)]
+    distances = implementation.jaccard_distance(features, 4, 2)
+    assert implementation.dbscan(distances, 0.7, 2).tolist() == [0] * 12
 
 
-def test_query_expansion_fills_the_empty_rows_of_duplicates(implementation: ModuleType, backend: Backend) -> None:
-    assert (implementation.jaccard_distance(backend(identical(12)), 4, 2) <= 1e-6).all()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("op", ["jaccard_distance", "k_reciprocal_encoding", "infomap"])
+def test_rows_normalised_in_half_precision_are_normalised_again(
+    implementation: ModuleType, backend: Backend, op: str, dtype: torch.dtype
+) -> None:
+    if op == "infomap":
+        pytest.importorskip("infomap")
+    rows = torch.nn.functional.normalize(clustered(120, dim=512)[0].to(dtype), dim=1)
+    if dtype is torch.bfloat16:
+        assert ((rows.float().norm(dim=1) - 1).abs() > 1e-3).any()
+        with pytest.raises(ValueError, match=r"features: .*torch\.nn\.functional\.normalize.* got norm .* in row"):
+            getattr(implementation, op)(backend(rows.float()), 20)
+    found = getattr(implementation, op)(backend(rows), 20)
+    want = getattr(implementation, op)(backend(torch.nn.functional.normalize(rows.float(), dim=1)), 20)
+    found, want = (value if value.layout is torch.strided else value.to_dense() for value in (found, want))
+    assert torch.equal(found, want)
+    with pytest.raises(ValueError, match=r"features: expected rows of unit norm within 0\.01 .* in row 5"):
+        getattr(implementation, op)(backend(torch.where(torch.arange(120)[:, None] == 5, rows * 1.02, rows)), 20)
 
 
 def test_distances_carry_no_gradient(implementation: ModuleType, backend: Backend) -> None:

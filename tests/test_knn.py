@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
 import pytest
 import torch
 from conftest import Backend
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_inputs import FEATURES, clustered, duplicates, identical, sign_matrices, signs
+from sample_inputs import FEATURES, clustered, duplicates, identical, sign_matrices, signs, wild_searches
 from torch import Tensor
 
 import ccfast
@@ -15,20 +19,39 @@ import ccfast
 PRECISIONS = ["fp32", "fp16", "bf16"]
 
 
-def literal_knn(queries: Tensor, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The definition: all float64 distances, stably sorted."""
-    distances = ((queries.double().cpu()[:, None, :] - features.double().cpu()[None, :, :]) ** 2).sum(-1)
+def literal_distances(queries: Tensor, features: Tensor) -> Tensor:
+    """docs/exactness.md, literally: 128 lanes in float64, folded by halves to four, which are added in order."""
+    difference = queries.double().cpu().numpy()[:, None, :] - features.double().cpu().numpy()[None, :, :]
+    lanes = np.zeros((*difference.shape[:2], 128))
+    for first in range(0, difference.shape[2], 128):
+        part = difference[:, :, first : first + 128]
+        lanes[:, :, : part.shape[2]] += part * part
+    for half in (64, 32, 16, 8, 4):
+        lanes = lanes[:, :, :half] + lanes[:, :, half:]
+    return torch.from_numpy(((lanes[..., 0] + lanes[..., 1]) + lanes[..., 2]) + lanes[..., 3])
+
+
+def literal_knn(queries: Tensor, features: Tensor, k: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The definition: all float64 distances, stably sorted; query i is row ``own[i]`` of the features, and first."""
+    distances = literal_distances(queries, features)
+    if own is not None:
+        distances[torch.arange(len(own)), own] = -1
     values, indices = distances.sort(dim=1, stable=True)
-    return indices[:, :k], values[:, :k].float()
+    return indices[:, :k], values[:, :k].clamp_min(0).float()
 
 
-def assert_knn(found: tuple[Tensor, Tensor], queries: Tensor, features: Tensor, k: int, rtol: float = 2e-7) -> None:
+def assert_knn(
+    found: tuple[Tensor, Tensor], queries: Tensor, features: Tensor, k: int, own: Tensor | None = None
+) -> None:
+    """Bit for bit. Queries that are the features themselves know it; of others, ``own`` tells which rows they are."""
     indices, distances = found
-    want_indices, want_distances = literal_knn(queries, features, k)
+    if queries is features:
+        own = torch.arange(len(features))
+    want_indices, want_distances = literal_knn(queries, features, k, own)
     assert indices.dtype == torch.int64 and distances.dtype == torch.float32
     assert indices.device == distances.device == features.device
     torch.testing.assert_close(indices.cpu(), want_indices, rtol=0, atol=0)
-    torch.testing.assert_close(distances.cpu(), want_distances, rtol=rtol, atol=0)
+    torch.testing.assert_close(distances.cpu(), want_distances, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -43,7 +66,7 @@ def test_indices_are_those_of_the_definition(backend: Backend, name: str, precis
 def test_op_and_reference_agree(backend: Backend, name: str) -> None:
     features = backend(FEATURES[name]())
     for ours, theirs in zip(ccfast.knn(features, 25), ccfast.reference.knn(features, 25), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=2e-7, atol=0)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -58,7 +81,7 @@ def test_many_rows_search_over_several_tiles(backend: Backend, precision: str) -
     features = backend(signs(2500, dim=64))
     rows = torch.arange(0, 2500, 41)
     indices, distances = ccfast.knn(features, 20, precision=precision)
-    assert_knn((indices[rows], distances[rows]), features[rows], features, 20)
+    assert_knn((indices[rows], distances[rows]), features[rows], features, 20, own=rows)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -74,10 +97,32 @@ def test_a_row_finds_itself_first(backend: Backend) -> None:
     assert (distances[:, 0] == 0).all()
 
 
-def test_ties_go_to_the_lower_index(backend: Backend) -> None:
-    indices, distances = ccfast.knn(backend(identical(40)), 7)
-    torch.testing.assert_close(indices.cpu(), torch.arange(7).repeat(40, 1), rtol=0, atol=0)
+@pytest.mark.parametrize("k", [1, 7, 39, 40])
+def test_of_duplicates_the_row_itself_comes_first_and_then_the_lower_index(
+    implementation: ModuleType, backend: Backend, k: int
+) -> None:
+    features = backend(identical(40))
+    indices, distances = implementation.knn(features, k)
+    for i, row in enumerate(indices.tolist()):
+        assert row == [i, *(j for j in range(40) if j != i)][:k]
     assert (distances == 0).all()
+
+
+def test_queries_that_happen_to_be_the_features_have_no_row_of_their_own(
+    implementation: ModuleType, backend: Backend
+) -> None:
+    features = backend(identical(40))
+    indices, _ = implementation.knn(features, 7, queries=features)
+    assert torch.equal(indices.cpu(), torch.arange(7).repeat(40, 1))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("copies", [3, 60, 300])
+def test_more_duplicates_than_are_kept_leave_no_row_out(backend: Backend, precision: str, copies: int) -> None:
+    rows = clustered(40)[0]
+    features = torch.cat([rows, rows[7].repeat(copies, 1), rows, -rows[7].repeat(copies, 1)])
+    features = backend(features[torch.randperm(len(features), generator=torch.Generator().manual_seed(2))])
+    assert_knn(ccfast.knn(features, 9, precision=precision), features, features, 9)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -151,7 +196,7 @@ def test_rows_beyond_the_first_tile_find_neighbours_in_it_and_the_other_way_roun
     indices, distances = ccfast.knn(features, 4)
     rows = torch.cat([early, late, torch.tensor([2061])])
     torch.testing.assert_close(indices[rows, 1][:14].cpu(), torch.cat([late, early]), rtol=0, atol=0)
-    assert_knn((indices[rows], distances[rows]), features[rows], features, 4)
+    assert_knn((indices[rows], distances[rows]), features[rows], features, 4, own=rows)
 
 
 @pytest.mark.parametrize("num_rows", [4095, 4096, 4097, 4107])
@@ -234,7 +279,7 @@ def test_property_ties_and_duplicates_agree_bitwise(backend: Backend, features: 
     k = data.draw(st.integers(1, len(features)))
     precision = data.draw(st.sampled_from(PRECISIONS))
     features = backend(features)
-    assert_knn(ccfast.knn(features, k, precision=precision), features, features, k, rtol=0)
+    assert_knn(ccfast.knn(features, k, precision=precision), features, features, k)
 
 
 @given(rows=st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=2, max_size=20), data=st.data())
@@ -244,4 +289,112 @@ def test_property_queries_of_small_integers_agree_bitwise(
     split = data.draw(st.integers(1, len(rows) - 1))
     queries, features = backend(torch.tensor(rows[:split]).float(), torch.tensor(rows[split:]).float())
     k = data.draw(st.integers(1, len(features)))
-    assert_knn(ccfast.knn(features, k, queries=queries), queries, features, k, rtol=0)
+    assert_knn(ccfast.knn(features, k, queries=queries), queries, features, k)
+
+
+# --- any finite values ---
+
+
+def random(rows: int, dim: int, seed: int = 0) -> Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def flushed() -> Iterator[None]:
+    """Subnormal numbers count as 0 in this thread."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this machine cannot flush subnormal numbers")
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("ratio", [1e6, 1e9, 1e12, 1e14, 1e17, 1e20, 1e30, 1e38])
+def test_queries_that_dwarf_the_features(
+    implementation: ModuleType, backend: Backend, ratio: float, precision: str
+) -> None:
+    for num_rows, dim, k in ((110, 5, 57), (300, 4, 200), (70, 1, 70), (90, 130, 3)):
+        features, queries = backend(random(num_rows, dim), (random(24, dim, seed=1) * ratio).clamp(-3e38, 3e38))
+        found = implementation.knn(features, k, queries=queries, precision=precision)
+        assert_knn(found, queries, features, k)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("ratio", [1e9, 1e12, 1e17, 1e30])
+def test_features_that_dwarf_the_queries(backend: Backend, ratio: float, precision: str) -> None:
+    features, queries = backend(random(110, 5) * ratio, random(24, 5, seed=1))
+    assert_knn(ccfast.knn(features, 57, queries=queries, precision=precision), queries, features, 57)
+
+
+def test_many_neighbours_of_queries_that_dwarf_the_features(backend: Backend) -> None:
+    features, queries = backend(random(5000, 4), random(6, 4, seed=1) * 1e19)
+    assert_knn(ccfast.knn(features, 4000, queries=queries), queries, features, 4000)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("scale", [1e-45, 1e-41, 1e-38, 1e-30, 1e30, 1e38])
+def test_the_ends_of_float32(implementation: ModuleType, backend: Backend, scale: float, precision: str) -> None:
+    features = backend((random(120, 16) * scale).clamp(-3.4e38, 3.4e38))
+    assert_knn(implementation.knn(features, 9, precision=precision), features, features, 9)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_both_ends_of_float32_in_one_matrix(implementation: ModuleType, backend: Backend, precision: str) -> None:
+    scales = torch.tensor([1e38, 1e-38, 1.0, 1e-44, 0.0])[torch.arange(150) % 5]
+    features = backend((random(150, 16) * scales[:, None]).clamp(-3.4e38, 3.4e38))
+    assert_knn(implementation.knn(features, 40, precision=precision), features, features, 40)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1.0, 1e38])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_flushing_of_subnormal_numbers_does_not_matter(
+    implementation: ModuleType, backend: Backend, flushed: None, scale: float, mixed: bool, precision: str
+) -> None:
+    torch.set_flush_denormal(False)  # as a scalar above would be 0
+    features = (random(300, 16) * scale).clamp(-3.4e38, 3.4e38)
+    if mixed:
+        features[::2] = random(150, 16, seed=3)
+    expected = literal_knn(features, features, 10, torch.arange(300))
+    features = backend(features)
+    torch.set_flush_denormal(True)
+    indices, distances = implementation.knn(features, 10, precision=precision)
+    torch.set_flush_denormal(False)
+    assert torch.equal(indices.cpu(), expected[0]) and torch.equal(distances.cpu(), expected[1])
+
+
+@pytest.mark.parametrize("k", [1, 12])
+def test_rows_of_zeros_only(implementation: ModuleType, backend: Backend, k: int) -> None:
+    features = backend(torch.zeros(12, 3))
+    assert_knn(implementation.knn(features, k), features, features, k)
+
+
+def check_wild(backend: Backend, search: tuple[Tensor, Tensor | None, int, str]) -> None:
+    features, queries, k, precision = search
+    features, queries = backend(features, queries)
+    found = ccfast.knn(features, k, queries=queries, precision=precision)
+    assert_knn(found, features if queries is None else queries, features, k)
+
+
+@given(search=wild_searches())
+def test_property_values_of_any_size_agree_bitwise(
+    backend: Backend, search: tuple[Tensor, Tensor | None, int, str]
+) -> None:
+    check_wild(backend, search)
+
+
+@given(search=wild_searches())
+def test_property_the_reference_agrees_bitwise(search: tuple[Tensor, Tensor | None, int, str]) -> None:
+    features, queries, k, _ = search
+    assert_knn(
+        ccfast.reference.knn(features, k, queries=queries), features if queries is None else queries, features, k
+    )
+
+
+@pytest.mark.slow
+@settings(max_examples=4000)
+@given(search=wild_searches(most_rows=140, most_dims=140))
+def test_campaign_values_of_any_size_agree_bitwise(
+    backend: Backend, search: tuple[Tensor, Tensor | None, int, str]
+) -> None:
+    check_wild(backend, search)

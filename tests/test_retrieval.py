@@ -20,7 +20,7 @@ import ccfast
 Case = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
 
-def literal_metrics(case: Case, max_rank: int) -> tuple[float, list[float], float]:
+def literal_metrics(case: Case, max_rank: int, junk_id: int | None = None) -> tuple[float, list[float], float]:
     """The protocol query by query: scikit-learn's AP, first match, last match."""
     distances, query_ids, gallery_ids, query_cams, gallery_cams = (
         None if value is None else value.cpu().numpy() for value in case
@@ -30,7 +30,8 @@ def literal_metrics(case: Case, max_rank: int) -> tuple[float, list[float], floa
         entries = [
             (distances[q, g], g, gallery_ids[g] == query_ids[q])
             for g in range(len(gallery_ids))
-            if gallery_ids[g] != query_ids[q] or query_cams is None or gallery_cams[g] != query_cams[q]
+            if (gallery_ids[g] != query_ids[q] or query_cams is None or gallery_cams[g] != query_cams[q])
+            and gallery_ids[g] != junk_id
         ]
         matches = np.array([match for *_, match in entries], bool)
         if not matches.any():
@@ -43,9 +44,11 @@ def literal_metrics(case: Case, max_rank: int) -> tuple[float, list[float], floa
     return float(np.mean(precisions)), cmc, float(np.mean(penalties))
 
 
-def assert_metrics(module: ModuleType, case: Case, max_rank: int = 50) -> ccfast.RankingMetrics:
-    found = module.evaluate_ranking(*case, max_rank=max_rank)
-    mean_precision, cmc, penalty = literal_metrics(case, max_rank)
+def assert_metrics(
+    module: ModuleType, case: Case, max_rank: int = 50, junk_id: int | None = None
+) -> ccfast.RankingMetrics:
+    found = module.evaluate_ranking(*case, max_rank=max_rank, junk_id=junk_id)
+    mean_precision, cmc, penalty = literal_metrics(case, max_rank, junk_id)
     assert isinstance(found.mAP, float) and isinstance(found.mINP, float)
     assert found.cmc.dtype == torch.float64 and found.cmc.shape == (max_rank,)
     assert found.cmc.device == case[0].device
@@ -133,6 +136,35 @@ def test_distances_that_differ_only_in_float64_are_no_tie(implementation: Module
     assert implementation.evaluate_ranking(distances, *ids, None, None).mAP == 1
 
 
+@pytest.mark.parametrize("with_cameras", [True, False])
+@pytest.mark.parametrize("levels", [None, 12, 1])
+@pytest.mark.parametrize("junk_id", [-1, 0, 3, 2**63 - 1])
+def test_junk_is_neither_match_nor_miss(
+    implementation: ModuleType, backend: Backend, junk_id: int, levels: int | None, with_cameras: bool
+) -> None:
+    distances, query_ids, gallery_ids, *cameras = retrieval_case(queries=30, gallery=200, levels=levels)
+    gallery_ids[::5] = -1
+    query_ids[:3] = -1
+    case = backend(distances, query_ids, gallery_ids, *(cameras if with_cameras else (None, None)))
+    found = assert_metrics(implementation, case, junk_id=junk_id)
+    kept_gallery, kept_queries = gallery_ids != junk_id, query_ids != junk_id
+    without = backend(distances[kept_queries][:, kept_gallery], query_ids[kept_queries], gallery_ids[kept_gallery])
+    left = (cameras[0][kept_queries], cameras[1][kept_gallery]) if with_cameras else (None, None)
+    want = implementation.evaluate_ranking(*without, *backend(*left))
+    assert found.mAP == want.mAP and found.mINP == want.mINP and torch.equal(found.cmc, want.cmc)
+
+
+def test_minus_one_is_an_identity_like_any_other_unless_it_is_called_junk(
+    implementation: ModuleType, backend: Backend
+) -> None:
+    distances, ids = backend(torch.tensor([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]), torch.tensor([-1, 7]))
+    gallery_ids = backend(torch.tensor([-1, 7, -1]))
+    assert implementation.evaluate_ranking(distances, ids, gallery_ids).mAP == pytest.approx((5 / 6 + 1 / 2) / 2)
+    assert implementation.evaluate_ranking(distances, ids, gallery_ids, junk_id=-1).mAP == 1
+    with pytest.raises(ValueError, match=r"query_ids, gallery_ids: .* match"):
+        implementation.evaluate_ranking(distances, ids, gallery_ids * 0 - 1, junk_id=-1)
+
+
 def test_strided_distances(implementation: ModuleType, backend: Backend) -> None:
     distances, *rest = backend(*retrieval_case())
     assert_metrics(implementation, (distances.T.contiguous().T, *rest))
@@ -156,7 +188,8 @@ def literal_rerank(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_valu
     """The authors' steps on dense float64 matrices, ranked by the exact distance."""
     x = torch.cat([query, gallery]).double().cpu().numpy()
     squared = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1)
-    rank = np.argsort(squared, axis=1, kind="stable")
+    # A row comes first among its own neighbours.
+    rank = np.argsort(np.where(np.eye(len(x), dtype=bool), -1, squared), axis=1, kind="stable")
     largest = squared.max(axis=0)
     scaled = np.divide(squared, largest, out=np.zeros_like(squared), where=largest > 0).T
     half = int(np.around(k1 / 2)) + 1
@@ -228,6 +261,27 @@ def test_op_and_reference_agree_over_several_tiles(backend: Backend) -> None:
 def test_identical_points_rerank_without_nan(implementation: ModuleType, backend: Backend) -> None:
     found = implementation.k_reciprocal_rerank(backend(identical(4)), backend(identical(8)), 11, 3)
     assert (found.abs() <= 1e-6).all()
+
+
+@pytest.mark.parametrize("k1, k2", [(3, 1), (5, 3), (11, 11)])
+def test_more_duplicates_than_neighbours(implementation: ModuleType, backend: Backend, k1: int, k2: int) -> None:
+    rows = clustered(20, dim=16)[0]
+    query, gallery = torch.cat([rows[:3], rows[7].repeat(9, 1)]), torch.cat([rows, rows[7].repeat(30, 1)])
+    assert_rerank(implementation, *backend(query, gallery), k1, k2, 0.3)
+
+
+@pytest.mark.parametrize("flush", [False, True])
+@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1e20, 1e38])
+def test_reranking_of_rows_at_the_ends_of_float32(
+    implementation: ModuleType, backend: Backend, scale: float, flush: bool
+) -> None:
+    query, gallery = clustered(10, dim=16, seed=1)[0] * scale, clustered(40, dim=16)[0] * scale
+    want = literal_rerank(query, gallery, 9, 3, 0.3)
+    query, gallery = backend(query, gallery)
+    torch.set_flush_denormal(flush)
+    found = implementation.k_reciprocal_rerank(query, gallery, 9, 3, 0.3)
+    torch.set_flush_denormal(False)
+    np.testing.assert_allclose(found.cpu().numpy(), want, rtol=0, atol=2e-6)
 
 
 def test_all_rows_may_be_neighbours(implementation: ModuleType, backend: Backend) -> None:

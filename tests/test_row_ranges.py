@@ -38,6 +38,9 @@ def test_ranges_of_rows_are_parts_of_the_whole(backend: Backend, name: str) -> N
     ops, features = torch.ops.ccfast, backend(FEATURES[name]())
     k1, k2 = neighbours_for(features)
     rank, distances = ccfast.knn(features, k1)
+    for begin, end in ((0, len(features)), (len(features) // 3, len(features)), (0, 1), (0, 0)):
+        part = ops.knn(features, features[begin:end], k1, "fp32", begin)
+        assert torch.equal(part[0], rank[begin:end]) and torch.equal(part[1], distances[begin:end])
     half, shift = half_columns(k1), column_shift(features)
     v = ops.encode_neighbours(features, rank, distances, half, None, shift)
     check(lambda b, e: ops.encode_neighbours(features, rank, distances[b:e], half, None, shift, b, e), v)
@@ -57,6 +60,15 @@ def test_ranges_outside_of_the_rows_are_refused(backend: Backend, begin: int, en
         ops.encode_neighbours(features, rank, distances, half_columns(K1), None, None, begin, end)
     with pytest.raises(ValueError, match="row_begin, row_end: expected a range within"):
         ops.sparse_jaccard(*v, 0.5, begin, end)
+
+
+@pytest.mark.parametrize("begin", [-1, 296])
+def test_queries_that_cannot_be_rows_of_the_features_are_refused(backend: Backend, begin: int) -> None:
+    features = backend(FEATURES["clustered"]())
+    with pytest.raises(ValueError, match=f"row_begin: expected 0 to 295, got {begin}"):
+        torch.ops.ccfast.knn(features, features[:5], 3, "fp32", begin)
+    with pytest.raises(ValueError, match="row_begin: expected together with queries"):
+        torch.ops.ccfast.knn(features, None, 3, "fp32", 2)
 
 
 def test_numbers_of_another_length_than_the_rows_are_refused(backend: Backend) -> None:

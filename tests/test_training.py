@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 
@@ -13,7 +14,16 @@ from processes import without_costs
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast.training import TrainConfig, checkpoint, loop, train
 from ccfast.training.config import ClusterOptions
-from ccfast.training.pseudo_labels import PseudoLabels, require_clusters, suggested_eps, warn_of_collapse
+from ccfast.training.pseudo_labels import (
+    PseudoLabels,
+    require_clusters,
+    safe_eps,
+    structural_tie,
+    suggested_eps,
+    warn_of_collapse,
+    warn_of_structural_tie,
+)
+from ccfast.training.recipes import RECIPES
 
 QUICK = {"epochs": 2, "iters": 4, "device": "cpu"}
 
@@ -183,6 +193,77 @@ def test_suggested_eps_finds_the_planted_clusters():
     assert eps == 0.6
     assert clusters == 4
     assert noise < 0.2
+
+
+@pytest.mark.parametrize(
+    ("eps", "k2", "common", "safe"),
+    [
+        (0.5, 6, 4, [0.45, 0.55]),
+        (0.5000001, 6, 4, [0.45, 0.55]),
+        (2 / 3, 6, 3, [0.617, 0.717]),
+        (0.8, 6, 2, [0.75, 0.85]),
+        (1 - 1 / 11, 6, 1, [0.859, 0.955]),
+        (0.0, 6, 6, [0.05]),
+        (2 / 3, 2, 1, [0.617, 0.717]),
+        (0.0, 1, 1, [0.05]),
+    ],
+)
+def test_values_of_eps_on_a_structural_tie_are_known_with_values_beside_them(eps, k2, common, safe):
+    assert structural_tie(eps, k2) == common
+    assert safe_eps(common, k2) == safe
+    assert all(structural_tie(value, k2) is None for value in safe)
+
+
+def test_values_beside_every_structural_tie_are_off_all_of_them():
+    for k2 in range(1, 60):
+        for common in range(1, k2 + 1):
+            tie = 1 - common / (2 * k2 - common)
+            assert structural_tie(tie, k2) is not None
+            for value in safe_eps(common, k2):
+                assert 0 < value < 1 and abs(value - tie) <= 0.0501 and structural_tie(value, k2) is None
+
+
+@pytest.mark.parametrize(
+    ("eps", "k2"), [(0.6, 6), (0.5, 1), (0.5, 5), (0.45, 6), (0.55, 6), (0.667, 6), (0.99999999, 6)]
+)
+def test_other_values_of_eps_are_on_no_structural_tie(eps, k2):
+    assert structural_tie(eps, k2) is None
+
+
+@pytest.mark.parametrize("k2", [1, 2, 6, 20])
+def test_rows_that_share_some_of_their_nearest_and_nothing_else_lie_on_a_structural_tie(k2):
+    # Row 0 averages the encodings of rows 0 to k2 - 1, row 1 those of `common` of them and of others.
+    rows = 2 * k2 + 1
+    identity = torch.arange(rows + 1), torch.arange(rows), torch.ones(rows)
+    for common in range(1, k2 + 1):
+        rank = torch.arange(k2).repeat(rows, 1)
+        rank[1] += k2 - common
+        encoding = torch.ops.ccfast.expand_queries(*identity, rank, k2)
+        distance = float(torch.ops.ccfast.dense_jaccard(*encoding, 0, rows, 0, rows)[0, 1])
+        assert structural_tie(distance, k2) == common
+
+
+def test_a_run_at_a_structural_tie_is_warned(quick, caplog, tmp_path):
+    warn_of_structural_tie(ClusterOptions(eps=0.5, k2=6))
+    assert "--eps 0.5 with --k2 6: images that share 4 of their 6 nearest" in caplog.text
+    assert "Take --eps 0.45 or 0.55." in caplog.text
+    caplog.clear()
+    run(tmp_path / "run", eps=2 / 3, k2=2)
+    assert "--k2 2: images that share 1 of their 2 nearest" in caplog.text
+    caplog.clear()
+    run(tmp_path / "run", eps=2 / 3, k2=2, resume=True, epochs=3)
+    assert "--k2 2: images that share" in caplog.text
+    caplog.clear()
+    warn_of_structural_tie(ClusterOptions(eps=0.6, k2=6))
+    if importlib.util.find_spec("infomap"):
+        warn_of_structural_tie(ClusterOptions(cluster="infomap", eps=0.5, k2=6))
+    assert not caplog.text
+
+
+def test_no_recipe_is_at_a_structural_tie():
+    for name, recipe in RECIPES.items():
+        options = TrainConfig(dataset=name, data_dir="DIR" if name != "digits" else None)
+        assert structural_tie(options.eps, options.k2) is None, (name, recipe)
 
 
 def test_features_without_clusters_get_other_advice():

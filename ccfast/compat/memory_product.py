@@ -44,7 +44,7 @@ def cm_hard(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float =
 def _product(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float, mode: str) -> Tensor:
     inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
     memory = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
-    indexes = checks.vector_of_integers("indexes", indexes, len(inputs), "inputs")
+    indexes = checks.vector_of_integers("indexes", indexes, len(inputs), "inputs", inputs.device)
     checks.same_columns(inputs=inputs, features=memory)
     checks.same_device(inputs=inputs, indexes=indexes, features=memory)
     momentum = checks.real("momentum", momentum, low=0, high=1)

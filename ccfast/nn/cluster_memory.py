@@ -105,7 +105,7 @@ class ClusterMemory(nn.Module):
     def _loss_that_moves(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss whose backward pass updates the memory, with the options of this call."""
         inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
-        targets = checks.vector_of_integers("targets", targets, inputs.shape[0], "inputs")
+        targets = checks.vector_of_integers("targets", targets, inputs.shape[0], "inputs", inputs.device)
         targets = counted_labels("targets", targets, self.features.shape[0])
         temperature = checks.real("temperature", self.temperature, low=0, ends="(]")
         momentum = checks.real("momentum", self.momentum, low=0, high=1)

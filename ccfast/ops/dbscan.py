@@ -17,16 +17,18 @@ def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
     lowest core; a border point takes the lowest label among the cores within ``eps``; noise is -1.
 
     Args:
-        distances: symmetric ``[N, N]``: dense of any floating-point dtype, or sparse CSR. What a sparse matrix does not
-            store is farther than ``eps``, but for its diagonal, which is then 0.
-        eps: largest distance of neighbours, at least 0; compared as float32 with ``<=``.
+        distances: symmetric ``[N, N]`` of any floating-point dtype: dense; a sparse tensor (CSR, CSC or COO); or a
+            SciPy or CuPy matrix or array of format csr, csc or coo. What a sparse matrix does not store is farther than
+            ``eps``, but for its diagonal, which is then 0; entries stored twice are added up, as everywhere.
+        eps: largest distance of neighbours, at least 0; compared as float32 with ``<=``. Infinite distances are never
+            within it.
         min_samples: at least 1.
 
     Returns:
         ``[N]`` int64 labels on the device of ``distances``.
 
     Raises:
-        TypeError: a tensor of another dtype or layout.
+        TypeError: another dtype, layout or sparse format.
         ValueError: a matrix that is empty, not square or holds NaN; ``eps`` or ``min_samples`` out of range.
 
     Examples:

@@ -19,7 +19,8 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
     similarity as weight; the two-level map equation (Rosvall and Bergstrom, PNAS 2008) partitions the graph.
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3.
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+            normalised again in float32.
         k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
         min_similarity: in ``[-1, 1]``.
         min_cluster_size: smaller clusters are noise, at least 1.
@@ -40,7 +41,7 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
         >>> ccfast.infomap(features, k1=2, min_cluster_size=2).tolist()
         [0, 0, 1, 1]
     """
-    features = checks.matrix("features", features, checks.SINGLE).detach()
+    features = checks.unit_features("features", features)
     k1 = checks.integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
     min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
     min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)

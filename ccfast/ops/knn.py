@@ -15,20 +15,25 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") -> tuple[Tensor, Tensor]:
     """The k nearest rows of ``features`` for every query, by squared Euclidean distance.
 
-    The answer is exact: distances are accumulated in float64, nearest first, ties to the lower index. ``precision``
-    only chooses the arithmetic of the candidate search, whose result is certified row by row. A CPU with matrix units
-    for bfloat16 looks for candidates with those under "fp32" too. A GPU looks for them with float16 products whatever
-    ``precision`` says (bfloat16 products are as fast and eight times as coarse), and with float32 products where those
-    leave a row open, or where torch may sum them in float16 (``torch.backends.cuda.matmul.allow_fp16_accumulation``).
+    The answer is exact: distances are accumulated in float64, nearest first, ties to the lower index; without
+    ``queries`` a row comes first among its own neighbours, however many duplicates of it have a lower index. It is the
+    same on all devices, to the bit, for any finite values (docs/exactness.md).
+
+    ``precision`` only chooses the arithmetic of the candidate search, whose result is certified row by row. A CPU with
+    matrix units for bfloat16 looks for candidates with those under "fp32" too. A GPU looks for them with float16
+    products whatever ``precision`` says (bfloat16 products are as fast and eight times as coarse), and with float32
+    products where those leave a row open, or where torch may sum them in float16
+    (``torch.backends.cuda.matmul.allow_fp16_accumulation``).
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16; any finite values.
         k: neighbours a query, ``1 <= k <= N``.
-        queries: ``[Q, D]``, or None to search every row of ``features`` (itself included).
+        queries: ``[Q, D]``, or None to search every row of ``features``, which then finds itself first.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` products in the candidate search on a CPU.
 
     Returns:
-        ``indices [Q, k]`` int64 and ``distances [Q, k]`` float32, on the device of ``features``.
+        ``indices [Q, k]`` int64 and ``distances [Q, k]`` float32, on the device of ``features``. A distance above the
+        largest float32 is infinity; the order is that of the float64 values all the same.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
@@ -56,7 +61,9 @@ def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") 
 
 
 @torch.library.register_fake("ccfast::knn")
-def _(features: Tensor, queries: Tensor | None, k: int, precision: str) -> tuple[Tensor, Tensor]:
+def _(
+    features: Tensor, queries: Tensor | None, k: int, precision: str, row_begin: int | None = None
+) -> tuple[Tensor, Tensor]:
     rows = (features if queries is None else queries).shape[0]
     return (
         features.new_empty((rows, k), dtype=torch.int64),

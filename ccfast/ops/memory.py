@@ -35,7 +35,7 @@ def cluster_centroids(features: Any, labels: Any) -> Tensor:
         [[1.0, 0.0], [0.0, 1.0]]
     """
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
+    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
     checks.same_device(features=features, labels=labels)
     return torch.ops.ccfast.cluster_centroids(features.detach(), labels)
 
@@ -122,7 +122,7 @@ def update_memory_from(
         normalize = normalize or features.dtype in checks.HALF  # half rows are of unit norm only to their precision
         features = features.to(memory.dtype)
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
+    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
     checks.same_dtype(memory=memory, features=features)
     checks.same_columns(memory=memory, features=features)
     momentum = checks.real("momentum", momentum, low=0, high=1)

@@ -54,6 +54,7 @@ def evaluate_ranking(
     query_cams: Any = None,
     gallery_cams: Any = None,
     max_rank: int = 50,
+    junk_id: int | None = None,
 ) -> RankingMetrics:
     """mAP, CMC and mINP by the Market-1501 protocol (Zheng et al., ICCV 2015).
 
@@ -62,11 +63,13 @@ def evaluate_ranking(
 
     Args:
         distances: ``[Q, G]`` of any floating-point dtype; smaller is nearer, infinity is allowed.
-        query_ids: ``[Q]`` integers.
+        query_ids: ``[Q]`` integers of any type: a tensor, an array or a list.
         gallery_ids: ``[G]`` integers.
         query_cams: ``[Q]`` integers, or None together with ``gallery_cams``: nothing is left out.
         gallery_cams: ``[G]`` integers, or None.
-        max_rank: length of the CMC curve.
+        max_rank: length of the CMC curve, at most a million or the gallery.
+        junk_id: identity of junk, which is neither a match nor a miss; None: there is none. Market-1501 marks junk with
+            -1 (``junk_id=-1``); by default -1 is an identity like any other. Queries of it do not count.
 
     Returns:
         :class:`RankingMetrics`: ``mAP``, ``cmc [max_rank]`` float64, ``mINP`` (Ye et al., TPAMI 2021), all in [0, 1].
@@ -84,26 +87,34 @@ def evaluate_ranking(
         (0.75, [0.5, 1.0])
     """
     distances = checks.matrix("distances", distances, checks.ANY_FLOAT)
-    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances")
-    gallery_ids = checks.vector_of_integers("gallery_ids", gallery_ids, distances.shape[1], "distances.T")
+    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances", distances.device)
+    gallery_ids = checks.vector_of_integers(
+        "gallery_ids", gallery_ids, distances.shape[1], "distances.T", distances.device
+    )
     query_cams, gallery_cams = checks.cameras(query_cams, gallery_cams, distances)
-    max_rank = checks.integer("max_rank", max_rank, low=1)
+    max_rank = checks.curve_length("max_rank", max_rank, distances)
+    junk_id = None if junk_id is None else checks.integer("junk_id", junk_id, low=-(2**63))
     ids = {"query_ids": query_ids, "gallery_ids": gallery_ids}
     checks.same_device(distances=distances, **ids, query_cams=query_cams, gallery_cams=gallery_cams)
     if distances.dtype not in checks.SINGLE_OR_DOUBLE:
         distances = distances.float()
-    per_query = rank_queries(distances.detach(), query_ids, gallery_ids, query_cams, gallery_cams)
+    per_query = rank_queries(distances.detach(), query_ids, gallery_ids, query_cams, gallery_cams, junk_id)
     return mean_over_queries(*per_query, max_rank)
 
 
 def rank_queries(
-    distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
+    distances: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor | None,
+    gallery_cams: Tensor | None,
+    junk_id: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of each query its average precision, the rank from 0 of its first match (-1: it has none), its summand of mINP.
 
     Arguments as :func:`evaluate_ranking` has checked them.
     """
-    return torch.ops.ccfast.evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams)
+    return torch.ops.ccfast.evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams, junk_id)
 
 
 def mean_over_queries(precision: Tensor, first_match: Tensor, inverse_penalty: Tensor, max_rank: int) -> RankingMetrics:
@@ -124,7 +135,12 @@ def _(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> 
 
 @torch.library.register_fake("ccfast::evaluate_ranking")
 def _(
-    distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
+    distances: Tensor,
+    query_ids: Tensor,
+    gallery_ids: Tensor,
+    query_cams: Tensor | None,
+    gallery_cams: Tensor | None,
+    junk_id: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     queries = distances.shape[0]
     return (

@@ -56,7 +56,7 @@ def centroid_contrastive_loss(
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
     checks.same_columns(features=features, memory=memory)
     rows, classes = features.shape[0], memory.shape[0]
-    labels = checks.labels_or_weights("labels", labels, rows, classes)
+    labels = checks.labels_or_weights("labels", labels, rows, classes, features.device)
     temperature, temperatures = checks.temperature("temperature", temperature, classes)
     mask, weights = checks.mask("mask", mask, rows, classes), checks.row_weights("weights", weights, rows)
     checks.same_device(
@@ -64,7 +64,7 @@ def centroid_contrastive_loss(
     )
     checks.choice("reduction", reduction, REDUCTIONS)
     label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
-    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63), high=2**63 - 1)
+    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63))
     checks.finite_rows("features", features.detach())
     checks.finite_rows("memory", memory.detach())
 

@@ -19,9 +19,9 @@ def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
     lowest label among the core points within ``eps``; the rest is noise.
 
     Args:
-        distances: symmetric ``[N, N]``, dense of any floating dtype, or sparse CSR. Where a sparse matrix stores no
-            entry the distance is larger than ``eps``, except on the diagonal, where it is 0. Distances and ``eps``
-            are compared in float32 with ``<=``.
+        distances: symmetric ``[N, N]`` of any floating dtype: dense, or sparse as :func:`ccfast.dbscan` takes it. Where
+            a sparse matrix stores no entry the distance is larger than ``eps``, except on the diagonal, where it is 0.
+            Distances and ``eps`` are compared in float32 with ``<=``; infinite distances are never within ``eps``.
         eps: radius, at least 0.
         min_samples: points that make a core, at least 1.
 
@@ -34,7 +34,7 @@ def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
     """
     distances = checks.distances("distances", distances).detach()
     sparse = distances.layout is torch.sparse_csr
-    eps = np.float32(checks.real("eps", eps, low=0))
+    eps = np.float32(min(checks.real("eps", eps, low=0), np.finfo(np.float32).max))
     min_samples = checks.integer("min_samples", min_samples, low=1)
     if (distances.values() if sparse else distances).isnan().any():
         raise ValueError("distances: expected numbers, got NaN")

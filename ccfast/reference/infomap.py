@@ -18,7 +18,8 @@ def infomap(features: Tensor, k1: int = 15, min_similarity: float = 0.5, min_clu
     least ``min_similarity``, with the similarity as weight.
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3.
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+            normalised again in float32.
         k1: neighbours, in ``[1, N]``.
         min_similarity: cosine similarity that a link needs, in ``[-1, 1]``; links of no or negative weight never count.
         min_cluster_size: smaller clusters are noise, at least 1.
@@ -32,7 +33,7 @@ def infomap(features: Tensor, k1: int = 15, min_similarity: float = 0.5, min_clu
         TypeError: not a tensor, another dtype.
         ValueError: wrong shape, empty, a number out of range, non-finite or un-normalised rows.
     """
-    features = checks.matrix("features", features, checks.SINGLE).detach()
+    features = checks.unit_features("features", features)
     k1 = checks.integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
     min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
     min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)

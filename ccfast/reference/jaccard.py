@@ -23,7 +23,8 @@ SparseRow = tuple[np.ndarray, np.ndarray]
 def k_reciprocal_encoding(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
     """The vector V that describes each row by its k-reciprocal neighbours (Zhong et al. 2017, section 3.3-3.4).
 
-    1. ``rank[i]``: the ``k1`` nearest rows of i, i itself included, as :func:`knn` orders them.
+    1. ``rank[i]``: the ``k1`` nearest rows of i as :func:`knn` orders them: i itself first, however many duplicates it
+       has.
     2. ``R(i)``: the j of ``rank[i]`` that have i in ``rank[j]``; ``H(i)``: the same with the first
        ``round_half_even(k1 / 2) + 1`` columns of ``rank``.
     3. ``E(i)``: ``R(i)`` and every ``H(c)`` of a c in ``R(i)`` with ``|H(c) & R(i)| > 2/3 |H(c)|`` (eq. 5).
@@ -31,13 +32,13 @@ def k_reciprocal_encoding(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor
     5. ``V[i]`` becomes the mean of ``V[rank[i, m]]`` over ``m < k2`` in float32 (local query expansion, eq. 11).
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3.
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+            normalised again in float32.
         k1: neighbours, in ``[1, N]``.
         k2: neighbours averaged in the query expansion, in ``[1, k1]``.
 
     Returns:
-        Sparse CSR ``[N, N]`` float32 with int64 indices, columns ascending. A row is empty where ``E`` is, which takes
-        more than ``k1`` duplicates.
+        Sparse CSR ``[N, N]`` float32 with int64 indices, columns ascending. No row is empty: i is in ``E(i)``.
 
     Raises:
         TypeError: not a tensor, another dtype.
@@ -86,10 +87,10 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
 
 
 def _checked(features: Tensor, k1: int, k2: int) -> tuple[Tensor, int, int]:
-    features = checks.matrix("features", features, checks.SINGLE)
+    features = checks.unit_features("features", features)
     k1, k2 = checks.neighbours(features, k1, k2)
     checks.unit_rows("features", features)
-    return features.detach(), k1, k2
+    return features, k1, k2
 
 
 def _encoding(features: Tensor, k1: int, k2: int) -> list[SparseRow]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast import _checks as checks
 
 PRECISIONS = ("fp32", "fp16", "bf16")
+LANES = 128  # of squared_distances
+_LAST_LANES = 4
 _BLOCK = 256  # queries searched at once
 _PAIR_ELEMENTS = 1 << 24  # bound on the float64 numbers held while pairs are re-scored (128 MiB)
 
@@ -15,13 +21,14 @@ _PAIR_ELEMENTS = 1 << 24  # bound on the float64 numbers held while pairs are re
 def knn(features: Tensor, k: int, *, queries: Tensor | None = None, precision: str = "fp32") -> tuple[Tensor, Tensor]:
     """The ``k`` rows of ``features`` nearest to each query in squared Euclidean distance, nearest first.
 
-    The distance is ``sum((x - y)**2)`` accumulated in float64; that value orders the neighbours, ties go to the lower
-    index, and it is rounded to float32 only for the result.
+    The distance is :func:`squared_distances`; that float64 value orders the neighbours, ties go to the lower index, and
+    it is rounded to float32 only for the result (infinity where it is above the largest float32). Without ``queries``,
+    a row comes first among its own neighbours, however many duplicates of it have a lower index.
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16, finite; norms are free.
         k: neighbours for each query, in ``[1, N]``.
-        queries: ``[Q, D]`` like ``features``; None searches every row of ``features``, which then finds itself too.
+        queries: ``[Q, D]`` like ``features``; None searches every row of ``features``, which then finds itself first.
         precision: "fp32", "fp16" or "bf16", the arithmetic in which the ops look for candidates. The result is exact
             for each of them; this reference always searches in float64, which no global precision setting touches.
 
@@ -43,17 +50,69 @@ def knn(features: Tensor, k: int, *, queries: Tensor | None = None, precision: s
     checks.choice("precision", precision, PRECISIONS)
     checks.finite_rows("features", features)
 
-    points = features.detach().double()
-    searched = points if queries is None else queries.detach().double()
-    blocks = [_nearest(block, points, k) for block in searched.split(_BLOCK)]
-    return torch.cat([indices for indices, _ in blocks]), torch.cat([distances for _, distances in blocks])
+    with _subnormals():
+        points = features.detach().double()
+        searched = points if queries is None else queries.detach().double()
+        blocks = [_nearest(block, points, k) for block in searched.split(_BLOCK)]
+        indices, distances = (torch.cat(part) for part in zip(*blocks, strict=True))
+        return (indices if queries is not None else _own_first(indices)), distances
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distance of each row of ``a`` [P, D] to that row of ``b``, both float64, as float64 ``[P]``.
+
+    Dimension d goes to lane ``d % 128``, each lane in ascending order; the upper half of the lanes is added to the
+    lower one until four are left, and these are added in order. The kernels add in this order too, so that near-ties
+    are decided alike everywhere.
+    """
+    squares = a - b
+    squares = squares * squares
+    lanes = LANES
+    while lanes > _LAST_LANES and lanes // 2 >= squares.shape[1]:
+        lanes //= 2  # the others are zero
+    steps = F.pad(squares, (0, -squares.shape[1] % lanes)).unflatten(1, (-1, lanes)).unbind(1)
+    sums = _added_in_order(steps)
+    while sums.shape[1] > _LAST_LANES:
+        lower, upper = sums.chunk(2, dim=1)
+        sums = lower + upper
+    return _added_in_order(sums.unbind(1))
+
+
+def _added_in_order(terms: tuple[Tensor, ...]) -> Tensor:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _own_first(indices: Tensor) -> Tensor:
+    """Every row's own index, then as many of the others, in their order, as there is room for."""
+    own = torch.arange(len(indices), device=indices.device)[:, None]
+    again = F.pad(indices == own, (1, 0))
+    order = again.long().argsort(dim=1, stable=True)[:, : indices.shape[1]]
+    return torch.cat([own, indices], dim=1).gather(1, order)
+
+
+@contextmanager
+def _subnormals() -> Iterator[None]:
+    """Computes with numbers below 2**-126 also under ``torch.set_flush_denormal(True)``."""
+    smallest = torch.ones((), dtype=torch.int32).view(torch.float32)
+    flushed = float(smallest.double()) == 0
+    if flushed:
+        torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        if flushed:
+            torch.set_flush_denormal(True)
 
 
 def _nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """``knn`` of one block of float64 queries: candidates by a matrix product, then their exact distances."""
     query_norms, point_norms = (queries**2).sum(1), (points**2).sum(1)
     approximate = query_norms[:, None] + point_norms[None, :] - 2 * (queries @ points.T)
-    # |x|^2 + |y|^2 - 2<x,y> cancels: its error is bounded by that of its largest term, on both sides of the k-th value.
+    # |x|^2 + |y|^2 - 2<x,y> cancels: its error is bounded by that of its largest term, on both sides of the k-th value
+    # (docs/exactness.md).
     rounding = (points.shape[1] + 4) * torch.finfo(torch.float64).eps
     slack = 2 * rounding * (query_norms + point_norms.max())
     kth = approximate.topk(k, dim=1, largest=False).values[:, -1]
@@ -62,7 +121,7 @@ def _nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     pairs_at_once = max(1, _PAIR_ELEMENTS // points.shape[1])
     exact = torch.cat(
         [
-            ((queries[r] - points[c]) ** 2).sum(1)
+            squared_distances(queries[r], points[c])
             for r, c in zip(rows.split(pairs_at_once), columns.split(pairs_at_once), strict=True)
         ]
     )

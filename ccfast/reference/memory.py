@@ -28,7 +28,7 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
         ValueError: wrong shape, empty, another length, different devices, a label below -1, a cluster without members.
     """
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
+    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
     checks.same_device(features=features, labels=labels)
     if (labels < -1).any():
         position = int((labels < -1).nonzero()[0, 0])
@@ -87,7 +87,7 @@ def update_memory_(
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
     checks.same_columns(memory=memory, features=features)
     checks.same_dtype(memory=memory, features=features)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features")
+    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
     momentum = checks.real("momentum", momentum, low=0, high=1)
     checks.choice("mode", mode, MODES + GROUP_MODES)
     reference, groups = checks.update_extras(memory, labels, mode, reference, groups, GROUP_MODES)

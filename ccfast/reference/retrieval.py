@@ -83,6 +83,7 @@ def evaluate_ranking(
     query_cams: Tensor | None = None,
     gallery_cams: Tensor | None = None,
     max_rank: int = 50,
+    junk_id: int | None = None,
 ) -> RankingMetrics:
     """mAP, CMC and mINP of a distance matrix by the protocol of Market-1501 (Zheng et al., ICCV 2015).
 
@@ -91,9 +92,11 @@ def evaluate_ranking(
 
     Args:
         distances: ``[Q, G]`` float32 or float64 (half precision is read as float32). +inf is allowed, NaN is not.
-        query_ids, gallery_ids: ``[Q]`` and ``[G]`` integers.
+        query_ids, gallery_ids: ``[Q]`` and ``[G]`` integers of any type: tensors, arrays or lists.
         query_cams, gallery_cams: ``[Q]`` and ``[G]`` integers, or both None for data without cameras.
-        max_rank: length of the CMC curve.
+        max_rank: length of the CMC curve, at most a million or the gallery.
+        junk_id: identity of junk, which is neither a match nor a miss; None: there is none. Market-1501 marks junk with
+            -1 (``junk_id=-1``); by default -1 is an identity like any other. Queries of it do not count.
 
     Returns:
         :class:`RankingMetrics`: ``mAP`` as scikit-learn's ``average_precision_score`` defines it, tied distances
@@ -105,8 +108,10 @@ def evaluate_ranking(
             NaN, or no query with a match.
     """
     distances = checks.matrix("distances", distances, checks.ANY_FLOAT).detach()
-    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances")
-    gallery_ids = checks.vector_of_integers("gallery_ids", gallery_ids, distances.shape[1], "distances.T")
+    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances", distances.device)
+    gallery_ids = checks.vector_of_integers(
+        "gallery_ids", gallery_ids, distances.shape[1], "distances.T", distances.device
+    )
     query_cams, gallery_cams = checks.cameras(query_cams, gallery_cams, distances)
     checks.same_device(
         distances=distances,
@@ -115,7 +120,8 @@ def evaluate_ranking(
         query_cams=query_cams,
         gallery_cams=gallery_cams,
     )
-    max_rank = checks.integer("max_rank", max_rank, low=1)
+    max_rank = checks.curve_length("max_rank", max_rank, distances)
+    junk_id = None if junk_id is None else checks.integer("junk_id", junk_id, low=-(2**63))
     if distances.isnan().any():
         raise ValueError("distances: expected numbers, got NaN")
 
@@ -124,6 +130,8 @@ def evaluate_ranking(
     kept = torch.ones_like(matches)
     if query_cams is not None:
         kept = ~(matches & (query_cams[:, None] == gallery_cams[None, :]))
+    if junk_id is not None:
+        kept = kept & (gallery_ids != junk_id)
     rows = zip(scores.cpu().numpy(), matches.cpu().numpy(), kept.cpu().numpy(), strict=True)
 
     average_precisions, first_ranks, penalties = [], [], []

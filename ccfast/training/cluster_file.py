@@ -16,7 +16,7 @@ from ccfast._errors import InputError, is_out_of_memory
 from ccfast._files import array_content, given_output, given_path, write_whole
 from ccfast.training.config import ClusterOptions
 from ccfast.training.device import choose_device
-from ccfast.training.pseudo_labels import advice, pseudo_labels
+from ccfast.training.pseudo_labels import advice, pseudo_labels, warn_of_structural_tie
 from ccfast.training.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ def cluster_file(
     """Cluster the rows of ``features``, a .npy file [N, D], as :class:`ClusterOptions` say; labels go to ``output``."""
     clustering = ClusterOptions(**options)
     target = given_output("--output", output)
+    warn_of_structural_tie(clustering)
     where = choose_device(device)
     rows = read_features(given_path("FEATURES", features))
     if normalize:

@@ -13,6 +13,7 @@ from ccfast._files import write_whole
 from ccfast.data import ReIDData
 from ccfast.models import Encoder
 from ccfast.training.config import TrainConfig
+from ccfast.training.pseudo_labels import warn_of_structural_tie
 
 if TYPE_CHECKING:
     from ccfast.training.run_folder import RunFolder
@@ -32,6 +33,8 @@ def beginning(
         config.arch, parameters / 1e6, encoder.num_features, _first_weights(config),
     )  # fmt: skip
     log.info("device %s; seed %d; run folder %s", device, config.seed, folder.path)
+    if config.command == "train":
+        warn_of_structural_tie(config)
     if measured:
         log.info("mAP and rank-k, in percent: how well each query's identity is found in the gallery")
     if data.train.ids is not None and config.command == "train":

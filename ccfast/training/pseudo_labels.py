@@ -64,6 +64,49 @@ def pseudo_labels(features: Tensor, options: ClusterOptions, watch: Stopwatch, g
         return PseudoLabels(ccfast.dbscan(distances, options.eps, options.min_samples))
 
 
+#: Distances that are equal but for rounding differ by less than this.
+ROUNDING = 1e-5
+
+
+def structural_tie(eps: float, k2: int) -> int | None:
+    """How many of their ``k2`` nearest rows two rows share whose Jaccard distance is ``eps`` by construction, if any.
+
+    The encodings of two rows are means of those of their k2 nearest rows. Where rows that both have in common are all
+    that the encodings share, the distance is ``1 - a / (2 * k2 - a)`` for a common rows, whatever the features are.
+    """
+    common = range(1, k2 + 1)
+    return next((a for a in common if abs(eps - _distance_at(a, k2)) <= ROUNDING), None)
+
+
+def _distance_at(common: int, k2: int) -> float:
+    return 1 - common / (2 * k2 - common)
+
+
+def safe_eps(common: int, k2: int) -> list[float]:
+    """Values of eps on both sides of the tie of ``common`` rows, by 0.05 or half of the way to the next tie."""
+    tie = _distance_at(common, k2)
+    beside = [_distance_at(next_to, k2) for next_to in (common + 1, common - 1) if next_to <= k2]
+    return [_rounded(tie + max(-0.05, min(0.05, (other - tie) / 2)), k2) for other in beside]
+
+
+def _rounded(eps: float, k2: int) -> float:
+    """``eps`` with as few digits as leave it off the ties, at least three."""
+    rounded = (float(f"{eps:.{digits}g}") for digits in range(3, 9))
+    return next((value for value in rounded if structural_tie(value, k2) is None), eps)
+
+
+def warn_of_structural_tie(options: ClusterOptions) -> None:
+    """Say so where many pairs lie at eps within rounding, and which values near it are free of that."""
+    common = structural_tie(options.eps, options.k2) if options.cluster == "dbscan" else None
+    if common is None:
+        return
+    log.warning(
+        "--eps %g with --k2 %d: images that share %d of their %d nearest lie at this Jaccard distance within rounding, "
+        "so that labels depend on the last bit of a number. Take --eps %s.",
+        options.eps, options.k2, common, options.k2, " or ".join(f"{eps:g}" for eps in safe_eps(common, options.k2)),
+    )  # fmt: skip
+
+
 def require_clusters(found: PseudoLabels, features: Tensor, options: ClusterOptions, first: int | None) -> None:
     """Stop the run when fewer than two clusters were found; ``first`` is what the run's first epoch found.
 
@@ -107,11 +150,12 @@ def suggested_eps(features: Tensor, options: ClusterOptions) -> tuple[float, int
     """The eps nearest to the published one that gives at least two clusters, most of the images in them.
 
     Returns it with its clusters and its share of noise; None where no eps in 0.05, 0.1, ..., 0.95 gives two clusters.
+    Values on a structural tie are not tried.
     """
     if len(features) > SEARCH_LIMIT:
         chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:SEARCH_LIMIT]
         features = features[chosen.to(features.device)]
-    grid = [step / 20 for step in range(1, 20)]
+    grid = [step / 20 for step in range(1, 20) if structural_tie(step / 20, options.k2) is None]
     distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=grid[-1])
     tried = []
     for eps in grid:

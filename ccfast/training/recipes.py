@@ -41,7 +41,7 @@ DRAWINGS: Recipe = {
 
 RECIPES: dict[str, Recipe] = {
     "digits": {**DRAWINGS, "height": 8, "width": 8, "epochs": 15},
-    "omniglot": {**DRAWINGS, "height": 32, "width": 32, "eps": 0.5, "epochs": 8, "iters": 100, "batch_size": 256},
+    "omniglot": {**DRAWINGS, "height": 32, "width": 32, "eps": 0.45, "epochs": 8, "iters": 100, "batch_size": 256},
     "market1501": PUBLISHED,
     "dukemtmcreid": PUBLISHED,
     "msmt17": {**PUBLISHED, "iters": 400},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-import ccfast
 from ccfast.ops.infomap import infomap_of_neighbours
 from ccfast.ops.jaccard import column_shift, csr_tensor, half_columns
 from ccfast.training.group import Group
@@ -21,7 +20,7 @@ def jaccard_distance(features: Tensor, k1: int, k2: int, *, max_distance: float,
     """``ccfast.jaccard_distance(features, k1, k2, max_distance=max_distance)``, the whole of it in every process."""
     count = len(features)
     rows = group.slice_of(count)
-    rank, distances = ccfast.knn(features, k1, queries=features[rows])
+    rank, distances = ops.knn(features, features[rows], k1, "fp32", rows.start)
     rank = group.gather(rank, count)
     span = (rows.start, rows.stop)
     v = ops.encode_neighbours(features, rank, distances, half_columns(k1), None, column_shift(features), *span)
@@ -35,7 +34,8 @@ def jaccard_distance(features: Tensor, k1: int, k2: int, *, max_distance: float,
 def infomap(features: Tensor, k1: int, min_similarity: float, min_cluster_size: int, *, group: Group) -> Tensor:
     """``ccfast.infomap``; the search is shared, the partition is found by the main process."""
     count = len(features)
-    found = ccfast.knn(features, k1, queries=features[group.slice_of(count)])
+    rows = group.slice_of(count)
+    found = ops.knn(features, features[rows], k1, "fp32", rows.start)
     neighbours, distances = (group.gather(part, count) for part in found)
     labels = group.from_main(
         lambda: infomap_of_neighbours(neighbours, distances, min_similarity, min_cluster_size).cpu()

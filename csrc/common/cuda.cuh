@@ -6,6 +6,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -47,6 +49,36 @@ inline void check_cuda(cudaError_t status, const char* name, const char* what) {
   throw std::runtime_error("kernel " + std::string(name) + ": " + what + ": " + cudaGetErrorString(status));
 }
 
+inline int current_device() {
+  int device = 0;
+  check_cuda(cudaGetDevice(&device), "none", "current device");
+  return device;
+}
+
+// Shared memory that a block may opt in to on a device.
+inline size_t max_shared_bytes(int device) {
+  int bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "none",
+             "shared memory of the device");
+  return static_cast<size_t>(bytes);
+}
+inline size_t max_shared_bytes() { return max_shared_bytes(current_device()); }
+
+// Opts a kernel in to all the shared memory of the current device, once: a limit of each launch's own would make a
+// launch by another thread fail that needs more. Kernels have no static shared memory, which would count too.
+inline void allow_shared_memory(const char* name, const void* kernel) {
+  static std::mutex mutex;
+  using Kernel = std::pair<const void*, int>;  // on a device
+  static std::set<Kernel> allowed;
+  const int device = current_device();
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (allowed.count({kernel, device})) return;
+  check_cuda(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(max_shared_bytes(device))),
+             name, "shared memory");
+  allowed.insert({kernel, device});
+}
+
 // Launches `kernel` on `stream` (a cudaStream_t), with grid blocks of `block` threads; nothing when grid <= 0. Throws
 // std::runtime_error that names the kernel.
 template <class... Params, class... Args>
@@ -55,25 +87,13 @@ void launch(const char* name, void (*kernel)(Params...), int64_t grid, int block
   if (grid <= 0) return;
   if (grid > kMaxGrid) check_cuda(cudaErrorInvalidConfiguration, name, "more than 2^31 - 1 blocks");
   constexpr size_t kSharedWithoutOptIn = 48 * 1024;
-  if (shared_bytes > kSharedWithoutOptIn)
-    check_cuda(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    static_cast<int>(shared_bytes)),
-               name, "shared memory");
+  if (shared_bytes > kSharedWithoutOptIn) allow_shared_memory(name, reinterpret_cast<const void*>(kernel));
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(grid));
   config.blockDim = dim3(static_cast<unsigned>(block));
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
   check_cuda(cudaLaunchKernelEx(&config, kernel, static_cast<Params>(std::forward<Args>(args))...), name, "launch");
-}
-
-// Shared memory that a block may opt in to on the current device.
-inline size_t max_shared_bytes() {
-  int device = 0, bytes = 0;
-  check_cuda(cudaGetDevice(&device), "max_shared_bytes", "current device");
-  check_cuda(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "max_shared_bytes",
-             "device attribute");
-  return static_cast<size_t>(bytes);
 }
 
 #endif
@@ -89,6 +109,23 @@ __device__ __forceinline__ T* shared_memory() {
   extern __shared__ __align__(16) unsigned char ccfast_shared_memory[];
   return reinterpret_cast<T*>(ccfast_shared_memory);
 #endif
+}
+
+// Reads and writes of what other threads change meanwhile. The emulation may let those come first.
+template <class T>
+__device__ __forceinline__ T load_volatile(const T* address) {
+#ifdef CCFAST_EMULATE
+  emulation::may_yield();
+#endif
+  return *const_cast<const volatile T*>(address);
+}
+
+template <class T>
+__device__ __forceinline__ void store_volatile(T* address, T value) {
+#ifdef CCFAST_EMULATE
+  emulation::may_yield();
+#endif
+  *const_cast<volatile T*>(address) = value;
 }
 
 // The type that sums of a stored type are kept in.

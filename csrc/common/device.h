@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include "autocast.h"
+#include "subnormals.h"
 
 #ifdef CCFAST_EMULATE
 #define CCFAST_DEVICE_KEY CPU
@@ -24,6 +25,7 @@ class DeviceScope {
   void* stream() const { return nullptr; }
 
  private:
+  WithSubnormals with_subnormals_;  // as on a GPU
 #else
   explicit DeviceScope(const at::Tensor& tensor) : guard_(tensor.device()) {}
   void* stream() const { return c10::cuda::getCurrentCUDAStream().stream(); }

@@ -18,7 +18,7 @@ using CsrTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 // Signatures of the ops that others are composed of; the schemas are in bindings.cpp.
 using KnnSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const std::optional<at::Tensor>&, int64_t,
-                                                        std::string_view);
+                                                        std::string_view, std::optional<int64_t>);
 using NormsSignature = at::Tensor(const at::Tensor&);
 using EncodeSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
                                    const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, int64_t,

@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "subnormals.h"
+
 namespace ccfast {
 
 #ifndef CCFAST_STANDALONE
@@ -28,6 +30,15 @@ void parallel_for(int64_t n, int64_t grain, const Body& body) {
       n, grain,
       [](const void* closure, int64_t begin, int64_t end) { (*static_cast<const Body*>(closure))(begin, end); }, &body);
 #endif
+}
+
+// parallel_for whose threads compute with subnormal numbers.
+template <class Body>
+void parallel_for_exact(int64_t n, int64_t grain, const Body& body) {
+  parallel_for(n, grain, [&](int64_t begin, int64_t end) {
+    const WithSubnormals with_subnormals;
+    body(begin, end);
+  });
 }
 
 // Calls body(scratch, chunk, begin, end) once for every chunk of chunk_rows rows; threads take the next chunk when they

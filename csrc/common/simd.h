@@ -1,5 +1,6 @@
 // Inner loops over contiguous rows. Reductions run in a fixed number of lanes that are added in a fixed order, so that
-// a result does not depend on the vector width the compiler or the machine chose.
+// a result does not depend on the vector width the compiler or the machine chose. The build turns fused multiply-adds
+// off (-ffp-contract=off): machines differ in having them.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,10 @@
 
 namespace ccfast {
 
-// Sum over d of (a[d] - b[d])^2, accumulated in float64.
+// Sum over d of (a[d] - b[d])^2 in float64, added in the order that docs/exactness.md defines for all devices:
+// dimension d goes to lane d % kDistanceLanes; the upper half of the lanes is added to the lower one until four are
+// left; these are added in order. Each operation is rounded once, never fused.
+constexpr int64_t kDistanceLanes = 128;
 double squared_distance(const float* a, const float* b, int64_t dim);
 // Sum over d of a[d] * b[d], accumulated in float64.
 double dot(const float* a, const float* b, int64_t dim);

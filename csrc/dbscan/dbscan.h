@@ -4,11 +4,18 @@
 // border point joins the lowest-numbered cluster with a core within eps; the rest is noise, -1.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "../common/csr.h"
 
 namespace ccfast::dbscan {
+
+// eps as distances are compared with it: in float32, and finite, so that infinite distances are never within it.
+inline float radius(double eps) {
+  return static_cast<float>(std::min(eps, static_cast<double>(std::numeric_limits<float>::max())));
+}
 
 // Distances that are not stored are larger than eps, but for those of the diagonal, which are 0.
 void sparse(const Csr& distances, float eps, int64_t min_samples, int64_t* labels);

@@ -42,11 +42,12 @@ __global__ void find_cores_kernel(DeviceDistances distances, int64_t min_samples
   if (threadIdx.x % kWarp == 0) core[i] = within + !diagonal >= min_samples;
 }
 
-__device__ int32_t find_root(volatile int32_t* parent, int32_t i) {
-  int32_t up = parent[i];
+// While trees are joined: halves the path, where another thread may write another ancestor.
+__device__ int32_t find_root(int32_t* parent, int32_t i) {
+  int32_t up = load_volatile(parent + i);
   while (up != i) {
-    const int32_t above = parent[up];
-    parent[i] = above;  // halves the path; whatever another thread writes here is an ancestor too
+    const int32_t above = load_volatile(parent + up);
+    store_volatile(parent + i, above);
     i = up;
     up = above;
   }
@@ -77,9 +78,14 @@ __global__ void join_kernel(DeviceDistances distances, const bool* core, int32_t
   });
 }
 
+// A thread writes to its own entry alone, and its root there: on the way to the root nothing is halved, as that could
+// put a mere ancestor over the root that another thread has written.
 __global__ void flatten_kernel(int64_t rows, int32_t* parent) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < rows) parent[i] = find_root(parent, static_cast<int32_t>(i));
+  if (i >= rows) return;
+  int32_t root = static_cast<int32_t>(i);
+  for (int32_t up = load_volatile(parent + root); up != root; up = load_volatile(parent + root)) root = up;
+  store_volatile(parent + i, root);
 }
 
 __global__ void label_kernel(DeviceDistances distances, const bool* core, const int32_t* root,

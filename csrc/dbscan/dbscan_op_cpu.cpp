@@ -21,8 +21,8 @@ at::Tensor dbscan_cpu(const at::Tensor& distances, double eps, int64_t min_sampl
   check_parameters(eps, min_samples);
   const at::Tensor matrix = distances.to(at::kFloat).contiguous();
   const at::Tensor labels = at::empty({matrix.size(0)}, at::kLong);
-  const int64_t bad = dbscan::dense(matrix.const_data_ptr<float>(), matrix.size(0), static_cast<float>(eps),
-                                    min_samples, labels.mutable_data_ptr<int64_t>());
+  const int64_t bad = dbscan::dense(matrix.const_data_ptr<float>(), matrix.size(0), dbscan::radius(eps), min_samples,
+                                    labels.mutable_data_ptr<int64_t>());
   TORCH_CHECK_VALUE(bad < 0, "distances: expected numbers, got NaN in row ", bad);
   return labels;
 }
@@ -33,7 +33,7 @@ at::Tensor dbscan_sparse_cpu(const at::Tensor& crow, const at::Tensor& col, cons
   const Csr distances = csr_view(crow, col, values);
   TORCH_CHECK_VALUE(!values.isnan().any().item<bool>(), "distances: expected numbers, got NaN");
   const at::Tensor labels = at::empty({distances.rows}, at::kLong);
-  dbscan::sparse(distances, static_cast<float>(eps), min_samples, labels.mutable_data_ptr<int64_t>());
+  dbscan::sparse(distances, dbscan::radius(eps), min_samples, labels.mutable_data_ptr<int64_t>());
   return labels;
 }
 

@@ -43,8 +43,8 @@ at::Tensor dbscan_cuda(const at::Tensor& distances, double eps, int64_t min_samp
   const at::Tensor nan = matrix.sum(1).isnan();  // inf - inf cannot be: distances are not -inf
   TORCH_CHECK_VALUE(!nan.any().item<bool>(), "distances: expected numbers, got NaN in row ",
                     nan.to(at::kByte).argmax().item<int64_t>());
-  return labels_of({matrix.size(0), nullptr, nullptr, matrix.const_data_ptr<float>(), static_cast<float>(eps)},
-                   min_samples, matrix, device.stream());
+  return labels_of({matrix.size(0), nullptr, nullptr, matrix.const_data_ptr<float>(), dbscan::radius(eps)}, min_samples,
+                   matrix, device.stream());
 }
 
 at::Tensor dbscan_sparse_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, double eps,
@@ -59,7 +59,7 @@ at::Tensor dbscan_sparse_cuda(const at::Tensor& crow, const at::Tensor& col, con
   const DeviceScope device(values);
   TORCH_CHECK_VALUE(!values.isnan().any().item<bool>(), "distances: expected numbers, got NaN");
   return labels_of({crow.numel() - 1, crow.const_data_ptr<int64_t>(), col.const_data_ptr<int64_t>(),
-                    values.const_data_ptr<float>(), static_cast<float>(eps)},
+                    values.const_data_ptr<float>(), dbscan::radius(eps)},
                    min_samples, values, device.stream());
 }
 

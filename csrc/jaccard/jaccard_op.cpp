@@ -26,7 +26,7 @@ CsrTensors k_reciprocal_encoding(const at::Tensor& features, int64_t k1, int64_t
   static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
   const at::Tensor squares = squared_norms.call(features);
   check_unit_rows("features", features, squares.sqrt());
-  const auto [rank, distances] = knn.call(features, std::nullopt, k1, "fp32");
+  const auto [rank, distances] = knn.call(features, std::nullopt, k1, "fp32", std::nullopt);
   // 2 - 2 <x, y> = |x - y|^2 + (1 - |x|^2) + (1 - |y|^2); what depends on x alone cancels in the softmax.
   const at::Tensor shift = (1 - squares).to(at::kFloat);
   const auto [crow, col, values] = encode.call(features, rank, distances, std::min(jaccard::half_width(k1), k1),

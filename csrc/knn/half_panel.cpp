@@ -48,7 +48,7 @@ std::vector<double> half_rounding(const at::Tensor& rows, const at::Tensor& oper
     const int64_t count = std::min(kRowsAtATime, rows.size(0) - first);
     const at::Tensor block = operand.narrow(0, first, count).narrow(1, 0, dim).to(at::kFloat).contiguous();
     const float* rounded = block.const_data_ptr<float>();
-    parallel_for(count, 16, [&](int64_t begin, int64_t end) {
+    parallel_for_exact(count, 16, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         rounding[first + i] =
             std::sqrt(squared_distance(exact + (first + i) * dim, rounded + i * dim, dim)) * kInflation;

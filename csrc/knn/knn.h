@@ -1,10 +1,12 @@
 // Exact k nearest neighbours by squared Euclidean distance.
 //
-// Truth is d(i, j) = sum over dimensions of (x_i - y_j)^2, accumulated in float64; ties go to the lower index. The
+// Truth is d(i, j) = sum over dimensions of (x_i - y_j)^2 in float64, to the bit that ccfast::squared_distance gives;
+// ties go to the lower index, and where the queries are the features a row comes first among its own neighbours. The
 // search finds `keep` >= k candidates a row from approximate scores (a matrix product in single or half precision),
 // re-scores them exactly, and certifies the row: every target that was discarded has an approximate score of at most
-// `threshold`, so its true distance is at least |x|^2 - 2 (threshold + error). Where that exceeds the exact k-th
-// distance the row is proven; the others are searched again with every target that the error bound cannot rule out.
+// `threshold`, so its distance is at least |x|^2 - 2 (threshold + error). Where that exceeds the k-th distance the row
+// is proven; the others are searched again with every target that the error bound cannot rule out. docs/exactness.md
+// has the bounds and their proof.
 //
 // A score is <x, y> - |y|^2 / 2: the larger, the nearer.
 #pragma once
@@ -54,8 +56,9 @@ struct Params {
 };
 
 // Re-scores the candidates exactly, writes the k nearest of every row, and returns the rows that are not proven.
-// query_norms: |x|^2 of every query. error: bound on the error of a score of every query. Scores, norms and errors are
-// in the scaled unit of the search: they are `unit` times those of the rows in params.
+// query_norms: |x|^2 of every query. error: bound on the error of a score of every query, with what float64 rounds of
+// distances and norms. Scores, norms and errors are in the scaled unit of the search: they are `unit` times those of
+// the rows in params. A row with fewer candidates than k is answered from all distances, and proven.
 std::vector<int64_t> finish(const Params& params, Candidates& candidates, const double* query_norms,
                             const double* error, double unit);
 
@@ -63,6 +66,10 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
 // against the k-th distance found so far is re-scored exactly.
 void search_again(const Params& params, int64_t row, const float* scores, const float* half_norms, double query_norm,
                   double error, double unit);
+
+// The lists [rows, k] are those of the features first .. first + rows: puts every row first in its own list. Whatever
+// stands before it there is at distance 0 too; where more than k duplicates have left it out, the last one gives way.
+void put_own_first(int64_t* indices, int64_t rows, int64_t k, int64_t first);
 
 // ---- CUDA: the same search, launched on a stream ----
 //
@@ -82,6 +89,7 @@ struct PrepareParams {
   void* half;        // [padded_rows, padded_dim] out, aligned to 16 bytes; padded_dim: a multiple of 4
   double* rounding;  // [rows] out
   int64_t padded_rows, padded_dim;
+  float* single = nullptr;  // [rows, dim] out in float32, or null
 };
 void prepare_cuda(const PrepareParams& params, void* stream);
 
@@ -113,13 +121,15 @@ int64_t max_keep_cuda();
 void select_cuda(const SelectParams& params, void* stream);
 
 // |computed score - score| <= norm * |x| + rounding * |x - x'| + constant for a query x that is rounded to x', and any
-// target.
+// target. float64 * (|x| + longest)^2 comes on top: half of what float64 rounds of distances and norms, where no target
+// is longer than `longest`.
 struct RowError {
-  double norm, rounding, constant;
+  double norm, rounding, constant, float64 = 0, longest = 0;
 };
 
-// Exact distances of the candidates that can be among the k nearest, sorted; proven[row] tells whether the certificate
-// holds (see above). Equal rows are at equal distances, to the bit, here and in distances_cuda.
+// Distances of the candidates that can be among the k nearest, sorted; proven[row] tells whether the certificate holds
+// (see above). A row with fewer candidates than k is not proven, and nothing is written of it. Distances have the bits
+// of ccfast::squared_distance, here and in distances_cuda.
 struct RescoreParams {
   const float* queries;   // [num_queries, dim]
   const float* features;  // [num_features, dim]
@@ -144,5 +154,12 @@ struct DistancesParams {
   double* distances;  // [count, num_features] out
 };
 void distances_cuda(const DistancesParams& params, void* stream);
+
+// As put_own_first.
+struct OwnFirstParams {
+  int64_t* indices;  // [rows, k]
+  int64_t rows, k, first;
+};
+void put_own_first_cuda(const OwnFirstParams& params, void* stream);
 
 }  // namespace ccfast::knn

@@ -5,6 +5,7 @@
 
 #include "../common/parallel.h"
 #include "../common/simd.h"
+#include "../common/subnormals.h"
 #include "knn.h"
 
 namespace ccfast::knn {
@@ -74,6 +75,7 @@ void offer(Candidates& candidates, int64_t row, int64_t target, float score, Scr
   if (candidates.count[row] == candidates.capacity) compact(candidates, row, scratch.ordered);
 }
 
+// found: at least k.
 void write_nearest(const Params& params, int64_t row, std::vector<Neighbour>& found) {
   std::partial_sort(found.begin(), found.begin() + params.k, found.end());
   for (int64_t m = 0; m < params.k; ++m) {
@@ -95,6 +97,13 @@ void prefetch(const float* row, int64_t dim) {
 
 double exact_distance(const Params& params, int64_t row, int64_t target) {
   return squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
+}
+
+// Without candidates: what answers a row whatever its scores and bounds are.
+void scan_all(const Params& params, int64_t row, std::vector<Neighbour>& found) {
+  found.clear();
+  for (int64_t j = 0; j < params.num_features; ++j) found.push_back({exact_distance(params, row, j), j});
+  write_nearest(params, row, found);
 }
 
 }  // namespace
@@ -147,12 +156,17 @@ void offer_columns(Candidates& candidates, const float* tile, int64_t ld, int64_
 std::vector<int64_t> finish(const Params& params, Candidates& candidates, const double* query_norms,
                             const double* error, double unit) {
   std::vector<char> proven(params.num_queries);
-  parallel_for(params.num_queries, 16, [&](int64_t begin, int64_t end) {
+  parallel_for_exact(params.num_queries, 16, [&](int64_t begin, int64_t end) {
     Scratch scratch;
     std::vector<Neighbour> found;
     for (int64_t row = begin; row < end; ++row) {
       compact(candidates, row, scratch.ordered);
       found.clear();
+      if (candidates.count[row] < params.k) {
+        scan_all(params, row, found);
+        proven[row] = true;
+        continue;
+      }
       const float* score = candidates.score.data() + row * candidates.capacity;
       // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
       const double lowest = kth_highest(score, candidates.count[row], params.k, scratch.scores) - 2 * error[row];
@@ -175,6 +189,7 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
 
 void search_again(const Params& params, int64_t row, const float* scores, const float* half_norms, double query_norm,
                   double error, double unit) {
+  const WithSubnormals with_subnormals;
   std::vector<Neighbour> found;
   double kth = 0;
   for (int64_t m = 0; m < params.k; ++m)
@@ -182,7 +197,20 @@ void search_again(const Params& params, int64_t row, const float* scores, const 
   const double lowest = (query_norm - kth * unit) / 2 - error;
   for (int64_t j = 0; j < params.num_features; ++j)
     if (static_cast<double>(scores[j]) - half_norms[j] >= lowest) found.push_back({exact_distance(params, row, j), j});
-  write_nearest(params, row, found);
+  if (static_cast<int64_t>(found.size()) < params.k)
+    scan_all(params, row, found);
+  else
+    write_nearest(params, row, found);
+}
+
+void put_own_first(int64_t* indices, int64_t rows, int64_t k, int64_t first) {
+  for (int64_t i = 0; i < rows; ++i) {
+    int64_t* list = indices + i * k;
+    int64_t at = 0;
+    while (at < k - 1 && list[at] != first + i) ++at;
+    std::copy_backward(list, list + at, list + at + 1);
+    list[0] = first + i;
+  }
 }
 
 }  // namespace ccfast::knn

@@ -54,6 +54,7 @@ __global__ void prepare_kernel(PrepareParams params) {
     for (int e = 0; e < kQuad; ++e) {
       const double value = static_cast<double>(quad.value[e]) * params.scale;
       squares += value * value;
+      if (params.single && d + e < dim) params.single[row * dim + d + e] = static_cast<float>(value);
       halves.value[e] = __float2half_rn(static_cast<float>(value));
       const double difference = value - static_cast<double>(to_float(halves.value[e]));
       lost += difference * difference;
@@ -302,8 +303,10 @@ __global__ void __launch_bounds__(kMostSelectThreads, 2) select_kernel(SelectPar
 
 // --- exact distances ---
 
-// A lane's part of the squared distances of one row to some others, in float64. Which dimensions it takes, and in which
-// order, does not depend on how they are loaded.
+// A warp's lanes, each with a quad of dimensions, are the lanes of ccfast::squared_distance (simd.h), whose sums these
+// are, to the bit. sums[t * kQuad + e]: of target t.
+static_assert(kWarp * kQuad == 128 && kTogether == 4);
+
 template <bool kWhole>
 __device__ void add_squares(const float* query, const float* const* targets, int64_t dim, double* sums) {
   for (int64_t d = kQuad * (threadIdx.x % kWarp); d < dim; d += kQuad * kWarp) {
@@ -314,26 +317,41 @@ __device__ void add_squares(const float* query, const float* const* targets, int
       const double value = ours.value[e];
       for (int t = 0; t < kTogether; ++t) {
         const double difference = value - static_cast<double>(theirs[t].value[e]);
-        sums[t] = fma(difference, difference, sums[t]);
+        double& sum = sums[t * kQuad + e];
+        sum = __dadd_rn(sum, __dmul_rn(difference, difference));
       }
     }
+  }
+}
+
+// Adds the lanes that differ in the bit `distance`; each of two keeps kCount of the 2 kCount sums of both.
+template <int kCount>
+__device__ void fold(double* sums, int distance) {
+  const bool upper = threadIdx.x & static_cast<unsigned>(distance);
+  for (int n = 0; n < kCount; ++n) {
+    const double kept = upper ? sums[n + kCount] : sums[n], given = upper ? sums[n] : sums[n + kCount];
+    sums[n] = kept + __shfl_xor_sync(kFullMask, given, distance);
   }
 }
 
 // Squared distances of one row to some others by one warp: lane t gets that to targets[t].
 // quads: whether both matrices can be loaded in packs.
 __device__ double warp_squared_distances(const float* query, const float* const* targets, int64_t dim, bool quads) {
-  double sums[kTogether] = {};
+  double sums[kTogether * kQuad] = {};
   if (quads)
     add_squares<true>(query, targets, dim, sums);
   else
     add_squares<false>(query, targets, dim, sums);
-  double mine = 0;
-  for (int t = 0; t < kTogether; ++t) {
-    const double sum = warp_sum(sums[t]);
-    if (static_cast<int>(threadIdx.x % kWarp) == t) mine = sum;
-  }
-  return mine;
+  fold<8>(sums, 16);  // leaves two targets in a lane
+  fold<4>(sums, 8);   // and one of them
+  fold<2>(sums, 4);
+  fold<1>(sums, 2);
+  const double last = sums[0] + __shfl_xor_sync(kFullMask, sums[0], 1);
+  // Of target t, the last four sums are in the even ones of eight lanes.
+  const int first = static_cast<int>(threadIdx.x % kTogether) * (kWarp / kTogether);
+  double sum = __shfl_sync(kFullMask, last, first);
+  for (int e = 1; e < kQuad; ++e) sum += __shfl_sync(kFullMask, last, first + 2 * e);
+  return sum;
 }
 
 // Exact distances of the first `count` candidates of a row, by the whole block.
@@ -371,8 +389,11 @@ __global__ void __launch_bounds__(kRescoreThreads) rescore_kernel(RescoreParams 
   double* distances = shared_memory<double>();
   int64_t* indices = reinterpret_cast<int64_t*>(distances + keep);
   const Key* list = reinterpret_cast<const Key*>(params.lists) + row * keep;
-  const double error = params.error.norm * sqrt(params.norms[row]) +
-                       (params.rounding ? params.error.rounding * params.rounding[row] : 0) + params.error.constant;
+  if (threadIdx.x == 0) params.proven[row] = false;
+  if (!list[k - 1]) return;
+  const double norm = sqrt(params.norms[row]), reach = norm + params.error.longest;
+  const double error = params.error.norm * norm + (params.rounding ? params.error.rounding * params.rounding[row] : 0) +
+                       params.error.constant + params.error.float64 * reach * reach;
   // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
   const double lowest = score_of(list[k - 1]) - 2 * error;
   const int count = count_reaching(list, k, keep, lowest);
@@ -408,6 +429,18 @@ __global__ void distances_kernel(DistancesParams params) {
       warp_squared_distances(params.queries + params.chosen[number] * params.dim, targets, params.dim, quads);
   if (lane < kTogether && first + lane < params.num_features)
     params.distances[number * params.num_features + first + lane] = distance;
+}
+
+// One thread a list. In nearly all of them nothing is to be done.
+__global__ void put_own_first_kernel(OwnFirstParams params) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (row >= params.rows) return;
+  int64_t* list = params.indices + row * params.k;
+  const int64_t own = params.first + row;
+  int64_t at = 0;
+  while (at < params.k - 1 && list[at] != own) ++at;
+  for (; at > 0; --at) list[at] = list[at - 1];
+  list[0] = own;
 }
 
 int64_t blocks_of_warps(int64_t warps) { return blocks_for(warps * kWarp, kThreads); }
@@ -459,6 +492,10 @@ void rescore_cuda(const RescoreParams& params, void* stream) {
 void distances_cuda(const DistancesParams& params, void* stream) {
   const int64_t groups = (params.num_features + kTogether - 1) / kTogether;
   launch("knn distances", distances_kernel, blocks_of_warps(params.count * groups), kThreads, 0, stream, params);
+}
+
+void put_own_first_cuda(const OwnFirstParams& params, void* stream) {
+  launch("knn put_own_first", put_own_first_kernel, blocks_for(params.rows, kThreads), kThreads, 0, stream, params);
 }
 
 }  // namespace ccfast::knn

@@ -24,7 +24,7 @@ constexpr int64_t kTile = 2048;  // rows and columns of a tile of products
 void write_squared_norms(const at::Tensor& matrix, double* norms) {
   const int64_t dim = matrix.size(1);
   const float* data = matrix.const_data_ptr<float>();
-  parallel_for(matrix.size(0), 16, [&](int64_t begin, int64_t end) {
+  parallel_for_exact(matrix.size(0), 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) norms[row] = dot(data + row * dim, data + row * dim, dim);
   });
 }
@@ -37,6 +37,18 @@ std::vector<double> finite_squared_norms(const char* name, const at::Tensor& mat
   if (!std::all_of(norms.begin(), norms.end(), [](double norm) { return std::isfinite(norm); }))
     check_finite_rows(name, matrix);
   return norms;
+}
+
+// The rows times a power of two; not by ATen, whose factor is a float32 that may be subnormal.
+at::Tensor scaled_rows(const at::Tensor& rows, double scale) {
+  if (scale == 1) return rows;
+  const at::Tensor scaled = at::empty_like(rows);
+  const float* from = rows.const_data_ptr<float>();
+  float* to = scaled.mutable_data_ptr<float>();
+  parallel_for_exact(rows.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<float>(from[i] * scale);
+  });
+  return scaled;
 }
 
 double largest(const std::vector<double>& values) {
@@ -70,7 +82,7 @@ struct Operand {
       norms[i] *= scale * scale;
       half_norms[i] = static_cast<float>(norms[i] / 2);
     }
-    const at::Tensor scaled = scale == 1 ? rows : rows * scale;
+    const at::Tensor scaled = scaled_rows(rows, scale);
     matrix = arithmetic.half_panels ? knn::half_operand(scaled) : scaled.to(arithmetic.type);
     if (arithmetic.half_panels) rounding = knn::half_rounding(scaled, matrix);
   }
@@ -90,9 +102,10 @@ class Operands {
     const knn::ErrorBound bound = knn::error_bound(longest, dim, arithmetic.type);
     const knn::RoundedNorm target{std::sqrt(longest), largest(features.rounding)};
     for (int64_t i = 0; i < queries().rows(); ++i) {
-      const double norm = queries().norms[i];
-      errors.push_back(arithmetic.half_panels ? knn::half_error({std::sqrt(norm), queries().rounding[i]}, target, dim)
-                                              : bound.relative * std::sqrt(norm * longest) + bound.absolute);
+      const double norm = std::sqrt(queries().norms[i]), reach = norm + target.norm;
+      const double scores = arithmetic.half_panels ? knn::half_error({norm, queries().rounding[i]}, target, dim)
+                                                   : bound.relative * norm * target.norm + bound.absolute;
+      errors.push_back(scores + knn::float64_error(dim) * reach * reach);
     }
   }
   const Operand& queries() const { return queries_ ? *queries_ : features; }
@@ -191,11 +204,12 @@ void search_by_half_panels(const Search& search) {
 }
 
 std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std::optional<at::Tensor>& queries,
-                                           int64_t k, const std::string_view precision) {
+                                           int64_t k, const std::string_view precision,
+                                           std::optional<int64_t> row_begin) {
   const NoAutocast no_autocast;
   const bool symmetric = !queries.has_value();
   const at::ScalarType type = knn::operand_type(precision);
-  knn::check_arguments(features, symmetric ? features : *queries, k);
+  const std::optional<int64_t> own = knn::checked_own_rows(features, queries, k, row_begin);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const at::Tensor rows = symmetric ? targets : queries->to(at::kFloat).contiguous();
   std::vector<double> target_norms = finite_squared_norms("features", targets), row_norms;
@@ -216,6 +230,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cpu(const at::Tensor& features, const std
     search_by_half_panels(search);
   else
     search_by_aten(search, type);
+  if (own) knn::put_own_first(params.indices, params.num_queries, k, *own);
   return {indices, distances};
 }
 

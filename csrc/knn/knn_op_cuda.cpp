@@ -54,11 +54,12 @@ struct Operand {
     if (half)
       matrix = at::empty({padded_rows, padded_dim}, rows.options().dtype(type));
     else
-      matrix = scale == 1 ? rows : rows * scale;
+      matrix = scale == 1 ? rows : at::empty_like(rows);
     double* norms = statistics.mutable_data_ptr<double>();
     knn::prepare_cuda(
         {rows.const_data_ptr<float>(), rows.size(0), rows.size(1), scale, norms, half_norms.mutable_data_ptr<float>(),
-         half ? matrix.mutable_data_ptr() : nullptr, norms + rows.size(0), padded_rows, padded_dim},
+         half ? matrix.mutable_data_ptr() : nullptr, norms + rows.size(0), padded_rows, padded_dim,
+         half || scale == 1 ? nullptr : matrix.mutable_data_ptr<float>()},
         stream);
   }
   int64_t rows() const { return half_norms.size(0); }
@@ -94,9 +95,15 @@ class Operands {
 };
 
 knn::RowError error_of(const Search& search, const Operands& operands, knn::RoundedNorm largest) {
-  if (operands.type == at::kHalf) return knn::float16_error(largest, search.dim());
+  const double float64 = knn::float64_error(search.dim());
+  if (operands.type == at::kHalf) {
+    knn::RowError error = knn::float16_error(largest, search.dim());
+    error.float64 = float64;
+    error.longest = largest.norm;
+    return error;
+  }
   const knn::ErrorBound bound = knn::error_bound(largest.norm * largest.norm, search.dim(), operands.type);
-  return {bound.relative * largest.norm, 0, bound.absolute};
+  return {bound.relative * largest.norm, 0, bound.absolute, float64, largest.norm};
 }
 
 // The memory that tiles of products lie in, one after the other.
@@ -216,14 +223,16 @@ at::Tensor search_in_half(const Search& search, const Operands& operands, knn::R
 }
 
 std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const std::optional<at::Tensor>& queries,
-                                            int64_t k, const std::string_view precision) {
-  knn::check_arguments(features, queries ? *queries : features, k);
+                                            int64_t k, const std::string_view precision,
+                                            std::optional<int64_t> row_begin) {
+  const std::optional<int64_t> own = knn::checked_own_rows(features, queries, k, row_begin);
   knn::operand_type(precision);  // known; which one makes no difference here, see ccfast/ops/knn.py
   const DeviceScope device(features);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const Search search{queries ? queries->to(at::kFloat).contiguous() : targets, targets, k, device.stream()};
   const Neighbours found(search.queries.size(0), k, targets.options());
 
+  if (search.queries.size(0) == 0) return {found.indices, found.distances};
   const bool half = !knn::sums_are_float16();
   const Operands operands(search, 1, half ? at::kHalf : at::kFloat);
   const knn::RoundedNorm largest = operands.largest();
@@ -242,6 +251,9 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
     else if (open.size(0) > 0)
       search_open_rows(search, open, largest.norm, found);
   }
+  if (own)
+    knn::put_own_first_cuda({found.indices.mutable_data_ptr<int64_t>(), search.queries.size(0), k, *own},
+                            search.stream);
   return {found.indices, found.distances};
 }
 

@@ -13,6 +13,7 @@ namespace ccfast::knn {
 namespace {
 
 constexpr double kRoundoff = 0x1p-24;  // float32
+constexpr double kDoubleRoundoff = 0x1p-53;
 
 // Half the spacing of the numbers that products are computed from. Below "highest" torch may round float32 operands
 // of a matrix product to TF32 or bfloat16 (torch.set_float32_matmul_precision).
@@ -53,9 +54,13 @@ ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type) {
   const double relative =
       (2 * operand + operand * operand + steps / (1 - std::min(steps, 0.5)) + result) * (1 + operand) * (1 + operand) +
       4 * kRoundoff;
-  const double vanished = (type == at::kHalf ? 4 * 0x1p-25 : 0x1p-100) * std::sqrt(static_cast<double>(dim));
+  // Norms are at most 4 in float16, where a number or a result loses up to 2^-25 below the smallest normal one.
+  const double root = std::sqrt(static_cast<double>(dim));
+  const double vanished = type == at::kHalf ? (10 * root + 4) * 0x1p-25 : 0x1p-100 * root;
   return {relative, 4 * kRoundoff * largest + vanished};
 }
+
+double float64_error(int64_t dim) { return 2 * static_cast<double>(dim + 16) * kDoubleRoundoff; }
 
 // <x, y> - <x', y'> = <x - x', y> + <x', y - y'>. Products of two bfloat16 numbers are exact in float32; the matrix
 // units take numbers below 2^-126 as 0.
@@ -81,12 +86,19 @@ RowError float16_error(RoundedNorm target, int64_t dim) {
           4 * kRoundoff * target.norm * target.norm + vanished};
 }
 
-void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k) {
+std::optional<int64_t> checked_own_rows(const at::Tensor& features, const std::optional<at::Tensor>& queries, int64_t k,
+                                        std::optional<int64_t> row_begin) {
+  const at::Tensor& rows = queries ? *queries : features;
   CCFAST_CHECK_DIM(features, 2);
   TORCH_CHECK_VALUE(rows.dim() == 2 && rows.size(1) == features.size(1), "queries: expected shape [Q, ",
                     features.size(1), "], got ", rows.sizes());
   TORCH_CHECK_VALUE(k >= 1 && k <= features.size(0), "k: expected 1 to ", features.size(0), ", got ", k);
   TORCH_CHECK_VALUE(features.size(0) < std::numeric_limits<int32_t>::max(), "features: expected fewer than 2^31 rows");
+  TORCH_CHECK_VALUE(queries || !row_begin, "row_begin: expected together with queries");
+  if (!queries) return 0;
+  TORCH_CHECK_VALUE(!row_begin || (*row_begin >= 0 && *row_begin <= features.size(0) - rows.size(0)),
+                    "row_begin: expected 0 to ", features.size(0) - rows.size(0), ", got ", row_begin.value_or(0));
+  return row_begin;
 }
 
 }  // namespace ccfast::knn

@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include <optional>
 #include <string_view>
 
 #include "knn.h"
@@ -25,11 +26,16 @@ double scale_for(double largest, at::ScalarType type);
 
 // |computed score - score| <= relative * sqrt(|x|^2 * largest) + absolute, for a query x against any target of squared
 // norm up to `largest`.
+// float64_error is not in it.
 struct ErrorBound {
   double relative, absolute;
 };
 
 ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type);
+
+// What float64 rounds of a distance, of |x|^2 and of the certificate is at most 2 * float64_error(dim) * (|x| + |y|)^2;
+// so the error of a score is raised by half of that. It counts where norms differ by more than 2^29, and there alone.
+double float64_error(int64_t dim);
 
 // A row's norm, and the norm of what rounding to bfloat16 has changed of it.
 struct RoundedNorm {
@@ -43,7 +49,9 @@ double half_error(RoundedNorm query, RoundedNorm target, int64_t dim);
 // The same where float16 rows are multiplied by a GPU's matrix units, and the products are float16.
 RowError float16_error(RoundedNorm target, int64_t dim);
 
-// Arguments of an op call that memory safety rests on.
-void check_arguments(const at::Tensor& features, const at::Tensor& rows, int64_t k);
+// Checks the arguments of an op call that memory safety rests on. Returns which row of features the first query is,
+// where queries are rows of features: row_begin, or 0 where queries are left out.
+std::optional<int64_t> checked_own_rows(const at::Tensor& features, const std::optional<at::Tensor>& queries, int64_t k,
+                                        std::optional<int64_t> row_begin);
 
 }  // namespace ccfast::knn

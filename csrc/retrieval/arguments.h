@@ -20,10 +20,13 @@ inline void check_integers(const char* name, const at::Tensor& value, int64_t le
 struct Ranking {
   at::Tensor query_ids, gallery_ids;
   std::optional<at::Tensor> query_cams, gallery_cams;
+  std::optional<int64_t> junk_id;
   at::Tensor average_precision, first_match, inverse_penalty;  // [Q] each
 
   Ranking(const at::Tensor& distances, const at::Tensor& query_id, const at::Tensor& gallery_id,
-          const std::optional<at::Tensor>& query_cam, const std::optional<at::Tensor>& gallery_cam) {
+          const std::optional<at::Tensor>& query_cam, const std::optional<at::Tensor>& gallery_cam,
+          std::optional<int64_t> junk_id)
+      : junk_id(junk_id) {
     CCFAST_CHECK_DIM(distances, 2);
     const int64_t queries = distances.size(0), gallery = distances.size(1);
     check_integers("query_ids", query_id, queries);
@@ -58,7 +61,9 @@ struct Ranking {
             distances.size(1),
             average_precision.mutable_data_ptr<double>(),
             first_match.mutable_data_ptr<int64_t>(),
-            inverse_penalty.mutable_data_ptr<double>()};
+            inverse_penalty.mutable_data_ptr<double>(),
+            junk_id.has_value(),
+            junk_id.value_or(0)};
   }
 };
 

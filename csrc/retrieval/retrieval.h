@@ -16,11 +16,13 @@ struct RankingParams {
   double* average_precision;  // [queries] out; 0 for a query without a match
   int64_t* first_match;       // [queries] out: 0-based rank of the first match, -1 without one
   double* inverse_penalty;    // [queries] out: matches / 1-based rank of the last match (mINP's summand)
+  bool has_junk = false;
+  int64_t junk_id = 0;  // where has_junk: gallery entries of this identity count as neither match nor miss
 };
 
-// Gallery entries with the query's identity and camera are left out. Average precision is scikit-learn's, entries at
-// one distance counting as one threshold; ranks order ties by gallery index. Returns the first query row with a NaN
-// distance, or -1.
+// Gallery entries with the query's identity and camera are left out, and those of the junk identity. Average precision
+// is scikit-learn's, entries at one distance counting as one threshold; ranks order ties by gallery index. Returns the
+// first query row with a NaN distance, or -1.
 template <class T>
 int64_t evaluate_ranking(const RankingParams<T>& params);
 

@@ -17,9 +17,13 @@ struct Query {
 };
 
 template <class T>
-bool left_out(const RankingParams<T>& params, int64_t q, int64_t g) {
-  return params.query_cams && params.gallery_ids[g] == params.query_ids[q] &&
-         params.gallery_cams[g] == params.query_cams[q];
+bool is_junk(const RankingParams<T>& params, int64_t g) {
+  return params.has_junk && params.gallery_ids[g] == params.junk_id;
+}
+
+template <class T>
+bool same_camera(const RankingParams<T>& params, int64_t q, int64_t g) {
+  return params.query_cams && params.gallery_cams[g] == params.query_cams[q];
 }
 
 // Ranks are counted, not sorted: only where the misses stand between the matches matters.
@@ -28,14 +32,14 @@ void rank(const RankingParams<T>& params, int64_t q, Query<T>& query) {
   const T* distances = params.distances + q * params.gallery;
   query.matches.clear();
   for (int64_t g = 0; g < params.gallery; ++g)
-    if (params.gallery_ids[g] == params.query_ids[q] && !left_out(params, q, g))
+    if (params.gallery_ids[g] == params.query_ids[q] && !same_camera(params, q, g) && !is_junk(params, g))
       query.matches.emplace_back(distances[g], g);
   if (query.matches.empty()) return;
   std::sort(query.matches.begin(), query.matches.end());
   query.misses_up_to.assign(query.matches.size() + 1, 0);
   query.before_first = query.before_last = 0;
   for (int64_t g = 0; g < params.gallery; ++g) {
-    if (params.gallery_ids[g] == params.query_ids[q]) continue;
+    if (params.gallery_ids[g] == params.query_ids[q] || is_junk(params, g)) continue;
     const std::pair<T, int64_t> miss{distances[g], g};
     query.before_first += miss < query.matches.front();
     query.before_last += miss < query.matches.back();

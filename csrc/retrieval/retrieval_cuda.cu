@@ -29,7 +29,8 @@ __global__ void evaluate_ranking_kernel(SortedRankingParams<T> params) {
     const bool inside = at < ranking.gallery;
     const int64_t g = inside ? params.order[q * ranking.gallery + at] : 0;
     const bool same = inside && ranking.gallery_ids[g] == ranking.query_ids[q];
-    const bool left_out = same && ranking.query_cams && ranking.gallery_cams[g] == ranking.query_cams[q];
+    const bool junk = ranking.has_junk && ranking.gallery_ids[g] == ranking.junk_id;
+    const bool left_out = junk || (same && ranking.query_cams && ranking.gallery_cams[g] == ranking.query_cams[q]);
     const bool ends = inside && (at + 1 == ranking.gallery || distances[at + 1] != distances[at]);
     const unsigned counted = __ballot_sync(kFullMask, inside && !left_out);
     const unsigned matching = __ballot_sync(kFullMask, same && !left_out);

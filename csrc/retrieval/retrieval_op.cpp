@@ -9,6 +9,7 @@
 #include "../common/autocast.h"
 #include "../common/checks.h"
 #include "../common/dispatch.h"
+#include "../common/subnormals.h"
 #include "../jaccard/jaccard.h"
 
 namespace ccfast {
@@ -16,12 +17,13 @@ namespace {
 
 constexpr int64_t kBlockRows = 2048;
 
-// The rows scaled by a power of two to at most 1: distances keep their order, ties included, and their ratios.
+// The rows scaled by a power of two to at most 1, or to 4 where the largest are near the end of float32: distances keep
+// their order, ties included, and their ratios.
 at::Tensor scaled(const at::Tensor& rows) {
   const double largest = rows.abs().max().item<double>();
   if (largest == 0) return rows;
   const int exponent = -static_cast<int>(std::ceil(std::log2(largest)));
-  return rows * std::ldexp(1.0, std::min(exponent, 120));  // the factor itself has to be a float32
+  return rows * std::ldexp(1.0, std::clamp(exponent, -126, 120));  // the factor has to be a normal float32
 }
 
 // Squared distances [rows of a, rows of b] from products; norms are |.|^2 of all rows.
@@ -53,7 +55,7 @@ CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_far
   static const auto knn = find_op<KnnSignature>("ccfast::knn");
   static const auto encode = find_op<EncodeSignature>("ccfast::encode_neighbours");
   static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
-  const auto [rank, distances] = knn.call(rows, std::nullopt, k1 + 1, "fp32");
+  const auto [rank, distances] = knn.call(rows, std::nullopt, k1 + 1, "fp32", std::nullopt);
   const auto [crow, col, values] =
       encode.call(rows, rank, distances, jaccard::half_width(k1), inverse_farthest, std::nullopt, 0, std::nullopt);
   if (k2 == 1) return {crow, col, values};
@@ -63,6 +65,7 @@ CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_far
 at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& gallery, int64_t k1, int64_t k2,
                                double lambda_value) {
   const NoAutocast no_autocast;
+  const WithSubnormals with_subnormals;
   CCFAST_CHECK_DIM(query, 2);
   CCFAST_CHECK_DIM(gallery, 2);
   CCFAST_CHECK_DTYPE(query, at::kFloat);

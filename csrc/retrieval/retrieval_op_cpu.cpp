@@ -14,8 +14,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> evaluate_ranking_cpu(const at::Te
                                                                     const at::Tensor& query_ids,
                                                                     const at::Tensor& gallery_ids,
                                                                     const std::optional<at::Tensor>& query_cams,
-                                                                    const std::optional<at::Tensor>& gallery_cams) {
-  const retrieval::Ranking ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams);
+                                                                    const std::optional<at::Tensor>& gallery_cams,
+                                                                    std::optional<int64_t> junk_id) {
+  const retrieval::Ranking ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams, junk_id);
   const at::Tensor rows = distances.contiguous();
   AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "evaluate_ranking", [&] {
     const int64_t bad = retrieval::evaluate_ranking(ranking.params<scalar_t>(rows));

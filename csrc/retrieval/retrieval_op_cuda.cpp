@@ -34,9 +34,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> evaluate_ranking_cuda(const at::T
                                                                      const at::Tensor& query_ids,
                                                                      const at::Tensor& gallery_ids,
                                                                      const std::optional<at::Tensor>& query_cams,
-                                                                     const std::optional<at::Tensor>& gallery_cams) {
+                                                                     const std::optional<at::Tensor>& gallery_cams,
+                                                                     std::optional<int64_t> junk_id) {
   const DeviceScope device(distances);
-  const retrieval::Ranking ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams);
+  const retrieval::Ranking ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams, junk_id);
   const at::Tensor rows = distances.contiguous(), nan = rows.isnan().any(1);
   TORCH_CHECK_VALUE(!nan.any().item<bool>(), "distances: expected numbers, got NaN in row ",
                     nan.to(at::kByte).argmax().item<int64_t>());

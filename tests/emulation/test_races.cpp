@@ -132,6 +132,27 @@ TEST(a_lost_update_between_atomics_is_found_by_shuffling) {
   check_no_race(first_come_kernel<true>);
 }
 
+// Everybody replaces what it has read by what it makes of that; an older number may come over a newer one.
+template <bool at_once>
+__global__ void late_store_kernel(int* out) {
+  int* sum = shared_memory<int>();
+  if (threadIdx.x == 0) *sum = 0;
+  __syncthreads();
+  if (at_once) {
+    atomicAdd(sum, 1);
+  } else {
+    store_volatile(sum, load_volatile(sum) + 1);
+  }
+  __syncthreads();
+  mine(out) = *sum;
+}
+
+TEST(a_late_volatile_store_is_found_by_shuffling) {
+  CHECK_EQUAL(run(late_store_kernel<false>)[0], kThreads);
+  CHECK(result_in("shuffle:1", [] { return run(late_store_kernel<false>); })[0] < kThreads);
+  check_no_race(late_store_kernel<true>);
+}
+
 TEST(a_seed_repeats_its_run) {
   const auto once = [] { return result_in("shuffle:7", [] { return run(rounds_kernel<false>); }); };
   CHECK_EQUAL(once(), once());

@@ -1,8 +1,11 @@
 // dbscan: labels by the definition of Ester et al., on the CPU and in the CUDA kernels.
+#include <algorithm>
+#include <string>
 #include <vector>
 
 #include "check.h"
 #include "dbscan/dbscan.h"
+#include "orders.h"
 #include "samples.h"
 
 namespace ccfast::dbscan {
@@ -133,6 +136,30 @@ TEST(cuda_labels_follow_the_definition) {
           expected);
     }
   });
+}
+
+// While threads flatten the trees, others read what they write. A thread that halved paths on its way could put a mere
+// ancestor over a root: in a chain, where cores are joined one by one, many are on their way at once.
+TEST(roots_of_a_chain_do_not_depend_on_who_comes_first) {
+  constexpr int64_t kPoints = 256;
+  native::CsrRows chain;
+  for (int64_t i = 0; i < kPoints; ++i) {
+    for (int64_t j = std::max<int64_t>(i - 1, 0); j <= std::min(i + 1, kPoints - 1); ++j) {
+      chain.col.push_back(j);
+      chain.val.push_back(0.0f);
+    }
+    chain.end_row();
+  }
+  const std::vector<char> core(kPoints, 1);
+  const DeviceDistances distances{kPoints, chain.crow.data(), chain.col.data(), chain.val.data(), 0.5f};
+  int wrong = 0;
+  for (int seed = 0; seed < 100; ++seed) {
+    const emulation::WithOrder order(("shuffle:" + std::to_string(seed)).c_str());
+    std::vector<int32_t> root(kPoints, -7);
+    join_cores_cuda(distances, reinterpret_cast<const bool*>(core.data()), root.data(), nullptr);
+    wrong += std::any_of(root.begin(), root.end(), [](int32_t lowest) { return lowest != 0; });
+  }
+  CHECK_EQUAL(wrong, 0);
 }
 
 }  // namespace

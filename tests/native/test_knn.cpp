@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "check.h"
+#include "common/simd.h"
 #include "cuda_emulation.h"
 #include "knn/knn.h"
 #include "knn/tiles.h"
@@ -453,6 +454,77 @@ TEST(cuda_distances_of_chosen_rows_are_exact) {
         expected.push_back(native::squared_distance_of(problem.row(i), problem.row(j), dim));
     CHECK_NEAR(distances, expected, 1e-12);
   }
+}
+
+// One definition, however many lanes there are.
+TEST(distances_have_the_same_bits_on_all_devices) {
+  for (const int64_t dim : {1, 2, 3, 4, 5, 31, 33, 64, 100, 127, 128, 129, 160, 255, 513, 2048}) {
+    std::vector<float> rows = native::random_matrix<float>(9, dim);
+    for (int64_t i = 0; i < 3 * dim; ++i) rows[i] = std::ldexp(rows[i], 60);
+    const std::vector<int64_t> chosen = {0, 1, 2, 3, 4, 5, 6, 7, 8};
+    std::vector<double> distances(81);
+    distances_cuda({rows.data(), rows.data(), chosen.data(), 9, 9, dim, distances.data()}, nullptr);
+    for (int64_t i = 0; i < 81; ++i) {
+      const float *a = rows.data() + i / 9 * dim, *b = rows.data() + i % 9 * dim;
+      double lanes[128] = {};
+      for (int64_t d = 0; d < dim; ++d) lanes[d % 128] += (double{a[d]} - b[d]) * (double{a[d]} - b[d]);
+      for (int64_t half = 64; half >= 4; half /= 2)
+        for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+      const double expected = ((lanes[0] + lanes[1]) + lanes[2]) + lanes[3];
+      CHECK_EQUAL(distances[i], expected);
+      CHECK_EQUAL(squared_distance(a, b, dim), expected);
+    }
+  }
+}
+
+// --- whatever the scores and the bounds are ---
+
+TEST(a_row_with_too_few_candidates_is_answered_from_all_distances) {
+  const Problem problem{67, 33, 7, native::random_matrix<float>(67, 33)};
+  const Scores scores(problem);
+  Candidates few(problem.rows, 10);
+  offer_rows(few, scores.products.data(), problem.rows, problem.rows, 6, 0, 0, scores.half_norms.data());
+  Result result(problem.rows, problem.k);
+  CHECK_EQUAL(finish_all(problem, scores, few, result), 0);
+  check_result(result, search_naively(problem));
+  for (const float nonsense : {NAN, INFINITY, -INFINITY}) {
+    Scores broken(problem, -1e12);
+    std::fill(broken.products.begin(), broken.products.end(), nonsense);
+    Result found(problem.rows, problem.k);
+    const Params params = params_of(problem, found);
+    std::fill(found.indices.begin(), found.indices.end(), 0);
+    for (int64_t row = 0; row < problem.rows; ++row)
+      search_again(params, row, broken.products.data() + row * problem.rows, broken.half_norms.data(),
+                   broken.norms[row], broken.errors[row], 1);
+    check_result(found, search_naively(problem));
+  }
+}
+
+TEST(a_list_with_too_few_candidates_is_not_read) {
+  const Problem problem{67, 33, 7, native::random_matrix<float>(67, 33)};
+  const Operand operand(problem, false);
+  std::vector<uint64_t> lists = lists_of(problem, operand, 20, true);
+  std::fill(lists.begin() + 6, lists.begin() + 20, 0);
+  Result result(67, 7);
+  std::fill(result.indices.begin(), result.indices.end(), -1);
+  const std::vector<char> proven = rescore(problem, operand, lists, 20, operand.error(33), result);
+  CHECK_EQUAL(proven[0], 0);
+  CHECK(std::all_of(result.indices.begin(), result.indices.begin() + 7, [](int64_t index) { return index == -1; }));
+  CHECK(proven[1]);
+}
+
+TEST(every_row_is_put_first_in_its_own_list) {
+  const std::vector<int64_t> before = {5, 1, 2, 1, 6, 3, 1, 2, 7, 0, 1, 2},
+                             after = {5, 1, 2, 6, 1, 3, 7, 1, 2, 8, 0, 1};
+  std::vector<int64_t> lists = before;
+  put_own_first(lists.data(), 4, 3, 5);
+  CHECK_EQUAL(lists, after);
+  lists = before;
+  put_own_first_cuda({lists.data(), 4, 3, 5}, nullptr);
+  CHECK_EQUAL(lists, after);
+  lists = {4, 9};
+  put_own_first(lists.data(), 2, 1, 8);
+  CHECK_EQUAL(lists, (std::vector<int64_t>{8, 9}));
 }
 
 }  // namespace
