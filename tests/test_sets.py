@@ -108,7 +108,7 @@ def test_large_logits_do_not_overflow(implementation: ModuleType, backend: Backe
     positives = backend(torch.tensor([[True, False, True], [True, False, False]]))
     keep = backend(torch.tensor([[True, True, True], [True, True, False]]))
     found = implementation.set_contrastive_loss(logits, positives, keep)
-    torch.testing.assert_close(found, backend(torch.tensor([4e4, 0.0])))
+    torch.testing.assert_close(found, backend(torch.tensor([4e4, 0.0])), rtol=1e-6, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,12 @@ def wide(inputs: Tensor, normalize: bool) -> Tensor:
     return F.normalize(rows, dim=-1) if normalize else rows
 
 
-def batch_of(inputs: Any, targets: Any, name: str = "targets") -> tuple[Tensor, Tensor]:
-    """Checked ``[B, D]`` inputs and ``[B]`` labels."""
+def batch_of(inputs: Any, targets: Any, bank: Tensor, name: str = "targets") -> tuple[Tensor, Tensor]:
+    """Checked ``[B, D]`` inputs, of as many columns as the bank, and ``[B]`` labels."""
     inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
     labels = checks.vector_of_integers(name, targets, inputs.shape[0], "inputs")
-    checks.same_device(inputs=inputs, **{name: labels})
+    checks.same_columns(inputs=inputs, features=bank)
+    checks.same_device(inputs=inputs, **{name: labels}, features=bank)
     return inputs, labels
 
 

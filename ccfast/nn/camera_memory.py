@@ -79,7 +79,7 @@ class CameraMemory(MovingModule):
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
         """
-        inputs, targets = batch_of(inputs, targets)
+        inputs, targets = batch_of(inputs, targets, self.features)
         cameras = checks.vector_of_integers("cameras", cameras, inputs.shape[0], "inputs")
         checks.same_device(inputs=inputs, cameras=cameras)
         targets = counted_labels("targets", targets, self.features.shape[0])

@@ -114,7 +114,7 @@ class DualMemory(MovingModule):
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
         """
-        inputs, targets = batch_of(inputs, targets)
+        inputs, targets = batch_of(inputs, targets, self.features)
         targets = counted_labels("targets", targets, self.num_clusters)
         memory, momentum, rules = self.features, self.momentum, (self.first, self.second)
 

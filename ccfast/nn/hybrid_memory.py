@@ -87,7 +87,7 @@ class HybridMemory(MovingModule):
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
         """
-        inputs, rows = batch_of(inputs, rows, "rows")
+        inputs, rows = batch_of(inputs, rows, self.features, "rows")
         rows = counted_labels("rows", rows, self.features.shape[0])
         labels, memory, momentum = self.labels, self.features, self.momentum
         targets = torch.where(rows != -1, labels[rows.clamp_min(0)], -1)

@@ -89,7 +89,7 @@ class IceLoss(nn.Module):
         Returns:
             ``[4]``, float32 (float64 for float64 inputs).
         """
-        inputs, targets = batch_of(inputs, targets)
+        inputs, targets = batch_of(inputs, targets, self.centroids)
         checks.same_shape(inputs=inputs, strong=strong, weak=weak)
         targets = counted_labels("targets", targets, len(self.centroids))
         counted = targets != -1

@@ -81,7 +81,7 @@ class InstanceBank(MovingModule):
         Raises:
             ValueError: as above; ``rows`` of another shape or out of range.
         """
-        inputs, indexes = batch_of(inputs, indexes, "indexes")
+        inputs, indexes = batch_of(inputs, indexes, self.features, "indexes")
         indexes = counted_labels("indexes", indexes, self.features.shape[0])
         if self.num_negatives is None:
             return self._step(lambda moving, inputs: self._softmax_loss(inputs, indexes, moving), inputs)
@@ -105,10 +105,10 @@ class InstanceBank(MovingModule):
         (x,) = afterwards((lambda: _keep_last(bank, old, detached, indexes, momentum)) if moving else None, x)
         terms = torch.exp((read.to(x.dtype) @ x[:, :, None]).squeeze(2) / self.temperature)
         counted, noise = indexes != -1, (scored.shape[1] - 1) / bank.shape[0]
-        if torch.isnan(self.normalizer):
+        if torch.isnan(self.normalizer) and counted.any():
             of_rows = mean_of_counted(terms.detach().mean(1), counted)
             self.normalizer.copy_(of_rows * bank.shape[0])
-        probability = terms / self.normalizer.to(terms.dtype)
+        probability = terms / self.normalizer.nan_to_num(1.0).to(terms.dtype)
         share = probability + (noise + TINY)
         losses = torch.log(probability[:, 0] / share[:, 0]) + torch.log(noise / share[:, 1:]).sum(1)
         return checked_loss(-mean_of_counted(losses, counted), inputs=inputs)

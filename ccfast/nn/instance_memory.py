@@ -96,7 +96,7 @@ class InstanceMemory(MovingModule):
         Raises:
             ValueError: as above; ``draws`` of another shape or out of range.
         """
-        inputs, targets = batch_of(inputs, targets)
+        inputs, targets = batch_of(inputs, targets, self.features)
         targets = counted_labels("targets", targets, self.num_clusters)
         samples, rows = self._replaced(targets, draws)
 
