@@ -72,8 +72,7 @@ std::vector<double> computed(const Sample<T>& sample, bool masked, const Loss& l
   std::vector<double> log_sums(sample.rows);
   std::vector<int64_t> counts(sample.rows);
   loss_of(LossParams<T>{sample.in(masked), losses.data(), log_sums.data(), counts.data()});
-  backward_of(
-      BackwardParams<T>{sample.in(masked), upstream.data(), log_sums.data(), counts.data(), gradient.data()});
+  backward_of(BackwardParams<T>{sample.in(masked), upstream.data(), log_sums.data(), counts.data(), gradient.data()});
   std::vector<double> all(losses.begin(), losses.end());
   all.insert(all.end(), gradient.begin(), gradient.end());
   return all;
