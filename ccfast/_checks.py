@@ -86,14 +86,6 @@ def same_columns(**tensors: Tensor) -> None:
         raise ValueError(f"{', '.join(tensors)}: expected the same number of columns, got {got}")
 
 
-def mask(name: str, value: Any, of: Tensor, of_name: str) -> Tensor:
-    """A boolean tensor of the shape of ``of``."""
-    result = tensor(name, value, of.dim(), (torch.bool,))
-    if result.shape != of.shape:
-        raise ValueError(f"{name}: expected the shape of {of_name}, {tuple(of.shape)}, got {tuple(result.shape)}")
-    return result
-
-
 def same_shape(**tensors: Tensor) -> None:
     """All tensors given are of one shape."""
     if len({tuple(value.shape) for value in tensors.values()}) > 1:

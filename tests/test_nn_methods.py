@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from conftest import Backend
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ccfast import nn
 
@@ -121,6 +122,21 @@ def test_when_the_state_stays(backend: Backend, name: str) -> None:
         assert torch.equal(kind.state(module), before)
         module.eval()(inputs, *arguments).backward()
         assert torch.equal(kind.state(module), before) == (update == "forward"), "eval moves in backward alone"
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("update", ["forward", "backward"])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_checkpointed_call_is_one_step(backend: Backend, name: str, update: str, reentrant: bool) -> None:
+    kind, results = KINDS[name], []
+    for wrapped in (False, True):
+        module, inputs, arguments = prepared(kind, backend, update=update)
+        options = {"use_reentrant": reentrant}
+        loss = checkpoint(module, inputs, *arguments, **options) if wrapped else module(inputs, *arguments)
+        loss.backward()
+        results.append((loss.detach(), inputs.grad, kind.state(module)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("name", KINDS)

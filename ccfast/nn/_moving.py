@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
+from ccfast.nn._recomputation import once
 
 #: When a bank moves: in the forward pass of a training step, or in its backward pass as the authors' code does.
 UPDATES = ("forward", "backward")
@@ -32,13 +33,17 @@ class MovingModule(nn.Module):
         checks.choice("update", self.update, UPDATES)
         with torch.autocast(inputs[0].device.type, enabled=False):
             if self.update == "backward":
-                return loss_of(True, *inputs)
+                return once(self, inputs[0], inputs[0], lambda _: loss_of(True, *inputs))
             if not (self.training and torch.is_grad_enabled()):
                 return loss_of(False, *inputs)
-            leaves = [value.detach().requires_grad_() for value in inputs]
-            loss = loss_of(True, *leaves)
-            gradients = torch.autograd.grad(loss, leaves)
-            return _Ready.apply(loss.detach(), gradients, *inputs)
+            return once(self, inputs[0], inputs[0], lambda moving: _loss_now(loss_of, moving, inputs))
+
+
+def _loss_now(loss_of: Callable[..., Tensor], moving: bool, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The loss with its backward pass made at once."""
+    leaves = [value.detach().requires_grad_() for value in inputs]
+    loss = loss_of(moving, *leaves)
+    return _Ready.apply(loss.detach(), torch.autograd.grad(loss, leaves), *inputs)
 
 
 class _Ready(torch.autograd.Function):

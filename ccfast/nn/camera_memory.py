@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast import _checks as checks
-from ccfast.nn._choice import argmin_of_rows, first_of_group, same
+from ccfast.nn._choice import first_of_group, same
 from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
-from ccfast.ops.memory import update_memory_from
+from ccfast.ops.memory import GROUP_MODES, update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
-CAMERA_MODES = ("cm", "cm_hard", "cm_camera", "cm_hard_camera", "tccl_camera", "hd_camera")
+#: The authors' names of the modes of :func:`ccfast.update_memory_`.
+RULES = {
+    "cm": "sequential",
+    "cm_hard": "hardest",
+    "cm_camera": "group_first",
+    "cm_hard_camera": "group_hardest",
+    "tccl_camera": "group_mean",
+    "hd_camera": "group_harmonic",
+}
 
 
 class CameraMemory(MovingModule):
@@ -63,7 +70,7 @@ class CameraMemory(MovingModule):
         num_clusters = checks.integer("num_clusters", num_clusters, low=1)
         self.temperature = checks.real("temperature", temperature, low=0, ends="(]")
         self.momentum = checks.real("momentum", momentum, low=0, high=1)
-        self.mode = checks.choice("mode", mode, CAMERA_MODES)
+        self.mode = checks.choice("mode", mode, tuple(RULES))
         self.reweight = bool(reweight)
         self.normalize = bool(normalize)
         self.register_buffer("features", torch.zeros(num_clusters, num_features))
@@ -83,11 +90,13 @@ class CameraMemory(MovingModule):
         cameras = checks.vector_of_integers("cameras", cameras, inputs.shape[0], "inputs")
         checks.same_device(inputs=inputs, cameras=cameras)
         targets = counted_labels("targets", targets, self.features.shape[0])
-        memory, momentum, mode = self.features, self.momentum, self.mode
+        memory, momentum, rule = self.features, self.momentum, RULES[self.mode]
 
         def loss_of(moving: bool, inputs: Tensor) -> Tensor:
             def move(features: Tensor) -> None:
-                _move(memory, features.to(memory.dtype), targets, cameras, momentum, mode, self.normalize)
+                groups = cameras if rule in GROUP_MODES else None
+                features = features.to(memory.dtype)
+                update_memory_from(memory, features, targets, momentum, rule, self.normalize, groups=groups)
 
             rows = wide(inputs, self.normalize)
             logits = memory_similarity(rows, memory, move if moving else None) / self.temperature
@@ -117,49 +126,3 @@ def entropy_weights(targets: Tensor, cameras: Tensor) -> Tensor:
     one_each = first_of_group(cluster)
     total = torch.where(one_each, weight, 0).sum()
     return weight * one_each.sum() / total.clamp_min(1)
-
-
-@torch.no_grad()
-def _move(
-    memory: Tensor,
-    features: Tensor,
-    targets: Tensor,
-    cameras: Tensor,
-    momentum: float,
-    mode: str,
-    normalize: bool,
-) -> None:
-    if mode in ("cm", "cm_hard"):
-        rule = "sequential" if mode == "cm" else "hardest"
-        return update_memory_from(memory, features, targets, momentum, rule, normalize)
-    mixed, labels = _chosen(memory, features, targets, cameras, mode)
-    return update_memory_from(memory, mixed, labels, momentum, "sequential", normalize or mode == "tccl_camera")
-
-
-def _chosen(memory: Tensor, features: Tensor, targets: Tensor, cameras: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-    """What is mixed in, in batch order: rows, and labels that are -1 where nothing is.
-
-    What a group contributes stands at the place of its first sample: so groups come in order of first appearance.
-    """
-    cluster, group = same(targets), same(targets, cameras)
-    leads = first_of_group(group)
-    lead = torch.where(leads, targets, -1)
-    if mode == "cm_camera":
-        return features, lead
-    wide_rows, old = features.double(), memory[targets.clamp_min(0)].double()
-    means = group.double() @ wide_rows / group.sum(1, keepdim=True).clamp_min(1)
-    centres = F.normalize(means, dim=1)
-    similarity = (wide_rows * old).sum(1)
-    if mode == "cm_hard_camera":
-        hardest = argmin_of_rows(similarity.expand(len(targets), -1), group)
-        return features[hardest], lead
-    if mode == "tccl_camera":
-        vectors, badness = centres, (centres * old).sum(1)
-    else:
-        away, towards = 1 - similarity, 1 + (wide_rows * centres).sum(1)
-        score = -away * towards / (away + towards)
-        best = argmin_of_rows(score.expand(len(targets), -1), group)
-        vectors, badness = wide_rows[best], score[best]
-    winner = argmin_of_rows(badness.expand(len(targets), -1), cluster & leads)
-    wins = leads & (winner == torch.arange(len(targets), device=winner.device))
-    return vectors.to(features.dtype), torch.where(wins, targets, -1)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
-from ccfast.nn._choice import argmin_of_rows, same
 from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropy
 from ccfast.ops.memory import MODES, update_memory_from
@@ -158,10 +157,7 @@ def _move_halves(
         return update_memory_from(memory, features, targets, momentum, first, normalize)
     old, other = memory.chunk(2)
     if second == "hardest-of-first":
-        similarity = (features.double() * old[targets.clamp_min(0)].double()).sum(1)
-        hardest = argmin_of_rows(similarity.expand(len(targets), -1), same(targets))
-        chosen = torch.where(hardest == torch.arange(len(targets), device=hardest.device), targets, -1)
-        update_memory_from(other, features, chosen, momentum, "sequential", normalize)
+        update_memory_from(other, features, targets, momentum, "hardest", normalize, reference=old)
     else:
         update_memory_from(other, features, targets, momentum, second, normalize)
     update_memory_from(old, features, targets, momentum, first, normalize)

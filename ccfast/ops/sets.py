@@ -33,8 +33,8 @@ def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multi
             waits for the device: such a column is left out, and values are not looked at).
     """
     logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
-    positives = checks.mask("positives", positives, logits, "logits")
-    keep = None if keep is None else checks.mask("keep", keep, logits, "logits")
+    positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)
+    keep = checks.mask("keep", keep, *logits.shape)
     if multiplicity is not None:
         multiplicity = checks.tensor("multiplicity", multiplicity, 2, checks.INTEGER)
         checks.same_shape(multiplicity=multiplicity, logits=logits)

@@ -13,8 +13,8 @@ from ccfast import _checks as checks
 def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multiplicity: Any = None) -> Tensor:
     """As :func:`ccfast.set_contrastive_loss`."""
     logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
-    positives = checks.mask("positives", positives, logits, "logits")
-    keep = torch.ones_like(positives) if keep is None else checks.mask("keep", keep, logits, "logits")
+    positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)
+    keep = torch.ones_like(positives) if keep is None else checks.mask("keep", keep, *logits.shape)
     if multiplicity is not None:
         multiplicity = checks.tensor("multiplicity", multiplicity, 2, checks.INTEGER)
         checks.same_shape(multiplicity=multiplicity, logits=logits)
