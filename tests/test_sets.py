@@ -117,7 +117,7 @@ def test_large_logits_do_not_overflow(implementation: ModuleType, backend: Backe
         (
             {"positives": torch.ones(2, 4, dtype=torch.bool)},
             ValueError,
-            r"positives: expected shape \(2, 3\), got \(2, 4\)",
+            "positives: expected shape .2, 3., got .2, 4.",
         ),
         ({"positives": torch.ones(2, 3)}, TypeError, "positives: expected dtype bool"),
         ({"keep": torch.ones(3, dtype=torch.bool)}, ValueError, "keep: expected 2 dimension"),
