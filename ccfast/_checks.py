@@ -122,6 +122,19 @@ def same_columns(**tensors: Tensor) -> None:
         raise ValueError(f"{', '.join(tensors)}: expected the same number of columns, got {got}")
 
 
+def same_shape(**tensors: Tensor) -> None:
+    """All tensors given are of one shape."""
+    if len({tuple(value.shape) for value in tensors.values()}) > 1:
+        got = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
+        raise ValueError(f"{', '.join(tensors)}: expected one shape, got {got}")
+
+
+def changed_in_place(name: str, value: Any) -> None:
+    """A tensor: what is changed in place cannot be a copy of something else."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, which is changed in place, got {type(value).__name__}")
+
+
 def same_dtype(**tensors: Tensor) -> None:
     """All tensors given have one dtype."""
     if len({value.dtype for value in tensors.values()}) > 1:

@@ -10,8 +10,11 @@ from ccfast.ops.infomap import infomap
 from ccfast.ops.jaccard import jaccard_distance, k_reciprocal_encoding
 from ccfast.ops.knn import knn
 from ccfast.ops.memory import cluster_centroids, update_memory_
+from ccfast.ops.queue import enqueue_
 from ccfast.ops.retrieval import evaluate_ranking, k_reciprocal_rerank
-from ccfast.ops.similarity import memory_similarity
+from ccfast.ops.sets import set_contrastive_loss
+from ccfast.ops.similarity import memory_similarity, segment_mean
+from ccfast.ops.sinkhorn import sinkhorn
 
 __version__ = build_info()["version"]
 
@@ -22,6 +25,7 @@ __all__ = [
     "cluster_centroids",
     "compat",
     "dbscan",
+    "enqueue_",
     "evaluate_ranking",
     "from_cupy",
     "from_scipy",
@@ -33,6 +37,9 @@ __all__ = [
     "memory_similarity",
     "nn",
     "reference",
+    "segment_mean",
+    "set_contrastive_loss",
+    "sinkhorn",
     "to_cupy",
     "to_scipy",
     "update_memory_",

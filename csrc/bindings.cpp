@@ -52,6 +52,23 @@ TORCH_LIBRARY(ccfast, m) {
       "float temperature, bool normalize, str reduction, float label_smoothing, int ignore_index, "
       "Tensor? temperatures=None, Tensor? mask=None, Tensor? weights=None) -> Tensor");
 
+  m.def("segment_mean(Tensor similarities, Tensor labels, int num_segments) -> (Tensor means, Tensor counts)");
+  m.def("segment_mean_backward(Tensor upstream, Tensor labels, Tensor counts) -> Tensor");
+
+  m.def(
+      "set_contrastive_loss(Tensor logits, Tensor positives, Tensor? keep, Tensor? multiplicity) "
+      "-> (Tensor losses, Tensor log_sums, Tensor counts)");
+  m.def(
+      "set_contrastive_loss_backward(Tensor upstream, Tensor logits, Tensor positives, Tensor? keep, "
+      "Tensor? multiplicity, Tensor log_sums, Tensor counts) -> Tensor");
+
+  m.def("enqueue_(Tensor(a!) queue, Tensor(b!)? pointer, Tensor rows) -> ()");
+
+  // Stages of the normalisation: the column sums of several processes are added up between them.
+  m.def("sinkhorn_exp(Tensor scores, float epsilon) -> (Tensor exponentials, Tensor sums)");
+  m.def("sinkhorn_sums(Tensor exponentials, Tensor factors) -> Tensor");
+  m.def("sinkhorn_assign(Tensor exponentials, Tensor factors) -> Tensor");
+
   m.def("k_reciprocal_rerank(Tensor query, Tensor gallery, int k1, int k2, float lambda_value) -> Tensor");
   m.def(
       "evaluate_ranking(Tensor distances, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? "

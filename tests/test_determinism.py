@@ -56,7 +56,26 @@ def labels_of_a_sparse_matrix(backend: Backend) -> list[Tensor]:
     return [ccfast.dbscan(backend(to_csr(distances, distances <= 0.5)), 0.45, 4)]
 
 
+def set_loss(backend: Backend) -> list[Tensor]:
+    """Loss and gradient over masks."""
+    logits = backend(FEATURES[:300] @ FEATURES.T / 0.07).requires_grad_()
+    positives = backend(torch.arange(2100) % 7 == (torch.arange(300) % 7)[:, None])
+    losses = ccfast.set_contrastive_loss(logits, positives, multiplicity=1 + positives.int())
+    losses.sum().backward()
+    return [losses.detach(), logits.grad]
+
+
+def means_of_segments(backend: Backend) -> list[Tensor]:
+    similarities = backend(FEATURES[:300] @ FEATURES.T).requires_grad_()
+    means, present = ccfast.segment_mean(similarities, backend(torch.arange(2100) % 501), 600)
+    means.square().sum().backward()
+    return [means.detach(), present, similarities.grad]
+
+
 OPS: dict[str, Callable[[Backend], list[Tensor]]] = {
+    "segment_mean": means_of_segments,
+    "set_contrastive_loss": set_loss,
+    "sinkhorn": lambda b: [ccfast.sinkhorn(b(FEATURES))],
     **{
         f"knn {precision}": lambda b, p=precision: parts(ccfast.knn(b(FEATURES), 30, precision=p))
         for precision in ("fp32", "fp16", "bf16")

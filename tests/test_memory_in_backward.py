@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from typing import Any
 
 import pytest
@@ -249,42 +248,6 @@ def test_bad_batches_are_refused_in_forward(backend: Backend) -> None:
     ]:
         with pytest.raises(ValueError):
             module(bad_inputs, bad_targets)
-
-
-def test_similarity_is_the_product_and_its_gradient(implementation: Any, backend: Backend) -> None:
-    features, memory = backend(torch.randn(5, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64))
-    features.requires_grad_(), memory.requires_grad_()
-    torch.testing.assert_close(implementation.memory_similarity(features, memory), features @ memory.T)
-    seen: list[Tensor] = []
-    for callback in (None, seen.append):
-        product = functools.partial(implementation.memory_similarity, on_backward=callback)
-        assert torch.autograd.gradcheck(product, (features, memory))
-    assert seen and torch.equal(seen[0], features) and not seen[0].requires_grad
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_similarity_of_half_features_is_float32(implementation: Any, backend: Backend, dtype: torch.dtype) -> None:
-    memory, features, _ = backend(*memory_batch(clusters=5, dim=8, batch=6))
-    features = features.to(dtype).requires_grad_()
-    with torch.autocast(backend.device.type, dtype=torch.bfloat16):
-        found = implementation.memory_similarity(features, memory, lambda _: None)
-        found.sum().backward()
-    assert found.dtype == torch.float32 and features.grad.dtype == dtype
-    torch.testing.assert_close(found, features.detach().float() @ memory.T, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "arguments, error, words",
-    [
-        ((torch.rand(2, 3), torch.rand(2, 4)), ValueError, "the same number of columns"),
-        ((torch.rand(2), torch.rand(2, 4)), ValueError, r"features: expected 2 dimension"),
-        ((torch.ones(2, 3, dtype=torch.int64), torch.rand(2, 3)), TypeError, "features: expected dtype"),
-        ((torch.rand(2, 3), torch.rand(2, 3), 7), TypeError, "on_backward: expected a function, got 7"),
-    ],
-)
-def test_similarity_refuses_what_it_cannot_use(implementation: Any, arguments: Any, error: Any, words: str) -> None:
-    with pytest.raises(error, match=words):
-        implementation.memory_similarity(*arguments)
 
 
 def test_a_second_derivative_is_refused(backend: Backend) -> None:

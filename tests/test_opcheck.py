@@ -64,6 +64,21 @@ def ranking(cameras: bool) -> tuple[Any, ...]:
     return case if cameras else (*case[:3], None, None)
 
 
+def sets(keep: bool = True, multiplicity: bool = True, grad: bool = True) -> tuple[Any, ...]:
+    logits, positives = torch.randn(4, 7).requires_grad_(grad), torch.rand(4, 7) < 0.3
+    return (
+        logits,
+        positives,
+        torch.rand(4, 7) < 0.7 if keep else None,
+        (torch.randint(3, (4, 7), dtype=torch.int32) if multiplicity else None),
+    )
+
+
+def sets_backward() -> tuple[Any, ...]:
+    arguments = sets(grad=False)
+    return torch.rand(4), *arguments, *torch.ops.ccfast.set_contrastive_loss(*arguments)[1:]
+
+
 #: Name of the op: sets of arguments.
 ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
     "knn": [
@@ -111,6 +126,17 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
             *loss_with_extras(targets=True)[9:],
         ),
     ],
+    "segment_mean": [lambda: (FEATURES.T.clone().requires_grad_(), IDS, 5), lambda: (FEATURES.T.double(), IDS - 1, 5)],
+    "segment_mean_backward": [lambda: (torch.rand(3, 5).requires_grad_(), IDS, IDS.bincount(minlength=5))],
+    "set_contrastive_loss": [sets, lambda: sets(keep=False), lambda: sets(multiplicity=False)],
+    "set_contrastive_loss_backward": [sets_backward],
+    "enqueue_": [
+        lambda: (torch.rand(6, 3), torch.tensor([5]), torch.rand(2, 3)),
+        lambda: (torch.rand(6, 3), None, torch.rand(2, 3)),
+    ],
+    "sinkhorn_exp": [lambda: (FEATURES, 0.05), lambda: (FEATURES.double(), 0.05)],
+    "sinkhorn_sums": [lambda: (FEATURES.exp(), torch.rand(8, dtype=torch.float64))],
+    "sinkhorn_assign": [lambda: (FEATURES.exp(), torch.rand(8, dtype=torch.float64))],
     "k_reciprocal_rerank": [lambda: (FEATURES[:10], FEATURES[10:], 7, 3, 0.3)],
     "evaluate_ranking": [lambda: ranking(cameras=True), lambda: ranking(cameras=False)],
 }

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
+from ccfast.nn._moving import UPDATES, wide
 from ccfast.nn._recomputation import once
 from ccfast.nn._softmax import counted_labels, cross_entropy
 from ccfast.ops.contrastive import centroid_contrastive_loss
 from ccfast.ops.memory import MODES, update_memory_from
 from ccfast.ops.similarity import memory_similarity
-
-#: When a memory moves: in the forward pass of a training step, or in its backward pass as the authors' code does.
-UPDATES = ("forward", "backward")
 
 
 class ClusterMemory(nn.Module):
@@ -87,7 +84,7 @@ class ClusterMemory(nn.Module):
         """
         checks.choice("update", self.update, UPDATES)
         if self.update == "backward":
-            return once(self, inputs, targets, lambda _: self._loss_that_moves(inputs, targets))
+            return once(self, inputs, targets, lambda _: self.loss(inputs, targets, moving=True))
         if self.training and torch.is_grad_enabled():
             return once(self, inputs, targets, lambda move: self._loss(inputs, targets, move))
         return self._loss(inputs, targets, move=False)
@@ -102,8 +99,8 @@ class ClusterMemory(nn.Module):
         return loss
 
     @checks.renamed(features="inputs", labels="targets")
-    def _loss_that_moves(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss whose backward pass updates the memory, with the options of this call."""
+    def loss(self, inputs: Tensor, targets: Tensor, moving: bool = False) -> Tensor:
+        """The loss of :meth:`forward`; its backward pass moves the memory where ``moving``."""
         inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
         targets = checks.vector_of_integers("targets", targets, inputs.shape[0], "inputs", inputs.device)
         targets = counted_labels("targets", targets, self.features.shape[0])
@@ -116,8 +113,7 @@ class ClusterMemory(nn.Module):
             update_memory_from(memory, features.to(memory.dtype), targets, momentum, mode, normalize=True)
 
         with torch.autocast(inputs.device.type, enabled=False):
-            wide = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
-            similarities = memory_similarity(F.normalize(wide, dim=1), memory, move)
+            similarities = memory_similarity(wide(inputs, normalize=True), memory, move if moving else None)
             loss = cross_entropy(similarities / temperature, targets)
         # A value of the memory that is not finite shows in its column of every row.
         if loss.device.type == "cpu" and not torch.isfinite(similarities.detach()[0].sum() + loss.detach()):

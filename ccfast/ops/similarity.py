@@ -87,3 +87,68 @@ class _MovingProduct(torch.autograd.Function):
                 by_memory = (upstream.T @ features).to(ctx.memory.dtype)
             ctx.on_backward(features.detach())
         return by_features, by_memory, None
+
+
+def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Tensor, Tensor]:
+    """Mean of the columns of each label: the similarity to its centroid, which is never formed (SpCL, equation 1).
+
+    Args:
+        similarities: ``[B, N]`` float16, bfloat16, float32 or float64. Computed in float64 for float64, else in
+            float32, with sums in float64.
+        labels: ``[N]`` integers in ``[0, num_segments)``; columns labelled -1 are left out.
+        num_segments: C, at least 1.
+
+    Returns:
+        ``means`` ``[B, C]``, 0 for a label without columns, and ``present`` ``[C]`` bool, whether a label has any.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, another length, a label out of range (on CUDA nothing waits for the device: such
+            columns are left out).
+    """
+    similarities = checks.matrix("similarities", similarities, checks.ANY_FLOAT)
+    labels = checks.vector_of_integers("labels", labels, similarities.shape[1], "similarities.T")
+    checks.same_device(similarities=similarities, labels=labels)
+    num_segments = checks.integer("num_segments", num_segments, low=1)
+    if similarities.dtype in checks.HALF:
+        similarities = similarities.float()
+    means, counts = torch.ops.ccfast.segment_mean(similarities, labels, num_segments)
+    return means, counts > 0
+
+
+@torch.library.register_fake("ccfast::segment_mean")
+def _(similarities: Tensor, labels: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
+    return similarities.new_empty((similarities.shape[0], num_segments)), labels.new_empty((num_segments,))
+
+
+@torch.library.register_fake("ccfast::segment_mean_backward")
+def _(upstream: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    return upstream.new_empty((upstream.shape[0], labels.shape[0]))
+
+
+def _setup_mean(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(inputs[1], output[1])
+
+
+def _mean_backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+    labels, counts = ctx.saved_tensors
+    return torch.ops.ccfast.segment_mean_backward(upstream, labels, counts), None, None
+
+
+torch.library.register_autograd("ccfast::segment_mean", _mean_backward, setup_context=_setup_mean)
+
+
+def _setup_mean_backward(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.segments = inputs[0].shape[1]
+
+
+def _mean_backward_backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    # The mean is linear: its gradient's gradient is the mean itself.
+    return torch.ops.ccfast.segment_mean(upstream, ctx.saved_tensors[0], ctx.segments)[0], None, None
+
+
+torch.library.register_autograd(
+    "ccfast::segment_mean_backward", _mean_backward_backward, setup_context=_setup_mean_backward
+)

@@ -12,13 +12,17 @@ from ccfast.reference.infomap import infomap
 from ccfast.reference.jaccard import jaccard_distance, k_reciprocal_encoding
 from ccfast.reference.knn import knn
 from ccfast.reference.memory import cluster_centroids, update_memory_
+from ccfast.reference.queue import enqueue_
 from ccfast.reference.retrieval import evaluate_ranking, k_reciprocal_rerank
-from ccfast.reference.similarity import memory_similarity
+from ccfast.reference.sets import set_contrastive_loss
+from ccfast.reference.similarity import memory_similarity, segment_mean
+from ccfast.reference.sinkhorn import sinkhorn
 
 __all__ = [
     "centroid_contrastive_loss",
     "cluster_centroids",
     "dbscan",
+    "enqueue_",
     "evaluate_ranking",
     "infomap",
     "jaccard_distance",
@@ -26,5 +30,8 @@ __all__ = [
     "k_reciprocal_rerank",
     "knn",
     "memory_similarity",
+    "segment_mean",
+    "set_contrastive_loss",
+    "sinkhorn",
     "update_memory_",
 ]

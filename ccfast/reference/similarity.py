@@ -39,3 +39,18 @@ class _Similarity(torch.autograd.Function):
         if ctx.on_backward is not None:
             ctx.on_backward(ctx.features)
         return by_features, by_memory, None
+
+
+def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Tensor, Tensor]:
+    """As :func:`ccfast.segment_mean`: a product with the matrix of memberships, each label's over its count."""
+    similarities = checks.matrix("similarities", similarities, checks.ANY_FLOAT)
+    labels = checks.vector_of_integers("labels", labels, similarities.shape[1], "similarities.T")
+    checks.same_device(similarities=similarities, labels=labels)
+    num_segments = checks.integer("num_segments", num_segments, low=1)
+    checks.labels_in_range("labels", labels, num_segments)
+    if similarities.dtype in checks.HALF:
+        similarities = similarities.float()
+    member = labels[:, None] == torch.arange(num_segments, device=labels.device)
+    counts = member.sum(0)
+    means = similarities.double() @ member.double() / counts.clamp_min(1)
+    return means.to(similarities.dtype), counts > 0

@@ -1,0 +1,73 @@
+"""A queue of rows: the ring of MoCo, and the shifted one of SwAV."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import ccfast
+from benchmarks import differences
+from benchmarks.case import Case
+from benchmarks.peaks import Work
+
+SIZES = {"quick": {"B": 64, "K": 2048, "D": 128}, "full": {"B": 256, "K": 65536, "D": 128}}
+
+
+def _inputs(B: int, K: int, D: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    queue, rows = torch.randn(K, D, generator=generator), torch.randn(B, D, generator=generator)
+    return queue, torch.zeros(1, dtype=torch.int64), rows
+
+
+def _ring(enqueue):
+    def run(queue: Tensor, pointer: Tensor, rows: Tensor) -> Tensor:
+        enqueue(queue, pointer, rows)
+        return queue
+
+    return run
+
+
+def _front(enqueue):
+    def run(queue: Tensor, pointer: Tensor, rows: Tensor) -> Tensor:
+        enqueue(queue, None, rows)
+        return queue
+
+    return run
+
+
+def ring_in_eager_torch(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
+    """As MoCo's code."""
+    at = int(pointer)
+    queue[at : at + len(rows)] = rows
+    pointer[0] = (at + len(rows)) % len(queue)
+
+
+def front_in_eager_torch(queue: Tensor, pointer: None, rows: Tensor) -> None:
+    """As SwAV's code."""
+    queue[len(rows) :] = queue[: -len(rows)].clone()
+    queue[: len(rows)] = rows
+
+
+def cases(preset: str) -> list[Case]:
+    kinds = {"ring": (_ring, ring_in_eager_torch), "front": (_front, front_in_eager_torch)}
+    return [
+        Case(
+            op="queue",
+            name=f"enqueue_ ({name})",
+            sizes=SIZES[preset],
+            inputs=_inputs,
+            providers={
+                "ccfast": run(ccfast.enqueue_),
+                "reference": run(ccfast.reference.enqueue_),
+                "eager torch": run(eager),
+            },
+            difference=differences.values,
+            work=lambda B, K, D, name=name: Work(bytes=4.0 * D * 2 * (B if name == "ring" else K)),
+            in_place=True,
+        )
+        for name, (run, eager) in kinds.items()
+    ]
+
+
+def test_queue(bench) -> None:
+    bench()

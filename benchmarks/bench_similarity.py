@@ -1,0 +1,71 @@
+"""Similarities to a bank, and their means by label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import ccfast
+from benchmarks import differences
+from benchmarks.case import Case
+from benchmarks.inputs import clustered_features
+from benchmarks.peaks import Work
+
+SIZES = {
+    "quick": [{"B": 64, "N": 2000, "C": 400}],
+    "full": [{"B": B, "N": 12936, "C": C} for B in (64, 256) for C in (700, 5000)],
+}
+DIM = 128
+
+
+def _similarities(B: int, N: int, C: int) -> tuple[Tensor, Tensor, int]:
+    features = clustered_features(N, DIM)
+    labels = torch.randint(C, (N,), generator=torch.Generator().manual_seed(0))
+    return (features[:B] @ features.T / 0.05).requires_grad_(), labels, C
+
+
+def _work(B: int, N: int, C: int) -> Work:
+    """The similarities read, their gradient written; the means written, theirs read."""
+    return Work(bytes=4.0 * B * (2 * N + 2 * C))
+
+
+def _with_gradient(mean):
+    def run(similarities: Tensor, labels: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+        means = mean(similarities, labels, segments)[0]
+        (gradient,) = torch.autograd.grad(means, similarities, torch.ones_like(means))
+        return means.detach(), gradient
+
+    return run
+
+
+def in_eager_torch(similarities: Tensor, labels: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+    """As SpCL's code: rows added to their label's, then divided by the counts."""
+    sums = torch.zeros(segments, len(similarities), device=labels.device).index_add(0, labels, similarities.T)
+    counts = torch.zeros(segments, device=labels.device).index_add(0, labels, torch.ones(len(labels)).to(sums))
+    return (sums / counts.clamp_min(1)[:, None]).T.contiguous(), counts > 0
+
+
+def cases(preset: str) -> list[Case]:
+    return [
+        Case(
+            op="similarity",
+            name="segment_mean",
+            sizes=sizes,
+            inputs=_similarities,
+            providers={
+                "ccfast": _with_gradient(ccfast.segment_mean),
+                "reference": _with_gradient(ccfast.reference.segment_mean),
+                "eager torch": _with_gradient(in_eager_torch),
+            },
+            difference=differences.values,
+            allowed=1e-4,
+            work=_work,
+            passes="forward + backward",
+            growth=lambda B, N, C: float(B * N),
+        )
+        for sizes in SIZES[preset]
+    ]
+
+
+def test_similarity(bench) -> None:
+    bench()

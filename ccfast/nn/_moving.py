@@ -1,0 +1,103 @@
+"""What modules with a bank share: when it moves, and in which precision its loss is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ccfast import _checks as checks
+from ccfast.nn._recomputation import once
+
+#: When a bank moves: in the forward pass of a training step, or in its backward pass as the authors' code does.
+UPDATES = ("forward", "backward")
+
+
+class MovingModule(nn.Module):
+    """A module whose state moves with its loss, as ``update`` says."""
+
+    def __init__(self, update: str) -> None:
+        super().__init__()
+        self.update = checks.choice("update", update, UPDATES)
+
+    @torch.compiler.disable
+    def _step(self, loss_of: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """``loss_of(moving, *inputs)``, whose backward pass moves the state where ``moving``.
+
+        Under "forward" that pass is made here, in training mode with gradients enabled, and its gradients are kept for
+        when they are asked for: the state moves once, and no copy of it has to wait.
+        """
+        checks.choice("update", self.update, UPDATES)
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            if self.update == "backward":
+                return once(self, inputs[0], inputs[0], lambda _: loss_of(True, *inputs))
+            if not (self.training and torch.is_grad_enabled()):
+                return loss_of(False, *inputs)
+            return once(self, inputs[0], inputs[0], lambda moving: _loss_now(loss_of, moving, inputs))
+
+
+def _loss_now(loss_of: Callable[..., Tensor], moving: bool, inputs: tuple[Tensor, ...]) -> Tensor:
+    """The loss with its backward pass made at once."""
+    leaves = [value.detach().requires_grad_() for value in inputs]
+    loss = loss_of(moving, *leaves)
+    return _Ready.apply(loss.detach(), torch.autograd.grad(loss, leaves), *inputs)
+
+
+class _Ready(torch.autograd.Function):
+    """A loss whose gradients by the inputs are known already."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
+        ctx.save_for_backward(*gradients)
+        return loss.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *[gradient * upstream for gradient in ctx.saved_tensors]
+
+
+class _Then(torch.autograd.Function):
+    """The inputs as they are; their backward pass ends with a call."""
+
+    @staticmethod
+    def forward(ctx: Any, then: Callable[[], None], *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.then = then
+        return tuple(value.view_as(value) for value in inputs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.then()
+        return None, *upstream
+
+
+def afterwards(then: Callable[[], None] | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """The inputs; ``then()`` is called when the backward pass through all that is made of them is done."""
+    return inputs if then is None else _Then.apply(then, *inputs)
+
+
+def wide(inputs: Tensor, normalize: bool) -> Tensor:
+    """The rows in float64 for float64 and else in float32, divided by their norm where asked for."""
+    rows = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
+    return F.normalize(rows, dim=-1) if normalize else rows
+
+
+def batch_of(inputs: Any, targets: Any, bank: Tensor, name: str = "targets") -> tuple[Tensor, Tensor]:
+    """Checked ``[B, D]`` inputs, of as many columns as the bank, and ``[B]`` labels."""
+    inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
+    labels = checks.vector_of_integers(name, targets, inputs.shape[0], "inputs")
+    checks.same_columns(inputs=inputs, features=bank)
+    checks.same_device(inputs=inputs, **{name: labels}, features=bank)
+    return inputs, labels
+
+
+def checked_loss(loss: Tensor, **inputs: Tensor) -> Tensor:
+    """The loss; on a CPU one that is not finite because of an input raises the ValueError that names it."""
+    if loss.device.type == "cpu" and not torch.isfinite(loss):
+        for name, value in inputs.items():
+            checks.finite_rows(name, value.detach().flatten(0, -2))
+    return loss

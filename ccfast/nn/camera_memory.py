@@ -1,0 +1,128 @@
+"""A cluster memory that is updated with an eye to the cameras: 3C."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+from ccfast.nn._choice import first_of_group, same
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
+from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
+from ccfast.ops.memory import GROUP_MODES, update_memory_from
+from ccfast.ops.similarity import memory_similarity
+
+#: The authors' names of the modes of :func:`ccfast.update_memory_`.
+RULES = {
+    "cm": "sequential",
+    "cm_hard": "hardest",
+    "cm_camera": "group_first",
+    "cm_hard_camera": "group_hardest",
+    "tccl_camera": "group_mean",
+    "hd_camera": "group_harmonic",
+}
+
+
+class CameraMemory(MovingModule):
+    """The cluster memory of 3C (2024): a group is the samples of a cluster by one camera, and groups update its row.
+
+    Args:
+        num_features: D.
+        num_clusters: C.
+        temperature: of the loss, above 0.
+        momentum: share of the old row that stays in an update, in ``[0, 1]``.
+        mode: what is mixed into a row, by similarities with the row before the batch:
+
+            - ``"cm"``: all samples in batch order; ``"cm_hard"``: the sample of lowest similarity;
+            - ``"cm_camera"``: the first sample of each group; ``"cm_hard_camera"``: the one of lowest similarity of
+              each group; in both one after the other, the cameras in order of first appearance;
+            - ``"tccl_camera"``: of the groups' means, normalised, the one of lowest similarity;
+            - ``"hd_camera"``: the sample of highest ``a b / (a + b)``, where a is its distance from the row and
+              b = 1 + its similarity to the mean of its group.
+        reweight: weigh the clusters by ``exp`` of the entropy of their cameras in the batch, their mean weight being 1.
+            As the code, not the paper: the entropy is in bits.
+        normalize: divide the inputs by their norm; otherwise they have to be of unit norm.
+        update: when the memory moves, as for :class:`ccfast.nn.ClusterMemory`.
+
+    Attributes:
+        features: buffer ``[C, D]`` float32; zeros until filled.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    features: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_clusters: int,
+        temperature: float = 0.05,
+        momentum: float = 0.1,
+        mode: str = "hd_camera",
+        reweight: bool = False,
+        *,
+        normalize: bool = True,
+        update: str = "backward",
+    ) -> None:
+        super().__init__(update)
+        num_features = checks.integer("num_features", num_features, low=1)
+        num_clusters = checks.integer("num_clusters", num_clusters, low=1)
+        self.temperature = checks.real("temperature", temperature, low=0, ends="(]")
+        self.momentum = checks.real("momentum", momentum, low=0, high=1)
+        self.mode = checks.choice("mode", mode, tuple(RULES))
+        self.reweight = bool(reweight)
+        self.normalize = bool(normalize)
+        self.register_buffer("features", torch.zeros(num_clusters, num_features))
+
+    def forward(self, inputs: Tensor, targets: Tensor, cameras: Tensor) -> Tensor:
+        """Mean loss of a batch; the memory is updated from the batch as ``update`` says.
+
+        Args:
+            inputs: ``[B, D]`` features.
+            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts neither in the loss nor in the update.
+            cameras: ``[B]`` integers.
+
+        Returns:
+            The scalar loss, float32 (float64 for float64 inputs).
+        """
+        inputs, targets = batch_of(inputs, targets, self.features)
+        cameras = checks.vector_of_integers("cameras", cameras, inputs.shape[0], "inputs")
+        checks.same_device(inputs=inputs, cameras=cameras)
+        targets = counted_labels("targets", targets, self.features.shape[0])
+        memory, momentum, rule = self.features, self.momentum, RULES[self.mode]
+
+        def loss_of(moving: bool, inputs: Tensor) -> Tensor:
+            def move(features: Tensor) -> None:
+                groups = cameras if rule in GROUP_MODES else None
+                features = features.to(memory.dtype)
+                update_memory_from(memory, features, targets, momentum, rule, self.normalize, groups=groups)
+
+            rows = wide(inputs, self.normalize)
+            logits = memory_similarity(rows, memory, move if moving else None) / self.temperature
+            losses = cross_entropies(logits, targets)
+            if self.reweight:
+                losses = losses * entropy_weights(targets, cameras).to(losses.dtype)
+            return checked_loss(mean_of_counted(losses, targets != -1), inputs=inputs)
+
+        return self._step(loss_of, inputs)
+
+    def extra_repr(self) -> str:
+        """Sizes and options, for ``print(module)``."""
+        clusters, features = self.features.shape
+        return (
+            f"num_features={features}, num_clusters={clusters}, temperature={self.temperature}, "
+            f"momentum={self.momentum}, mode={self.mode!r}, reweight={self.reweight}, update={self.update!r}"
+        )
+
+
+def entropy_weights(targets: Tensor, cameras: Tensor) -> Tensor:
+    """``[B]`` float64: the weight of each sample's cluster by the entropy of its cameras in the batch; 0 for noise."""
+    cluster, group = same(targets), same(targets, cameras)
+    size = cluster.sum(1).clamp_min(1).double()
+    # The entropy of a cluster is the mean over its samples of -log2 of their group's share.
+    entropy = -(cluster.double() @ (group.sum(1).clamp_min(1) / size).log2()) / size
+    weight = torch.where(targets != -1, entropy.exp(), 0)
+    one_each = first_of_group(cluster)
+    total = torch.where(one_each, weight, 0).sum()
+    return weight * one_each.sum() / total.clamp_min(1)

@@ -1,0 +1,85 @@
+"""PPLR's two losses with part features (Cho et al., CVPR 2022): refined labels, and smoothing by agreement."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
+
+
+def part_guided_loss(logits: Tensor, part_logits: Tensor, targets: Tensor, agreement: Tensor, beta: float) -> Tensor:
+    """PGLR: cross-entropy with labels that the parts' predictions refine.
+
+    Target weights ``beta onehot(y) + (1 - beta) sum_q a_q softmax(part_logits_q)``, a the softmax over the parts of the
+    agreement. No gradient goes to the parts.
+
+    Args:
+        logits: ``[B, C]`` of the global feature.
+        part_logits: ``[B, C, Q]``.
+        targets: ``[B]`` integers in ``[0, C)``; -1 for rows to leave out.
+        agreement: ``[B, Q]`` between the global and each part's neighbours.
+        beta: in ``[0, 1]``.
+
+    Returns:
+        The scalar mean over the rows that count.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, other shapes, an argument out of range.
+    """
+    logits, targets = _checked(logits, part_logits, targets, agreement)
+    beta = checks.real("beta", beta, low=0, high=1)
+    share = agreement.detach().to(logits.dtype).softmax(1)
+    of_parts = (part_logits.detach().to(logits.dtype).softmax(1) * share[:, None, :]).sum(2)
+    log_softmax = logits.log_softmax(1)
+    refined = -(of_parts * log_softmax).sum(1)
+    losses = beta * cross_entropies(logits, targets) + (1 - beta) * refined
+    return mean_of_counted(losses, targets != -1)
+
+
+def agreement_aware_loss(part_logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
+    """AALS: each part's cross-entropy by its agreement, and a pull towards the uniform distribution by the rest.
+
+    ``agreement CE + (1 - agreement) KL(uniform || softmax)``, the mean over the rows and over the parts.
+
+    Args:
+        part_logits: ``[B, C, Q]``.
+        targets: ``[B]`` integers in ``[0, C)``; -1 for rows to leave out.
+        agreement: ``[B, Q]``, in ``[0, 1]``.
+
+    Returns:
+        The scalar mean.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, other shapes, labels out of range.
+    """
+    first = checks.tensor("part_logits", part_logits, 3, checks.ANY_FLOAT)[:, :, 0]
+    first, targets = _checked(first, part_logits, targets, agreement)
+    losses = []
+    for logits, weight in zip(part_logits.to(first.dtype).unbind(2), agreement.detach().unbind(1), strict=True):
+        divergence = -math.log(logits.shape[1]) - logits.log_softmax(1).mean(1)
+        weight = weight.to(logits.dtype)
+        mixed = weight * cross_entropies(logits, targets) + (1 - weight) * divergence
+        losses.append(mean_of_counted(mixed, targets != -1))
+    return torch.stack(losses).mean()
+
+
+def _checked(logits: Tensor, part_logits: Tensor, targets: Tensor, agreement: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits in float32 or float64, and targets."""
+    logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
+    part_logits = checks.tensor("part_logits", part_logits, 3, checks.ANY_FLOAT)
+    agreement = checks.tensor("agreement", agreement, 2, checks.ANY_FLOAT)
+    targets = checks.vector_of_integers("targets", targets, logits.shape[0], "logits")
+    checks.same_device(logits=logits, part_logits=part_logits, targets=targets, agreement=agreement)
+    if part_logits.shape[:2] != logits.shape or part_logits.shape[2] == 0:
+        raise ValueError(f"part_logits: expected shape {(*logits.shape, 'Q')}, got {tuple(part_logits.shape)}")
+    if tuple(agreement.shape) != (logits.shape[0], part_logits.shape[2]):
+        expected = (logits.shape[0], part_logits.shape[2])
+        raise ValueError(f"agreement: expected shape {expected}, got {tuple(agreement.shape)}")
+    wide = logits if logits.dtype is torch.float64 else logits.float()
+    return wide, counted_labels("targets", targets, logits.shape[1])

@@ -1,0 +1,253 @@
+"""Contrast with a queue of keys: MoCo, and PCL's prototypes on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ccfast import _checks as checks
+from ccfast.nn._moving import MovingModule, checked_loss, wide
+from ccfast.ops.queue import enqueue_
+from ccfast.ops.similarity import memory_similarity
+
+
+class QueueContrast(MovingModule):
+    """InfoNCE of a query, its key and a queue of older keys (MoCo v1 and v2; He et al. 2020, Chen et al. 2020).
+
+    ``CE([q . k, q @ queue.T] / temperature, 0)``, the mean over the batch; no gradient goes to the keys. The queue is
+    that from before the batch, whose keys are then put into it.
+
+    Args:
+        num_features: D.
+        size: K, rows of the queue; a multiple of the batch size.
+        temperature: above 0 (v1: 0.07, v2: 0.2).
+        update: when keys are put into the queue: ``"forward"``, at the end of a forward call in training mode with
+            gradients enabled, as the authors' code does; or ``"backward"``, in each backward pass.
+
+    Attributes:
+        queue: buffer ``[K, D]`` float32; at first unit rows in random directions.
+        pointer: buffer ``[1]`` int64, where the next key goes.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    queue: Tensor
+    pointer: Tensor
+
+    def __init__(
+        self, num_features: int, size: int = 65536, temperature: float = 0.07, *, update: str = "forward"
+    ) -> None:
+        super().__init__(update)
+        num_features = checks.integer("num_features", num_features, low=1)
+        size = checks.integer("size", size, low=1)
+        self.temperature = checks.real("temperature", temperature, low=0, ends="(]")
+        self.register_buffer("queue", F.normalize(torch.randn(size, num_features), dim=1))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Mean loss of a batch; its keys are then put into the queue as ``update`` says.
+
+        Args:
+            queries: ``[B, D]`` features of any norm.
+            keys: ``[B, D]`` features of the key encoder, of any norm.
+
+        Returns:
+            The scalar loss, float32 (float64 for float64 queries).
+
+        Raises:
+            ValueError: an empty input, other shapes; a queue whose size is no multiple of B.
+        """
+        queries, keys = self._checked(queries, keys)
+        return self._step(lambda moving, queries: self._loss(queries, keys, moving), queries)
+
+    def _checked(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        queries = checks.matrix("queries", queries, checks.ANY_FLOAT)
+        keys = checks.matrix("keys", keys, checks.ANY_FLOAT)
+        checks.same_shape(queries=queries, keys=keys)
+        checks.same_columns(queries=queries, queue=self.queue)
+        checks.same_device(queries=queries, keys=keys, queue=self.queue)
+        if self.queue.shape[0] % queries.shape[0]:
+            raise ValueError(
+                f"queries: expected a batch whose size divides that of the queue, {self.queue.shape[0]}, "
+                f"got {queries.shape[0]}"
+            )
+        return queries, keys.detach()
+
+    def _loss(self, queries: Tensor, keys: Tensor, moving: bool) -> Tensor:
+        queue, pointer, k = self.queue, self.pointer, wide(keys, True)
+        q = wide(queries, True)
+
+        def move(_: Tensor) -> None:
+            enqueue_(queue, pointer, k.to(queue.dtype))
+
+        older = memory_similarity(q, queue, move if moving else None)
+        logits = torch.cat([(q * k.to(q.dtype)).sum(1, keepdim=True), older], 1) / self.temperature
+        return checked_loss(-logits.log_softmax(1)[:, 0].mean(), queries=queries, keys=keys)
+
+    def extra_repr(self) -> str:
+        """Sizes and options, for ``print(module)``."""
+        size, features = self.queue.shape
+        return f"num_features={features}, size={size}, temperature={self.temperature}, update={self.update!r}"
+
+
+@torch.no_grad()
+def update_average_(average: nn.Module, module: nn.Module, momentum: float = 0.999) -> None:
+    """The key encoder's step of MoCo: ``p <- m p + (1 - m) p'`` for every parameter, not for buffers.
+
+    Args:
+        average: the module that follows, changed in place.
+        module: one of the same parameters.
+        momentum: m, in ``[0, 1]``, the share that stays.
+
+    Raises:
+        ValueError: modules with other parameters; a momentum out of range.
+    """
+    momentum = checks.real("momentum", momentum, low=0, high=1)
+    ours, theirs = list(average.parameters()), list(module.parameters())
+    if [p.shape for p in ours] != [p.shape for p in theirs]:
+        raise ValueError("average, module: expected parameters of the same shapes, got others")
+    torch._foreach_mul_(ours, momentum)
+    torch._foreach_add_(ours, theirs, alpha=1 - momentum)
+
+
+class PrototypeContrast(QueueContrast):
+    """MoCo's loss, and a loss against prototypes at several granularities (PCL; Li et al., ICLR 2021, ProtoNCE).
+
+    For each granularity the columns are the prototypes of the batch's samples, in batch order, and then others that
+    belong to nobody in the batch; the logit of a column is ``q . centroid / density``, the target of row b is column b.
+    The mean over the granularities is added to MoCo's loss. As the code, not the paper: if two samples have one
+    prototype, it stands in both columns, each the other's negative.
+
+    Args:
+        num_features: D.
+        size: rows of the queue, and how many other prototypes are drawn (fewer where there are not so many).
+        temperature: of MoCo's loss; the mean density of a granularity.
+        update: as for :class:`QueueContrast`.
+
+    Attributes:
+        queue, pointer: as for :class:`QueueContrast`.
+        assignments, centroids, densities: lists, one tensor for each granularity, empty until :meth:`fill`: ``[N]``
+            the cluster of each image, ``[C, D]`` unit rows, ``[C]``. They are found anew each epoch, and are not in the
+            state dict.
+    """
+
+    def __init__(
+        self, num_features: int, size: int = 16384, temperature: float = 0.2, *, update: str = "forward"
+    ) -> None:
+        super().__init__(num_features, size, temperature, update=update)
+        self.assignments: list[Tensor] = []
+        self.centroids: list[Tensor] = []
+        self.densities: list[Tensor] = []
+
+    def fill(self, assignments: Sequence[Tensor], centroids: Sequence[Tensor], densities: Sequence[Tensor]) -> None:
+        """Takes the prototypes of an epoch, one of each for every granularity; see :func:`prototype_density`.
+
+        Raises:
+            ValueError: lists of other lengths, tensors of other shapes.
+        """
+        if not len(assignments) == len(centroids) == len(densities):
+            raise ValueError(
+                "assignments, centroids, densities: expected one of each for every granularity, got "
+                f"{len(assignments)}, {len(centroids)} and {len(densities)}"
+            )
+        for assignment, rows, density in zip(assignments, centroids, densities, strict=True):
+            checks.tensor("assignments", assignment, 1, checks.INTEGER)
+            checks.same_columns(centroids=checks.matrix("centroids", rows, checks.SINGLE_OR_DOUBLE), queue=self.queue)
+            if tuple(density.shape) != (len(rows),):
+                raise ValueError(f"densities: expected shape ({len(rows)},), got {tuple(density.shape)}")
+        device = self.queue.device
+        self.assignments = [each.to(device).long() for each in assignments]
+        self.centroids = [each.detach().to(device) for each in centroids]
+        self.densities = [each.detach().to(device) for each in densities]
+
+    def forward(
+        self, queries: Tensor, keys: Tensor, indexes: Tensor | None = None, negatives: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Mean loss of a batch; its keys are then put into the queue as ``update`` says.
+
+        Args:
+            queries: ``[B, D]`` features of any norm.
+            keys: ``[B, D]`` features of the key encoder, of any norm.
+            indexes: ``[B]`` images, which index the assignments; None, or no prototypes: MoCo's loss alone, as in the
+                first epochs.
+            negatives: for each granularity the other prototypes, ``[R]``; None: they are drawn.
+
+        Returns:
+            The scalar loss, float32 (float64 for float64 queries).
+        """
+        queries, keys = self._checked(queries, keys)
+        chosen = [] if indexes is None else self._chosen(indexes, queries, negatives)
+
+        def loss_of(moving: bool, queries: Tensor) -> Tensor:
+            loss = self._loss(queries, keys, moving)
+            terms = [self._prototype_loss(wide(queries, True), g, columns) for g, columns in enumerate(chosen)]
+            return loss + torch.stack(terms).mean() if terms else loss
+
+        return self._step(loss_of, queries)
+
+    def _chosen(self, indexes: Tensor, queries: Tensor, negatives: Sequence[Tensor] | None) -> list[Tensor]:
+        """For each granularity the prototypes that are columns."""
+        indexes = checks.vector_of_integers("indexes", indexes, queries.shape[0], "queries")
+        if negatives is not None and len(negatives) != len(self.centroids):
+            raise ValueError(
+                f"negatives: expected one for each of {len(self.centroids)} granularities, got {len(negatives)}"
+            )
+        columns = []
+        for g, (assignment, rows) in enumerate(zip(self.assignments, self.centroids, strict=True)):
+            own = assignment[indexes]
+            if negatives is None:
+                free = torch.ones(len(rows), dtype=torch.bool, device=own.device)
+                free[own] = False
+                others = free.nonzero().squeeze(1)
+                others = others[torch.randperm(len(others), device=own.device)[: self.queue.shape[0]]]
+            else:
+                others = negatives[g].to(own.device).long()
+            columns.append(torch.cat([own, others]))
+        return columns
+
+    def _prototype_loss(self, q: Tensor, granularity: int, columns: Tensor) -> Tensor:
+        rows = self.centroids[granularity][columns].to(q.dtype)
+        logits = q @ rows.T / self.densities[granularity][columns].to(q.dtype)
+        return -logits.log_softmax(1).diagonal().mean()
+
+
+def prototype_density(
+    squared_distances: Tensor, assignment: Tensor, num_clusters: int, temperature: float = 0.2
+) -> Tensor:
+    """Concentration of each prototype (PCL, section 3.3, as the code computes it).
+
+    A cluster of n > 1 members has the mean of their distances over ``ln(n + 10)``; the others have the largest of those
+    values. They are then clipped to their 10th and 90th percentile, and scaled to a mean of ``temperature``.
+
+    Args:
+        squared_distances: ``[N]`` squared distance of each image from its centroid.
+        assignment: ``[N]`` integers in ``[0, num_clusters)``.
+        num_clusters: C.
+        temperature: above 0.
+
+    Returns:
+        ``[C]`` float64.
+
+    Raises:
+        TypeError: a tensor of another dtype.
+        ValueError: other lengths, an argument out of range, no cluster of more than one member.
+    """
+    squared_distances = checks.tensor("squared_distances", squared_distances, 1, checks.SINGLE_OR_DOUBLE)
+    assignment = checks.vector_of_integers("assignment", assignment, len(squared_distances), "squared_distances")
+    num_clusters = checks.integer("num_clusters", num_clusters, low=1)
+    temperature = checks.real("temperature", temperature, low=0, ends="(]")
+    checks.labels_in_range("assignment", assignment, num_clusters)
+    count = assignment.bincount(minlength=num_clusters)
+    distances = squared_distances.double().sqrt()
+    sums = torch.zeros(num_clusters, dtype=torch.float64, device=distances.device).index_add_(0, assignment, distances)
+    several = count > 1
+    if not several.any():
+        raise ValueError("assignment: expected a cluster of more than one member, got none")
+    density = sums / count.clamp_min(1) / (count + 10).double().log()
+    density = torch.where(several, density, density[several].max())
+    density = density.clamp(density.quantile(0.1), density.quantile(0.9))
+    return density * (temperature / density.mean())

@@ -1,0 +1,83 @@
+"""Contrastive loss with a set of positives for each row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+
+def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multiplicity: Any = None) -> Tensor:
+    """Softmax with a set of positives: ``-mean_p (z_p - logsumexp(z over keep))`` for each row (SupCon, equation 2).
+
+    The choice of columns is a mask: no ``[B, P]`` copy of the logits is made, and the softmax is computed again in
+    backward.
+
+    Args:
+        logits: z, ``[B, P]`` float16, bfloat16, float32 or float64. Computed in float64 for float64, else in float32.
+        positives: ``[B, P]`` bool. A positive that is not kept is pulled, but not in the denominator.
+        keep: ``[B, P]`` bool, the columns in the denominator; None: all.
+        multiplicity: ``[B, P]`` integers, how often a kept column stands in the denominator (it adds ``log w`` to z
+            there only); 0 leaves it out. None: once.
+
+    Returns:
+        ``[B]``, float32 or float64. A row without positives, or without kept columns, has loss 0 and no gradient. The
+        gradient goes to ``logits``; there is no second derivative.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, other shapes, a multiplicity below 0, a loss that is not finite (on CUDA nothing
+            waits for the device: such a column is left out, and values are not looked at).
+    """
+    logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
+    positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)
+    keep = checks.mask("keep", keep, *logits.shape)
+    if multiplicity is not None:
+        multiplicity = checks.tensor("multiplicity", multiplicity, 2, checks.INTEGER)
+        checks.same_shape(multiplicity=multiplicity, logits=logits)
+        multiplicity = multiplicity.to(torch.int32)
+    checks.same_device(logits=logits, positives=positives, keep=keep, multiplicity=multiplicity)
+    if logits.dtype in checks.HALF:
+        logits = logits.float()
+    return torch.ops.ccfast.set_contrastive_loss(logits, positives, keep, multiplicity)[0]
+
+
+@torch.library.register_fake("ccfast::set_contrastive_loss")
+def _(
+    logits: Tensor, positives: Tensor, keep: Tensor | None, multiplicity: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    rows = (logits.shape[0],)
+    return (
+        logits.new_empty(rows),
+        logits.new_empty(rows, dtype=torch.float64),
+        logits.new_empty(rows, dtype=torch.int64),
+    )
+
+
+@torch.library.register_fake("ccfast::set_contrastive_loss_backward")
+def _(
+    upstream: Tensor,
+    logits: Tensor,
+    positives: Tensor,
+    keep: Tensor | None,
+    multiplicity: Tensor | None,
+    log_sums: Tensor,
+    counts: Tensor,
+) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*inputs, *output[1:])
+
+
+def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor, None, None, None]:
+    gradient = torch.ops.ccfast.set_contrastive_loss_backward(upstream, *ctx.saved_tensors)
+    return gradient, None, None, None
+
+
+torch.library.register_autograd("ccfast::set_contrastive_loss", _backward, setup_context=_setup_context)

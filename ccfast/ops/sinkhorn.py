@@ -1,0 +1,72 @@
+"""Sinkhorn-Knopp normalisation of scores into assignments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ccfast import _checks as checks
+
+
+def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: Any = None) -> Tensor:
+    """Assignment of each row to columns that are used alike (SwAV, section 3.1 and appendix A).
+
+    ``exp(scores / epsilon)``, normalised in turn over the columns (to 1 / K each) and over the rows (to 1 each at the
+    end), ``iterations`` times. As the code, no maximum is subtracted: scores far above ``epsilon`` overflow to NaN.
+
+    Where ``torch.distributed`` is initialised, the rows of all processes of the group are normalised together: the
+    column sums are added up over it.
+
+    Args:
+        scores: ``[B, K]`` float16, bfloat16, float32 or float64; computed in float64 for float64, else in float32.
+        epsilon: above 0.
+        iterations: at least 0.
+        group: the process group, as the functions of ``torch.distributed`` take it; None is the default one.
+
+    Returns:
+        ``[B, K]``, float32 or float64, rows that sum to 1; without a gradient.
+
+    Raises:
+        TypeError: a tensor of another dtype or layout.
+        ValueError: an empty input, an argument out of range, non-finite scores (on CUDA nothing waits for the device,
+            and values are not looked at).
+    """
+    scores = checks.matrix("scores", scores, checks.ANY_FLOAT).detach()
+    epsilon = checks.real("epsilon", epsilon, low=0, ends="(]")
+    iterations = checks.integer("iterations", iterations, low=0)
+    if scores.dtype in checks.HALF:
+        scores = scores.float()
+    exponentials, sums = torch.ops.ccfast.sinkhorn_exp(scores, epsilon)
+    sums = _over_group(sums, group)
+    if iterations == 0:
+        rows = _over_group(sums.new_full((), scores.shape[0]), group)
+        return (exponentials * (rows / sums.sum())).to(scores.dtype)
+    for _ in range(iterations - 1):
+        sums = _over_group(torch.ops.ccfast.sinkhorn_sums(exponentials, 1 / sums), group)
+    return torch.ops.ccfast.sinkhorn_assign(exponentials, 1 / sums)
+
+
+def _over_group(sums: Tensor, group: Any) -> Tensor:
+    """The sums of all processes of the group, in place."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sums, group=group)
+    return sums
+
+
+@torch.library.register_fake("ccfast::sinkhorn_exp")
+def _(scores: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    exponentials = torch.empty_like(scores, memory_format=torch.contiguous_format)
+    return exponentials, scores.new_empty((scores.shape[1],), dtype=torch.float64)
+
+
+@torch.library.register_fake("ccfast::sinkhorn_sums")
+def _(exponentials: Tensor, factors: Tensor) -> Tensor:
+    return torch.empty_like(factors, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("ccfast::sinkhorn_assign")
+def _(exponentials: Tensor, factors: Tensor) -> Tensor:
+    return torch.empty_like(exponentials, memory_format=torch.contiguous_format)
