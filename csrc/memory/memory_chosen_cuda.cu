@@ -32,7 +32,7 @@ struct Mixing {
 };
 
 template <class T, int kSize>
-__device__ __forceinline__ Hardest last_of(const Cluster<T, kSize>& cluster) {
+__device__ Hardest last_of(const Cluster<T, kSize>& cluster) {
   Hardest last{cluster.first, 1};
   cluster.for_each_part(
       nullptr, [] {}, [&](int count) { last = {cluster.members.position[count - 1], cluster.scale(count - 1)}; });
@@ -46,7 +46,7 @@ using Group = Cluster<T, kSize, true>;
 
 // The first sample of a group at or after `begin`; the size of the batch where there is none.
 template <class T, int kSize>
-__device__ __forceinline__ int64_t next_start(const Cluster<T, kSize>& cluster, int64_t begin) {
+__device__ int64_t next_start(const Cluster<T, kSize>& cluster, int64_t begin) {
   const UpdateParams<T>& params = cluster.params;
   for (; begin < params.batch; begin += kThreads) {
     const int64_t i = begin + threadIdx.x;
@@ -60,7 +60,7 @@ __device__ __forceinline__ int64_t next_start(const Cluster<T, kSize>& cluster, 
 
 // Calls body(group) for the groups of a cluster in the order in which they first occur.
 template <class T, int kSize, class Body>
-__device__ __forceinline__ void for_each_group(const Cluster<T, kSize>& cluster, const Body& body) {
+__device__ void for_each_group(const Cluster<T, kSize>& cluster, const Body& body) {
   const UpdateParams<T>& params = cluster.params;
   for (int64_t start = cluster.first; start < params.batch; start = next_start(cluster, start + 1))
     body(Group<T, kSize>{params, cluster.normalize, start, cluster.label, cluster.members, cluster.sums,
@@ -69,7 +69,7 @@ __device__ __forceinline__ void for_each_group(const Cluster<T, kSize>& cluster,
 
 // scratch = sum of the scaled samples of a group; returns its norm, when the whole block sees the sum.
 template <class T, int kSize>
-__device__ __forceinline__ double sum_of(const Group<T, kSize>& group, T* scratch) {
+__device__ double sum_of(const Group<T, kSize>& group, T* scratch) {
   const int64_t dim = group.params.dim;
   bool begun = false;
   group.for_each_part(
@@ -90,8 +90,7 @@ __device__ __forceinline__ double sum_of(const Group<T, kSize>& group, T* scratc
 }
 
 template <class T, int kSize, class Row>
-__device__ __forceinline__ void update_by_samples_of_groups(const Cluster<T, kSize>& cluster, const Rows<T>& rows,
-                                                            Row& row) {
+__device__ void update_by_samples_of_groups(const Cluster<T, kSize>& cluster, const Rows<T>& rows, Row& row) {
   const UpdateParams<T>& params = cluster.params;
   Mixing<T, Row> mixing{params, row, cluster.sums};
   row.fetch();
@@ -109,8 +108,7 @@ __device__ __forceinline__ void update_by_samples_of_groups(const Cluster<T, kSi
 }
 
 template <class T, int kSize, class Row>
-__device__ __forceinline__ void update_by_mean_of_group(const Cluster<T, kSize>& cluster, const Rows<T>& rows,
-                                                        Row& row) {
+__device__ void update_by_mean_of_group(const Cluster<T, kSize>& cluster, const Rows<T>& rows, Row& row) {
   const UpdateParams<T>& params = cluster.params;
   double lowest = INFINITY;
   int64_t chosen = cluster.first;
@@ -135,7 +133,7 @@ __device__ __forceinline__ void update_by_mean_of_group(const Cluster<T, kSize>&
 
 // Turns the listed samples' similarities with the row of the memory into their scores a b / (a + b).
 template <class T, int kSize>
-__device__ __forceinline__ void score(const Group<T, kSize>& group, const Rows<T>& rows, int count, double norm) {
+__device__ void score(const Group<T, kSize>& group, const Rows<T>& rows, int count, double norm) {
   Members& members = group.members;
   const int m = static_cast<int>(threadIdx.x);
   const double a = m < count ? 1 - members.similarity[m] : 0;
@@ -149,8 +147,7 @@ __device__ __forceinline__ void score(const Group<T, kSize>& group, const Rows<T
 }
 
 template <class T, int kSize, class Row>
-__device__ __forceinline__ void update_by_harmonic_sample(const Cluster<T, kSize>& cluster, const Rows<T>& rows,
-                                                          Row& row) {
+__device__ void update_by_harmonic_sample(const Cluster<T, kSize>& cluster, const Rows<T>& rows, Row& row) {
   double highest = -INFINITY;
   Hardest best{cluster.first, 1};
   for_each_group(cluster, [&](const Group<T, kSize>& group) {
@@ -173,7 +170,7 @@ __device__ __forceinline__ void update_by_harmonic_sample(const Cluster<T, kSize
 }
 
 template <class T, int kSize, class Row>
-__device__ __forceinline__ void update_by_last(const Cluster<T, kSize>& cluster, Row& row) {
+__device__ void update_by_last(const Cluster<T, kSize>& cluster, Row& row) {
   const Hardest last = last_of(cluster);
   if (cluster.params.mode == Mode::kReplace) {
     row.fetch(cluster.params.features + last.position * cluster.params.dim);
