@@ -41,7 +41,7 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
 def test_training_ends_with_its_page(tmp_path, capsys):
     """Written once, from the data that the run has read, and named in the last line."""
     folder = tmp_path / "run"
-    with mock.patch("ccfast.training.trained.load_data") as read_again:
+    with mock.patch("ccfast.training.trained.data_of") as read_again:
         assert main(["train", "--run", str(folder), *QUICK]) == 0
     out, err = capsys.readouterr()
     assert f"page about the run, to open in a browser: {folder / 'report.html'}" in out.splitlines()[-1]
