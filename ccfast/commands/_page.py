@@ -24,4 +24,4 @@ def write_page(result: TrainResult, config: TrainConfig) -> None:
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; {later}") from error
     except Exception as error:  # whatever it is, hours of training do not end as a failure for it
-        log.warning("no %s: %s; %s", PAGE, error or type(error).__name__, later)
+        log.warning("no %s: %s; %s", PAGE, str(error) or type(error).__name__, later)
