@@ -134,6 +134,12 @@ OF_A_RUN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Pages at the ends of runs take longer than the runs here."""
+    monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "run"

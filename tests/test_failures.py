@@ -29,6 +29,12 @@ QUICK = ["--epochs", "1", "--iters", "2", "--device", "cpu"]
 CCFAST = [sys.executable, "-m", "ccfast"]
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Pages at the ends of runs take longer than the runs here."""
+    monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"

@@ -23,6 +23,12 @@ SMALL = ["--weights", "none", "--arch", "smallconv", "--k1", "4", "--k2", "2", "
          "--epochs", "1", "--iters", "1", "--device", "cpu", "--quiet"]  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Pages at the ends of runs take longer than the runs here."""
+    monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
+
+
 def write_png(path, width, height):
     """A black image of one bit per pixel: a file a thousand times smaller than the image."""
 

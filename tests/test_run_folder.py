@@ -37,6 +37,12 @@ def read(run):
 
 
 @pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """Pages at the ends of runs take longer than the runs here."""
+    monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
+
+
+@pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
