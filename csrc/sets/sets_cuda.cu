@@ -6,7 +6,7 @@
 namespace ccfast::sets {
 namespace {
 
-constexpr int kMostThreads = 1024;
+constexpr int kMostThreads = 512;
 constexpr size_t kScratchBytes = 32 * sizeof(double);
 
 __device__ __forceinline__ float lowest_of(float) { return -3.402823466e38f; }
