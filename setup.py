@@ -149,7 +149,7 @@ EXTRAS = {
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "tensorboard": ["tensorboard"],
     "bench": ["pytest", "pytest-benchmark"],
-    "test": ["pytest", "hypothesis", "pytest-benchmark", "infomap>=2"],
+    "test": ["pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "infomap>=2"],
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
     "docs": ["mkdocs-material", "mkdocstrings[python]", "nbclient", "nbformat", "ipykernel"],

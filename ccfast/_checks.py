@@ -90,7 +90,7 @@ def vector_of_integers(name: str, value: Any, length: int, of: str, device: torc
         wrapped = result.view(torch.int64) < 0
         if wrapped.device.type != "meta" and wrapped.any():
             place = int(wrapped.nonzero()[0, 0])
-            _element(name, place, int(result[place].cpu()))
+            _element(name, place, int(result.view(torch.int64)[place]) + 2**64)
     return result.to(torch.int64)
 
 

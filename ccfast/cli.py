@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import IO
 
 from ccfast._errors import InputError, RunError
 from ccfast._failures import told
@@ -53,6 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose ``--help`` notices that nobody reads on, where argparse ignores it."""
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if message:
+            (file or sys.stderr).write(message)
+
+
 class _Version(argparse.Action):
     """``--version``: the version of ccfast, and of the torch that it was built for."""
 
@@ -70,7 +79,7 @@ def _module(name: str) -> ModuleType:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ccfast", description="Fast Cluster Contrast: re-ID training without labels.")
+    parser = _Parser(prog="ccfast", description="Fast Cluster Contrast: re-ID training without labels.")
     parser.add_argument(
         "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version and exit"
     )

@@ -81,8 +81,9 @@ def test_no_links_at_all_is_all_noise(implementation: ModuleType, backend: Backe
 
 
 def test_duplicates_link_to_their_lowest_copy(implementation: ModuleType, backend: Backend) -> None:
-    # With k1 = 1 the two later copies link to the first, which finds itself: none is without a link.
-    assert implementation.infomap(backend(identical(3)), 1, min_cluster_size=1).min() == 0
+    # A row comes first in its own list, and then its lowest copy: with k1 = 1 no row has a link.
+    assert implementation.infomap(backend(identical(3)), 1, min_cluster_size=1).tolist() == [-1, -1, -1]
+    assert implementation.infomap(backend(identical(3)), 2, min_cluster_size=1).tolist() == [0, 0, 0]
 
 
 def test_graph_of_two_triangles_and_a_bridge() -> None:

@@ -31,7 +31,7 @@ def literal_encoding(features: Tensor, k1: int, k2: int) -> np.ndarray:
     def reciprocal(lists: list[list[int]]) -> list[set[int]]:
         return [{j for j in lists[i] if i in lists[j]} for i in range(n)]
 
-    half = {1: 1, 2: 2, 3: 3, 4: 3, 5: 3, 6: 4, 7: 5, 15: 9, 20: 11, 25: 13, 30: 16}[k1]
+    half = {1: 1, 2: 2, 3: 3, 4: 3, 5: 3, 6: 4, 7: 5, 10: 6, 12: 7, 15: 9, 20: 11, 25: 13, 30: 16}[k1]
     full, halves = reciprocal(rank), reciprocal([row[:half] for row in rank])
     v = np.zeros((n, n))
     for i in range(n):
@@ -207,7 +207,10 @@ def test_rows_normalised_in_half_precision_are_normalised_again(
 ) -> None:
     if op == "infomap":
         pytest.importorskip("infomap")
-    rows = torch.nn.functional.normalize(clustered(120, dim=512)[0].to(dtype), dim=1)
+    rows = clustered(120, dim=512)[0]
+    rows[::7] = 0.02  # bfloat16 rounds all of such a row in one direction
+    rows[::7, :400] = 0.0459
+    rows = torch.nn.functional.normalize(torch.nn.functional.normalize(rows, dim=1).to(dtype), dim=1)
     if dtype is torch.bfloat16:
         assert ((rows.float().norm(dim=1) - 1).abs() > 1e-3).any()
         with pytest.raises(ValueError, match=r"features: .*torch\.nn\.functional\.normalize.* got norm .* in row"):

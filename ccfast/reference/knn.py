@@ -50,7 +50,7 @@ def knn(features: Tensor, k: int, *, queries: Tensor | None = None, precision: s
     checks.choice("precision", precision, PRECISIONS)
     checks.finite_rows("features", features)
 
-    with _subnormals():
+    with with_subnormals():
         points = features.detach().double()
         searched = points if queries is None else queries.detach().double()
         blocks = [_nearest(block, points, k) for block in searched.split(_BLOCK)]
@@ -94,7 +94,7 @@ def _own_first(indices: Tensor) -> Tensor:
 
 
 @contextmanager
-def _subnormals() -> Iterator[None]:
+def with_subnormals() -> Iterator[None]:
     """Computes with numbers below 2**-126 also under ``torch.set_flush_denormal(True)``."""
     smallest = torch.ones((), dtype=torch.int32).view(torch.float32)
     flushed = float(smallest.double()) == 0

@@ -9,11 +9,12 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast._types import RankingMetrics
 from ccfast.reference.jaccard import distance_from_overlap, encode, half_columns, inverted_index, overlaps
-from ccfast.reference.knn import knn
+from ccfast.reference.knn import knn, with_subnormals
 
 _BLOCK = 256
 
 
+@with_subnormals()
 def k_reciprocal_rerank(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
     """Re-ranked distances of queries to gallery entries (Zhong et al. 2017, eq. 12).
 

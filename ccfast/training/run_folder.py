@@ -38,11 +38,12 @@ class RunFolder:
 
     def append(self, record: Record) -> None:
         """One more line of metrics.jsonl, whole or not at all."""
-        with open(self.metrics, "ab") as file:
+        left = memoryview(as_text([record]).encode())
+        with open(self.metrics, "ab", buffering=0) as file:  # a buffer would write again what had failed when it closes
             end = file.tell()
             try:
-                file.write(as_text([record]).encode())
-                file.flush()
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())  # before the checkpoint, which makes the epoch whole
             except OSError as error:
                 os.truncate(self.metrics, end)
