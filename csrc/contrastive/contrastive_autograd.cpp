@@ -5,9 +5,12 @@
 #include <torch/csrc/autograd/functions/basic_ops.h>
 #include <torch/library.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <tuple>
+#include <type_traits>
+#include <utility>
 
 #include "../common/dispatch.h"
 
@@ -62,6 +65,17 @@ at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::Scal
   return at::mul_out(out, gradient, factor);
 }
 
+// A node in the pointer that this torch holds its nodes by: std::shared_ptr, c10::intrusive_ptr from 2.14 on.
+template <class Made, class... Args>
+auto make_node(Args&&... args) {
+  using Held = decltype(torch::autograd::get_current_node());
+  if constexpr (std::is_same_v<Held, std::shared_ptr<torch::autograd::Node>>) {
+    return std::make_shared<Made>(std::forward<Args>(args)...);
+  } else {
+    return c10::make_intrusive<Made>(std::forward<Args>(args)...);
+  }
+}
+
 // A gradient that says so when it is to be differentiated in turn, instead of counting as a constant: its history leads
 // on to the inputs and to the upstream gradient, so that nobody who asks for a derivative by them can miss it.
 at::Tensor once_differentiable(const at::Tensor& gradient, const at::Tensor& upstream) {
@@ -71,8 +85,8 @@ at::Tensor once_differentiable(const at::Tensor& gradient, const at::Tensor& ups
   if (upstream.requires_grad()) edges.push_back(torch::autograd::impl::gradient_edge(upstream));
   at::Tensor out = gradient.detach();
   torch::autograd::create_gradient_edge(
-      out, std::make_shared<torch::autograd::Error>("centroid_contrastive_loss: second derivatives are not implemented",
-                                                    std::move(edges)));
+      out, make_node<torch::autograd::Error>("centroid_contrastive_loss: second derivatives are not implemented",
+                                             std::move(edges)));
   return out;
 }
 
