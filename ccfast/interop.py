@@ -106,6 +106,12 @@ def from_scipy(matrix: Any, name: str = "matrix") -> Tensor:
 
     Raises:
         TypeError: not a sparse matrix of SciPy, another format or dtype.
+
+    Examples:
+        >>> import scipy.sparse, ccfast
+        >>> matrix = scipy.sparse.csr_matrix(([0.5, 2.0], ([0, 1], [1, 0])))
+        >>> ccfast.from_scipy(matrix).to_dense().tolist()
+        [[0.0, 0.5], [2.0, 0.0]]
     """
     if not is_scipy(matrix):
         raise TypeError(f"{name}: expected a SciPy sparse matrix or array, got {type(matrix).__name__}")
@@ -126,6 +132,11 @@ def from_cupy(matrix: Any, name: str = "matrix") -> Tensor:
 
     Raises:
         TypeError: not a sparse matrix of CuPy, another format or dtype.
+
+    Examples:
+        >>> import cupyx.scipy.sparse, ccfast  # doctest: +SKIP
+        >>> ccfast.from_cupy(cupyx.scipy.sparse.identity(3, format="csr")).values().tolist()  # doctest: +SKIP
+        [1.0, 1.0, 1.0]
     """
     if not is_cupy(matrix):
         raise TypeError(f"{name}: expected a CuPy sparse matrix, got {type(matrix).__name__}")

@@ -72,6 +72,13 @@ def smoothed_cross_entropy(
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, another length, an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> logits = torch.tensor([[2.0, 0.0]])
+        >>> loss = ccfast.nn.smoothed_cross_entropy(logits, torch.tensor([0]), label_smoothing=0.1)
+        >>> loss.allclose(torch.nn.functional.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.1))
+        True
     """
     logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
     targets = checks.vector_of_integers("targets", targets, logits.shape[0], "logits")

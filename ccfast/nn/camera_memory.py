@@ -49,6 +49,15 @@ class CameraMemory(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.CameraMemory(2, 2, momentum=0.0, mode="tccl_camera")
+        >>> memory.features = torch.eye(2)
+        >>> inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+        >>> memory(inputs, targets=torch.tensor([0, 0]), cameras=torch.tensor([3, 7])).backward()
+        >>> memory.features.tolist()  # camera 7 was the less similar to row 0
+        [[0.0, 1.0], [0.0, 1.0]]
     """
 
     features: Tensor

@@ -42,6 +42,20 @@ class CrossModalMemory(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.CrossModalMemory(num_features=2, num_visible=2, num_infrared=2, momentum=0.0)
+        >>> memory.visible.features = torch.eye(2)
+        >>> memory.infrared.features = torch.eye(2)
+        >>> visible = torch.tensor([[0.0, 2.0]], requires_grad=True)
+        >>> infrared = torch.tensor([[3.0, 0.0]], requires_grad=True)
+        >>> memory(visible, infrared, torch.tensor([0]), torch.tensor([0])).backward()
+        >>> memory.visible.features.tolist(), memory.infrared.features.tolist()
+        ([[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]])
+        >>> memory.merge(torch.tensor([[0, 1], [1, 0]]), weight=0.0)  # ADCA: visible rows become infrared ones
+        >>> memory.visible.features.tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
     """
 
     def __init__(

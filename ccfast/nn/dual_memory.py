@@ -45,6 +45,17 @@ class DualMemory(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.DualMemory.hhcl(num_features=2, num_clusters=2, momentum=0.0)
+        >>> memory.fill(torch.eye(2))
+        >>> inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+        >>> memory(inputs, torch.tensor([0, 0])).backward()
+        >>> memory.features[0].tolist()  # the hardest sample of cluster 0
+        [0.0, 1.0]
+        >>> [round(value, 4) for value in memory.features[2].tolist()]  # the mean of its samples
+        [0.7071, 0.7071]
     """
 
     features: Tensor

@@ -45,6 +45,18 @@ class HybridMemory(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.HybridMemory(num_features=2, num_rows=3, momentum=0.0)
+        >>> memory.features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> memory.labels = torch.tensor([0, 0, 1])
+        >>> memory(torch.tensor([[0.0, 1.0]], requires_grad=True), rows=torch.tensor([1])).backward()
+        >>> memory.features.tolist()  # the row of the image has moved
+        [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
+        >>> clusters = torch.tensor([0, 0, 1])
+        >>> memory.relabel(clusters, tight=clusters, loose=clusters).tolist()
+        [0, 0, 1]
     """
 
     features: Tensor

@@ -41,6 +41,16 @@ class IceLoss(nn.Module):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> criterion = ccfast.nn.IceLoss(num_features=2)
+        >>> labels, cameras = torch.tensor([0, 1]), torch.tensor([0, 0])
+        >>> criterion.fill(torch.eye(2), proxies=torch.eye(2), labels=labels, cameras=cameras)
+        >>> views = torch.eye(2)
+        >>> class_, instance, camera, consistency = criterion.losses(views, views, views, labels, cameras).tolist()
+        >>> consistency  # both views are alike
+        0.0
     """
 
     centroids: Tensor

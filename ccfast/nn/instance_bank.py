@@ -39,6 +39,13 @@ class InstanceBank(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> bank = ccfast.nn.InstanceBank(num_features=2, num_rows=3, momentum=0.0)
+        >>> bank(torch.tensor([[0.0, 1.0]], requires_grad=True), indexes=torch.tensor([2])).backward()
+        >>> bank.features[2].tolist()
+        [0.0, 1.0]
     """
 
     features: Tensor

@@ -48,6 +48,15 @@ class InstanceMemory(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.InstanceMemory(num_features=2, num_clusters=2, num_instances=2)
+        >>> memory.features = torch.eye(2).repeat(2, 1)
+        >>> inputs = torch.tensor([[0.0, 1.0], [1.0, 0.0]], requires_grad=True)
+        >>> memory(inputs, torch.tensor([0, 0]), draws=torch.tensor([[0, 1]])).backward()
+        >>> memory.features[0::2].tolist()  # the two rows of cluster 0
+        [[0.0, 1.0], [1.0, 0.0]]
     """
 
     features: Tensor

@@ -30,6 +30,13 @@ def part_guided_loss(logits: Tensor, part_logits: Tensor, targets: Tensor, agree
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, other shapes, an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> targets, agreement = torch.tensor([0]), torch.tensor([[0.5]])
+        >>> loss = ccfast.nn.part_guided_loss(torch.zeros(1, 2), torch.zeros(1, 2, 1), targets, agreement, beta=0.5)
+        >>> round(loss.item(), 4)  # log 2: all predictions are uniform
+        0.6931
     """
     logits, targets = _checked(logits, part_logits, targets, agreement)
     beta = checks.real("beta", beta, low=0, high=1)
@@ -57,6 +64,13 @@ def agreement_aware_loss(part_logits: Tensor, targets: Tensor, agreement: Tensor
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, other shapes, labels out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> part_logits, targets = torch.zeros(1, 2, 1), torch.tensor([0])
+        >>> loss = ccfast.nn.agreement_aware_loss(part_logits, targets, agreement=torch.tensor([[0.5]]))
+        >>> round(loss.item(), 4)  # half of log 2, and no divergence from uniform
+        0.3466
     """
     first = checks.tensor("part_logits", part_logits, 3, checks.ANY_FLOAT)[:, :, 0]
     first, targets = _checked(first, part_logits, targets, agreement)

@@ -64,6 +64,16 @@ class ProxyMemory(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> memory = ccfast.nn.ProxyMemory.cap(num_features=2, momentum=0.0, num_negatives=1)
+        >>> rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> memory.fill(rows, labels=torch.tensor([0, 1, 0]), cameras=torch.tensor([0, 0, 1]))
+        >>> inputs = torch.tensor([[1.0, 0.0]], requires_grad=True)
+        >>> memory(inputs, targets=torch.tensor([0]), cameras=torch.tensor([1])).backward()
+        >>> memory.features[2].tolist()  # the proxy of label 0, camera 1
+        [1.0, 0.0]
     """
 
     features: Tensor

@@ -33,6 +33,14 @@ class QueueContrast(MovingModule):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> contrast = ccfast.nn.QueueContrast(num_features=2, size=4)
+        >>> queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
+        >>> contrast(queries, keys=torch.tensor([[2.0, 0.0], [0.0, 2.0]])).backward()
+        >>> contrast.queue[:2].tolist(), contrast.pointer.item()
+        ([[1.0, 0.0], [0.0, 1.0]], 2)
     """
 
     queue: Tensor
@@ -105,6 +113,15 @@ def update_average_(average: nn.Module, module: nn.Module, momentum: float = 0.9
 
     Raises:
         ValueError: modules with other parameters; a momentum out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> encoder, keys = torch.nn.Linear(1, 1, bias=False), torch.nn.Linear(1, 1, bias=False)
+        >>> encoder.weight.data.fill_(4.0), keys.weight.data.fill_(0.0)
+        (tensor([[4.]]), tensor([[0.]]))
+        >>> ccfast.nn.update_average_(keys, encoder, momentum=0.75)
+        >>> keys.weight.item()
+        1.0
     """
     momentum = checks.real("momentum", momentum, low=0, high=1)
     ours, theirs = list(average.parameters()), list(module.parameters())
@@ -133,6 +150,16 @@ class PrototypeContrast(QueueContrast):
         assignments, centroids, densities: lists, one tensor for each granularity, empty until :meth:`fill`: ``[N]``
             the cluster of each image, ``[C, D]`` unit rows, ``[C]``. They are found anew each epoch, and are not in the
             state dict.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> contrast = ccfast.nn.PrototypeContrast(num_features=2, size=4)
+        >>> contrast.fill([torch.tensor([0, 1])], [torch.eye(2)], [torch.tensor([0.2, 0.2])])
+        >>> rows = torch.eye(2)
+        >>> indexes = torch.tensor([0, 1])
+        >>> with_prototypes = contrast.eval()(rows, rows, indexes)
+        >>> round((with_prototypes - contrast(rows, rows)).item(), 4)  # what the prototypes add: log(1 + exp(-5))
+        0.0067
     """
 
     def __init__(
@@ -235,6 +262,13 @@ def prototype_density(
     Raises:
         TypeError: a tensor of another dtype.
         ValueError: other lengths, an argument out of range, no cluster of more than one member.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> squared_distances, assignment = torch.tensor([1.0, 1.0, 4.0, 4.0]), torch.tensor([0, 0, 1, 1])
+        >>> density = ccfast.nn.prototype_density(squared_distances, assignment, num_clusters=2, temperature=0.3)
+        >>> [round(value, 2) for value in density.tolist()]  # clipped to 1.1 and 1.9, and then scaled
+        [0.22, 0.38]
     """
     squared_distances = checks.tensor("squared_distances", squared_distances, 1, checks.SINGLE_OR_DOUBLE)
     assignment = checks.vector_of_integers("assignment", assignment, len(squared_distances), "squared_distances")

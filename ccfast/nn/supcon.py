@@ -27,6 +27,14 @@ class SupConLoss(nn.Module):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> criterion = ccfast.nn.SupConLoss(temperature=1.0, base_temperature=1.0)
+        >>> features = torch.zeros(3, 2, 4)  # two views of three samples
+        >>> loss = criterion(features, labels=torch.tensor([0, 0, 1]))
+        >>> round(loss.item(), 4)  # log 5: each anchor is compared with five others
+        1.6094
     """
 
     def __init__(

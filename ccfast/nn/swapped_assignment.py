@@ -37,6 +37,14 @@ class SwappedAssignment(nn.Module):
 
     Raises:
         ValueError: an argument out of range.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> swav = ccfast.nn.SwappedAssignment(num_prototypes=2, num_features=2)
+        >>> embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])  # two crops of two images
+        >>> swav.prototypes.data = torch.eye(2)
+        >>> round(swav(embeddings, crops=2).item(), 4)  # log(1 + exp(-10)): the crops agree
+        0.0
     """
 
     queue: Tensor

@@ -98,6 +98,14 @@ def update_memory_(
         >>> ccfast.update_memory_(memory, torch.tensor([[0.0, 1.0]]), torch.tensor([0]), momentum=0.0)
         >>> memory.tolist()
         [[0.0, 1.0], [0.0, 1.0]]
+
+        With cameras, of the groups' means the least similar one:
+
+        >>> memory, features = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> labels, cameras = torch.tensor([0, 0]), torch.tensor([3, 7])
+        >>> ccfast.update_memory_(memory, features, labels, momentum=0.0, mode="group_mean", groups=cameras)
+        >>> memory.tolist()
+        [[0.0, 1.0], [0.0, 1.0]]
     """
     if not isinstance(memory, Tensor):
         raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")

@@ -26,6 +26,16 @@ def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Any) -> None:
         TypeError: a tensor of another dtype or layout; ``queue`` or ``pointer`` that is not a tensor.
         ValueError: an empty input, other columns, more rows than the queue has, a pointer out of range (on CUDA
             nothing waits for the device: it is taken modulo K).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> queue, pointer = torch.zeros(3, 1), torch.tensor(2)
+        >>> ccfast.enqueue_(queue, pointer, torch.tensor([[1.0], [2.0]]))
+        >>> queue.flatten().tolist(), pointer.item()
+        ([2.0, 0.0, 1.0], 1)
+        >>> ccfast.enqueue_(queue, None, torch.tensor([[5.0]]))
+        >>> queue.flatten().tolist()
+        [5.0, 2.0, 0.0]
     """
     checks.changed_in_place("queue", queue)
     queue = checks.matrix("queue", queue, checks.SINGLE_OR_DOUBLE)

@@ -31,6 +31,17 @@ def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multi
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, other shapes, a multiplicity below 0, a loss that is not finite (on CUDA nothing
             waits for the device: such a column is left out, and values are not looked at).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> logits = torch.zeros(1, 4, requires_grad=True)
+        >>> positives = torch.tensor([[True, True, False, False]])
+        >>> loss = ccfast.set_contrastive_loss(logits, positives, keep=torch.tensor([[True, True, True, False]]))
+        >>> round(loss.item(), 4)  # log 3: three columns are kept
+        1.0986
+        >>> loss.sum().backward()
+        >>> [round(value, 4) for value in logits.grad[0].tolist()]
+        [-0.1667, -0.1667, 0.3333, 0.0]
     """
     logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
     positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)

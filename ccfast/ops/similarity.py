@@ -105,6 +105,13 @@ def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Ten
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, another length, a label out of range (on CUDA nothing waits for the device: such
             columns are left out).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> similarities = torch.tensor([[1.0, 3.0, 5.0, 9.0]])
+        >>> means, present = ccfast.segment_mean(similarities, torch.tensor([0, 0, 2, -1]), num_segments=3)
+        >>> means.tolist(), present.tolist()
+        ([[2.0, 0.0, 5.0]], [True, False, True])
     """
     similarities = checks.matrix("similarities", similarities, checks.ANY_FLOAT)
     labels = checks.vector_of_integers("labels", labels, similarities.shape[1], "similarities.T")

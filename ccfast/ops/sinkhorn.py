@@ -33,6 +33,15 @@ def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: 
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, an argument out of range, non-finite scores (on CUDA nothing waits for the device,
             and values are not looked at).
+
+    Examples:
+        >>> import torch, ccfast
+        >>> scores = torch.tensor([[0.3, 0.0], [0.2, 0.0]])  # both rows prefer column 0
+        >>> assignment = ccfast.sinkhorn(scores, epsilon=0.05)
+        >>> assignment.argmax(1).tolist()  # but the columns are used alike
+        [0, 1]
+        >>> torch.allclose(assignment.sum(1), torch.ones(2))
+        True
     """
     scores = checks.matrix("scores", scores, checks.ANY_FLOAT).detach()
     epsilon = checks.real("epsilon", epsilon, low=0, ends="(]")
