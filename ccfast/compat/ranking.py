@@ -84,13 +84,18 @@ def cmc(
     """Cumulative matching characteristic with the options of open-reid.
 
     Args:
-        distmat, query_ids, gallery_ids, query_cams, gallery_cams, regdb: as for :func:`mean_ap`.
+        distmat: as for :func:`mean_ap`.
+        query_ids: as for :func:`mean_ap`.
+        gallery_ids: as for :func:`mean_ap`.
+        query_cams: as for :func:`mean_ap`.
+        gallery_cams: as for :func:`mean_ap`.
         topk: length of the curve, from 1 to a million or G.
         separate_camera_set: leave out every gallery entry of the query's camera.
         single_gallery_shot: ten times, draw one gallery entry of each identity with ``numpy.random.choice``.
         first_match_break: count the first match only (Market-1501). Without it, a query with several matches adds
             an equal share at the rank of each, less the matches before it (CUHK03). Together with
             ``single_gallery_shot`` each of the ten draws counts in full, as in the authors' code.
+        regdb: as for :func:`mean_ap`.
 
     Returns:
         ``[topk]`` float64.
@@ -138,10 +143,15 @@ def evaluate_all(
     """Print mAP and, with ``cmc_flag``, CMC by Market-1501's protocol; return them.
 
     Args:
-        query_features, gallery_features: not used.
+        query_features: not used.
+        gallery_features: not used.
         distmat: ``[Q, G]`` distances.
-        query, gallery: lists of (name, identity, camera), or None together with all of the four that follow.
-        query_ids, gallery_ids, query_cams, gallery_cams: identities and cameras.
+        query: list of (name, identity, camera), or None together with all of the four that follow ``gallery``.
+        gallery: the same for the gallery.
+        query_ids: ``[Q]`` identities.
+        gallery_ids: ``[G]`` identities.
+        query_cams: ``[Q]`` cameras.
+        gallery_cams: ``[G]`` cameras.
         cmc_topk: the ranks that are printed.
         cmc_flag: print and return CMC too.
         regdb: as for :func:`mean_ap`.

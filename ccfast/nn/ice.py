@@ -32,7 +32,10 @@ class IceLoss(nn.Module):
     Args:
         num_features: D.
         num_negatives: of the camera term.
-        class_temperature, instance_temperature, camera_temperature, consistency_temperature: above 0.
+        class_temperature: above 0.
+        instance_temperature: above 0.
+        camera_temperature: above 0.
+        consistency_temperature: above 0.
         label_smoothing: of the class term.
 
     Attributes:

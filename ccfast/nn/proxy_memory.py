@@ -57,10 +57,10 @@ class ProxyMemory(MovingModule):
         normalize: divide the inputs by their norm; otherwise they have to be of unit norm where the bank moves.
         update: when the bank moves, as for :class:`ccfast.nn.ClusterMemory`.
 
-    Attributes (buffers, empty until :meth:`fill`):
-        features: ``[P, D]`` float32, or ``[1 + num_parts, P, D]``.
-        labels: ``[P]`` int64, the label of each proxy.
-        cameras: ``[P]`` int64, its camera.
+    Attributes:
+        features: buffer ``[P, D]`` float32, or ``[1 + num_parts, P, D]``; empty until :meth:`fill`, as the others.
+        labels: buffer ``[P]`` int64, the label of each proxy.
+        cameras: buffer ``[P]`` int64, its camera.
 
     Raises:
         ValueError: an argument out of range.
