@@ -27,7 +27,7 @@ def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") 
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16; any finite values.
-        k: neighbours a query, ``1 <= k <= N``.
+        k: neighbours per query, ``1 <= k <= N``.
         queries: ``[Q, D]``, or None to search every row of ``features``, which then finds itself first.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` products in the candidate search on a CPU.
 
