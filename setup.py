@@ -26,7 +26,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 sys.path.insert(0, str(ROOT))
 
-from build_support import sources, torch_at_hand  # noqa: E402
+from build_support import outputs, sources, torch_at_hand  # noqa: E402
 from build_support.cuda import CudaPlan, plan_cuda  # noqa: E402
 from build_support.jobs import compile_jobs  # noqa: E402
 
@@ -107,14 +107,6 @@ def torch_command(torch, plan: CudaPlan):
             shared, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
             super().build_extension(ext)
             self.build_temp = shared
-            self.remove_other_builds(Path(self.get_ext_fullpath(ext.name)))
-
-        def remove_other_builds(self, built: Path) -> None:
-            # Python would prefer a library whose name has its full version to the one just built.
-            module = built.name.split(".")[0]
-            for other in built.parent.glob(f"{module}.*.so"):
-                if other.name != built.name:
-                    other.unlink()
 
     return TorchBuild
 
@@ -134,7 +126,10 @@ class Build(build_ext):
         for ext in self.extensions:
             complete(ext, plan, folder / ext.name / "units")
         command.run()
-        write_build_config(torch, plan, Path(command.get_ext_fullpath("ccfast._C")).parent)
+        in_build = [Path(command.build_lib, command.get_ext_filename(ext.name)) for ext in self.extensions]
+        in_place = [Path(command.get_ext_fullpath(ext.name)) for ext in self.extensions]  # in_build unless --inplace
+        outputs.remove_other_builds(in_build + in_place)
+        write_build_config(torch, plan, in_place[0].parent)
 
 
 def dependencies() -> list[str]:

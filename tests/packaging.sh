@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tests/packaging.sh: makes an sdist and, from it alone, a wheel; installs the wheel, and the unpacked sdist by
-# `pip install .`, each in an empty environment, and runs tests/smoke.py there. CPU only.
+# `pip install .`, each in an empty environment, and runs tests/smoke.py there. CPU only. The environments have the same
+# path one after the other, and so `pip install .` finds the objects of the wheel: everything is compiled once.
 #
 # torch and what else ccfast needs come from the environment of $PYTHON (python3): the empty ones see its packages behind
 # their own, so that nothing large is installed again.
@@ -15,15 +16,15 @@ cd "$work"
 
 say() { printf '\n--- %s\n' "$*"; }
 
-empty_environment() { # empty_environment NAME: its path; the packages of $python come last and cannot be changed
-  "$python" -m venv "$work/$1"
-  "$python" -c 'import torch; print(torch.__path__[0].rpartition("/")[0])' > \
-    "$("$work/$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_others.pth"
+empty_environment() { # $work/empty, anew; the packages of $python come last there and cannot be changed
+  "$python" -m venv --clear "$work/empty"
+  "$python" -c 'import pathlib, importlib.util as u; print(pathlib.Path(u.find_spec("torch").origin).parent.parent)' > \
+    "$("$work/empty/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_others.pth"
 }
 
-smoke() { # smoke ENVIRONMENT: what is installed there works, and is not that of another environment
-  "$work/$1/bin/python" "$root/tests/smoke.py" | tee "$work/smoke.txt"
-  grep -qF "smoke test passed: $work/$1/" "$work/smoke.txt"
+smoke() { # what is installed in the empty environment works, and is not that of another one
+  "$work/empty/bin/python" "$root/tests/smoke.py" | tee "$work/smoke.txt"
+  grep -qF "smoke test passed: $work/empty/" "$work/smoke.txt"
 }
 
 say "sdist, without torch"
@@ -48,16 +49,16 @@ fi
 grep -F -- "pip install --no-build-isolation ." "$work/hidden.txt"
 
 say "wheel"
-empty_environment wheel
-"$work/wheel/bin/pip" wheel --quiet --no-deps --wheel-dir "$work/dist" .
+empty_environment
+"$work/empty/bin/pip" wheel --quiet --no-deps --wheel-dir "$work/dist" .
 "$python" -m zipfile --list "$work"/dist/ccfast-*.whl > "$work/contents.txt"
 for needed in ccfast/_build_config.py 'ccfast/_C\.[^ ]*so' ccfast/py.typed 'ccfast/report/[^ ]*html'; do
   grep -E "^$needed " "$work/contents.txt" || { echo "the wheel lacks $needed" >&2; exit 1; }
 done
-"$work/wheel/bin/pip" install --quiet "$work"/dist/ccfast-*.whl
-smoke wheel
+"$work/empty/bin/pip" install --quiet "$work"/dist/ccfast-*.whl
+smoke
 
 say "pip install ."
-empty_environment install
-"$work/install/bin/pip" install --quiet .
-smoke install
+empty_environment
+"$work/empty/bin/pip" install --quiet .
+smoke

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,6 +152,43 @@ def test_every_source_is_compiled_once_and_glue_together(tmp_path):
     assert {name for name in both if name.endswith(".cu")} == {
         str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cu")
     }
+
+
+SMALL_MODULE = """
+#include <Python.h>
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "small", nullptr, -1, nullptr};
+#define JOIN(prefix, name) prefix##name
+#define INIT(name) JOIN(PyInit_, name)
+extern "C" PyObject* INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&definition); }
+"""
+
+
+@pytest.mark.parametrize("emulate", ["0", "1"])
+@pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="has no stable ABI")
+def test_a_build_in_place_leaves_no_library_of_an_earlier_one(tmp_path, emulate):
+    for name in ("setup.py", "VERSION", "build_support", "ccfast/_processors.py"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / "ccfast" / "__init__.py").touch()
+    (tmp_path / "csrc").mkdir()
+    (tmp_path / "csrc" / "small.cpp").write_text(SMALL_MODULE)
+    package, other = tmp_path / "ccfast", tmp_path / "lib" / "ccfast"
+    other.mkdir(parents=True)
+    version_suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    for folder in (package, other):
+        for old in (f"_C{version_suffix}", f"_C_emulated{version_suffix}", "_C_emulated.abi3.so", "_Cousin.py"):
+            (folder / old).write_text("old")
+
+    environment = {**os.environ, "CCFAST_EMULATE": emulate, "CCFAST_CUDA": "0"}
+    command = [sys.executable, "setup.py", "build_ext", "--inplace", "--build-lib", "lib"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+    expected = {"_C.abi3.so", "_Cousin.py", *(["_C_emulated.abi3.so"] if emulate == "1" else [])}
+    for folder in (package, other):
+        assert {path.name for path in folder.glob("_C*")} == expected
+        assert all((folder / name).stat().st_size > 1000 for name in expected if name.endswith(".so"))
+    assert (package / "_build_config.py").exists()
 
 
 def test_every_op_of_a_cpu_build_refuses_cuda_tensors_and_names_the_command():
