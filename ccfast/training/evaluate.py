@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-import ccfast
 from ccfast import _checks as checks
 from ccfast._errors import InputError
 from ccfast.ops.retrieval import mean_over_queries, rank_queries, rerank_in_blocks
