@@ -152,7 +152,8 @@ def _blocks(query: Tensor, gallery: Tensor, reranking: Reranking | None) -> Iter
     else:
         k1, k2 = neighbours_of_reranking(len(query) + len(gallery), reranking)
         blocks = rerank_in_blocks(query, gallery, k1, k2, reranking.lambda_value, heights)
-    return zip(accumulate(heights, initial=0), blocks, strict=False)
+    for first in accumulate(heights[:-1], initial=0):
+        yield first, next(blocks)  # not zip, which holds a block until there is the next
 
 
 def neighbours_of_reranking(images: int, reranking: Reranking) -> tuple[int, int]:

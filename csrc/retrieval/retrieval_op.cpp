@@ -96,6 +96,7 @@ at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, c
                               const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, int64_t queries,
                               double lambda_value, int64_t row_begin, int64_t row_end) {
   const NoAutocast no_autocast;
+  const WithSubnormals with_subnormals;
   TORCH_CHECK_VALUE(lambda_value >= 0 && lambda_value <= 1, "lambda_value: expected a number in [0, 1], got ",
                     lambda_value);
   TORCH_CHECK_VALUE(0 <= row_begin && row_begin <= row_end && row_end <= queries && queries <= rows.size(0),
