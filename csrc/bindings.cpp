@@ -70,6 +70,13 @@ TORCH_LIBRARY(ccfast, m) {
   m.def("sinkhorn_assign(Tensor exponentials, Tensor factors) -> Tensor");
 
   m.def("k_reciprocal_rerank(Tensor query, Tensor gallery, int k1, int k2, float lambda_value) -> Tensor");
+  // Its two steps: once for all rows, and for the queries row_begin .. row_end - 1.
+  m.def(
+      "rerank_encoding(Tensor query, Tensor gallery, int k1, int k2) "
+      "-> (Tensor rows, Tensor norms, Tensor inverse_farthest, Tensor crow, Tensor col, Tensor values)");
+  m.def(
+      "reranked_distances(Tensor rows, Tensor norms, Tensor inverse_farthest, Tensor crow, Tensor col, Tensor values, "
+      "int queries, float lambda_value, int row_begin, int row_end) -> Tensor");
   m.def(
       "evaluate_ranking(Tensor distances, Tensor query_ids, Tensor gallery_ids, Tensor? query_cams, Tensor? "
       "gallery_cams, int? junk_id=None) "

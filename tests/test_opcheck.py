@@ -31,6 +31,10 @@ def ranked() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.ops.ccfast.knn(FEATURES, None, K1, "fp32")
 
 
+def reranking() -> tuple[torch.Tensor, ...]:
+    return tuple(torch.ops.ccfast.rerank_encoding(FEATURES[:10], FEATURES[10:], 7, 3))
+
+
 def loss_arguments(
     reduction: str = "mean", normalize: bool = True, grad: bool = True, dtype: torch.dtype = torch.float32
 ) -> tuple[Any, ...]:
@@ -138,6 +142,8 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
     "sinkhorn_sums": [lambda: (FEATURES.exp(), torch.rand(8, dtype=torch.float64))],
     "sinkhorn_assign": [lambda: (FEATURES.exp(), torch.rand(8, dtype=torch.float64))],
     "k_reciprocal_rerank": [lambda: (FEATURES[:10], FEATURES[10:], 7, 3, 0.3)],
+    "rerank_encoding": [lambda: (FEATURES[:10], FEATURES[10:], 7, 3)],
+    "reranked_distances": [lambda: (*reranking(), 10, 0.3, 0, 10), lambda: (*reranking(), 10, 0.3, 3, 9)],
     "evaluate_ranking": [lambda: ranking(cameras=True), lambda: ranking(cameras=False)],
 }
 FLAT = [(op, index) for op, sets in ARGUMENTS.items() for index in range(len(sets))]

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 import ccfast
+from ccfast.ops.retrieval import rerank_in_blocks
 
 Case = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]
 
@@ -297,3 +298,53 @@ def test_property_reranking_of_ties(
     k1 = data.draw(st.integers(1, most))
     k2 = data.draw(st.integers(1, k1))
     assert_rerank(implementation, *backend(query, gallery), k1, k2, 0.3)
+
+
+#: Heights of the blocks of 130 queries.
+HEIGHTS = [[130], [65, 65], [44, 43, 43], [128, 2], [1, 129], [0, 64, 0, 66], [1] * 130]
+
+
+def blocks(query: Tensor, gallery: Tensor, lambda_value: float, heights: list[int]) -> Tensor:
+    parts = list(rerank_in_blocks(query, gallery, 20, 6, lambda_value, heights))
+    assert [tuple(part.shape) for part in parts] == [(height, len(gallery)) for height in heights]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("heights", HEIGHTS, ids=str)
+def test_blocks_of_queries_are_the_rows_of_the_whole(backend: Backend, heights: list[int]) -> None:
+    """The Jaccard part bit for bit; the last bits of products may depend on the height of a block."""
+    query, gallery = backend(clustered(130, seed=1)[0], clustered(300)[0])
+    whole = ccfast.k_reciprocal_rerank(query, gallery, lambda_value=0.0)
+    assert torch.equal(blocks(query, gallery, 0.0, heights), whole)
+    whole = ccfast.k_reciprocal_rerank(query, gallery, lambda_value=1.0)
+    torch.testing.assert_close(blocks(query, gallery, 1.0, heights), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("heights", HEIGHTS, ids=str)
+def test_blocks_of_queries_are_the_whole_bit_for_bit_where_products_are_exact(
+    backend: Backend, heights: list[int]
+) -> None:
+    """Rows of -1 and 1, each beside its opposite, have a mean of 0 and products that are small integers."""
+    half_query, half_gallery = signs(65), signs(150, seed=1)
+    query, gallery = backend(torch.cat([half_query, -half_query]), torch.cat([half_gallery, -half_gallery]))
+    whole = ccfast.k_reciprocal_rerank(query, gallery, lambda_value=0.3)
+    assert torch.equal(blocks(query, gallery, 0.3, heights), whole)
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_blocks_of_tiny_rows_under_flush_denormal(backend: Backend, flush: bool) -> None:
+    query, gallery = clustered(10, dim=16, seed=1)[0] * 1e-38, clustered(40, dim=16)[0] * 1e-38
+    want = literal_rerank(query, gallery, 20, 6, 0.3)
+    query, gallery = backend(query, gallery)
+    torch.set_flush_denormal(flush)
+    found = blocks(query, gallery, 0.3, [4, 6])
+    torch.set_flush_denormal(False)
+    np.testing.assert_allclose(found.cpu().numpy(), want, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("begin, end", [(-1, 3), (3, 2), (0, 11)])
+def test_a_block_beyond_the_queries_is_refused(backend: Backend, begin: int, end: int) -> None:
+    rows = backend(clustered(40)[0])
+    encoding = torch.ops.ccfast.rerank_encoding(rows[:10], rows[10:], 7, 3)
+    with pytest.raises(ValueError, match=f"expected a part of the 10 queries, got {begin}, {end}"):
+        torch.ops.ccfast.reranked_distances(*encoding, 10, 0.3, begin, end)

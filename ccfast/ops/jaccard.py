@@ -112,7 +112,8 @@ def csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
         return torch.sparse_csr_tensor(crow, col, values, (rows, rows), check_invariants=False)
 
 
-def _fake_csr(like: Tensor, rows: int) -> CsrTensors:
+def fake_csr(like: Tensor, rows: int) -> CsrTensors:
+    """The shapes of a sparse result with so many rows, for ``register_fake``."""
     nnz = torch.library.get_ctx().new_dynamic_size()
     index = torch.int64
     return (
@@ -128,7 +129,7 @@ def _rows(total: int, begin: int, end: int | None) -> int:
 
 @torch.library.register_fake("ccfast::k_reciprocal_encoding")
 def _(features: Tensor, k1: int, k2: int) -> CsrTensors:
-    return _fake_csr(features, features.shape[0])
+    return fake_csr(features, features.shape[0])
 
 
 @torch.library.register_fake("ccfast::jaccard_distance")
@@ -138,7 +139,7 @@ def _(features: Tensor, k1: int, k2: int) -> Tensor:
 
 @torch.library.register_fake("ccfast::jaccard_distance_sparse")
 def _(features: Tensor, k1: int, k2: int, max_distance: float) -> CsrTensors:
-    return _fake_csr(features, features.shape[0])
+    return fake_csr(features, features.shape[0])
 
 
 @torch.library.register_fake("ccfast::encode_neighbours")
@@ -152,19 +153,19 @@ def _(
     row_begin: int = 0,
     row_end: int | None = None,
 ) -> CsrTensors:
-    return _fake_csr(features, _rows(features.shape[0], row_begin, row_end))
+    return fake_csr(features, _rows(features.shape[0], row_begin, row_end))
 
 
 @torch.library.register_fake("ccfast::expand_queries")
 def _(crow: Tensor, col: Tensor, values: Tensor, rank: Tensor, k2: int) -> CsrTensors:
-    return _fake_csr(values, rank.shape[0])
+    return fake_csr(values, rank.shape[0])
 
 
 @torch.library.register_fake("ccfast::sparse_jaccard")
 def _(
     crow: Tensor, col: Tensor, values: Tensor, max_distance: float, row_begin: int = 0, row_end: int | None = None
 ) -> CsrTensors:
-    return _fake_csr(values, _rows(crow.shape[0] - 1, row_begin, row_end))
+    return fake_csr(values, _rows(crow.shape[0] - 1, row_begin, row_end))
 
 
 @torch.library.register_fake("ccfast::dense_jaccard")

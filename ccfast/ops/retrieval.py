@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast._types import RankingMetrics
+from ccfast.ops.jaccard import fake_csr
 
 
 def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
@@ -45,6 +47,21 @@ def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lam
     k2 = checks.integer("k2", k2, low=1, high=k1, high_name="k1")
     lambda_value = checks.real("lambda_value", lambda_value, low=0, high=1)
     return torch.ops.ccfast.k_reciprocal_rerank(query.detach(), gallery.detach(), k1, k2, lambda_value)
+
+
+def rerank_in_blocks(
+    query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float, heights: Sequence[int]
+) -> Iterator[Tensor]:
+    """The rows of :func:`k_reciprocal_rerank` in blocks of these ``heights``: no matrix of all of them is held.
+
+    Arguments as :func:`k_reciprocal_rerank` has checked them.
+    """
+    encoding = torch.ops.ccfast.rerank_encoding(query.detach(), gallery.detach(), k1, k2)
+    first = 0
+    for height in heights:
+        end = first + height
+        yield torch.ops.ccfast.reranked_distances(*encoding, len(query), lambda_value, first, end)
+        first = end
 
 
 def evaluate_ranking(
@@ -131,6 +148,29 @@ def mean_over_queries(precision: Tensor, first_match: Tensor, inverse_penalty: T
 @torch.library.register_fake("ccfast::k_reciprocal_rerank")
 def _(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> Tensor:
     return query.new_empty((query.shape[0], gallery.shape[0]))
+
+
+@torch.library.register_fake("ccfast::rerank_encoding")
+def _(query: Tensor, gallery: Tensor, k1: int, k2: int) -> tuple[Tensor, ...]:
+    count = query.shape[0] + gallery.shape[0]
+    rows, norms = query.new_empty((count, query.shape[1])), query.new_empty(count)
+    return rows, norms, torch.empty_like(norms), *fake_csr(query, count)
+
+
+@torch.library.register_fake("ccfast::reranked_distances")
+def _(
+    rows: Tensor,
+    norms: Tensor,
+    inverse_farthest: Tensor,
+    crow: Tensor,
+    col: Tensor,
+    values: Tensor,
+    queries: int,
+    lambda_value: float,
+    row_begin: int,
+    row_end: int,
+) -> Tensor:
+    return rows.new_empty((row_end - row_begin, rows.shape[0] - queries))
 
 
 @torch.library.register_fake("ccfast::evaluate_ranking")

@@ -6,15 +6,15 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-import ccfast
 from ccfast import _checks as checks
 from ccfast._errors import InputError
-from ccfast.ops.retrieval import mean_over_queries, rank_queries
+from ccfast.ops.retrieval import mean_over_queries, rank_queries, rerank_in_blocks
 
 if TYPE_CHECKING:
     from ccfast.data import Comparison, Part, Protocol, ReIDData
@@ -52,7 +52,7 @@ def evaluate(
 
     The main protocol's have these names, those of a further one begin with its own: ``clothes_changing/mAP``. Further
     ones by which no query has a match (:func:`obstacles`) are left out. Distances are held for a block of queries at a
-    time; after re-ranking for all of them.
+    time.
 
     Args:
         data: a data set with query and gallery.
@@ -145,21 +145,15 @@ def _blocks(query: Tensor, gallery: Tensor, reranking: Reranking | None) -> Iter
 
     The blocks are of nearly equal heights: the last bits of a product can depend on its height where that is small.
     """
-    whole = None if reranking is None else _reranked(query, gallery, reranking)
-    count = min(len(query), -(-len(query) * len(gallery) // DISTANCES))
-    first = 0
-    for rows in query.tensor_split(count):
-        if whole is not None:
-            yield first, whole[first : first + len(rows)]
-        else:
-            yield first, (2 * rows @ gallery.T).neg_().add_(2)
-        first += len(rows)
-
-
-def _reranked(query: Tensor, gallery: Tensor, reranking: Reranking) -> Tensor:
-    """Re-ranked distances; refused where k1 or k2 that were asked for are out of range."""
-    k1, k2 = neighbours_of_reranking(len(query) + len(gallery), reranking)
-    return ccfast.k_reciprocal_rerank(query, gallery, k1, k2, reranking.lambda_value)
+    parts = query.tensor_split(min(len(query), -(-len(query) * len(gallery) // DISTANCES)))
+    heights = [len(part) for part in parts]
+    if reranking is None:
+        blocks = ((2 * part @ gallery.T).neg_().add_(2) for part in parts)
+    else:
+        k1, k2 = neighbours_of_reranking(len(query) + len(gallery), reranking)
+        blocks = rerank_in_blocks(query, gallery, k1, k2, reranking.lambda_value, heights)
+    for first in accumulate(heights[:-1], initial=0):
+        yield first, next(blocks)  # not zip, which holds a block until there is the next
 
 
 def neighbours_of_reranking(images: int, reranking: Reranking) -> tuple[int, int]:

@@ -202,11 +202,11 @@ __global__ void __launch_bounds__(kMostThreads) softmax_cross_entropy_kernel(Sof
   });
 }
 
-// What the columns of a row that take part add up to, beside the softmax.
-template <class T>
+// What the columns of a row that take part add up to, beside the softmax; of one thread's columns, then of the row's.
+template <class Count>
 struct TargetSums {
-  double target = 0, along = 0, all = 0, columns = 0;  // of t, of t z, of z, of 1
-  double targets = 0, outside = 0;                     // columns with a target; those of them that do not take part
+  double target = 0, along = 0, all = 0;        // of t, of t z, of z
+  Count columns = 0, targets = 0, outside = 0;  // columns; those with a target; those of them that do not take part
 
   __device__ __forceinline__ void add(bool takes_part, double t, double z) {
     targets += t != 0;
@@ -217,13 +217,9 @@ struct TargetSums {
     all += z;
     columns += 1;
   }
-  __device__ void over_block(double* scratch) {
-    target = block_sum(target, scratch);
-    along = block_sum(along, scratch);
-    all = block_sum(all, scratch);
-    columns = block_sum(columns, scratch);
-    targets = block_sum(targets, scratch);
-    outside = block_sum(outside, scratch);
+  __device__ TargetSums<double> over_block(double* scratch) const {
+    const auto sum = [scratch](double mine) { return block_sum(mine, scratch); };
+    return {sum(target), sum(along), sum(all), sum(columns), sum(targets), sum(outside)};
   }
 };
 
@@ -242,16 +238,16 @@ __global__ void __launch_bounds__(kTargetThreads)
   const auto sharpness = [=](int64_t j) -> T { return extra.sharpness && j < classes ? extra.sharpness[j] : T{1}; };
 
   RunningSum<T> running;
-  TargetSums<T> sums;
+  TargetSums<int> mine;
   logits.for_each(T{0}, [&](int64_t j, Pack<T, kSize>& pack) {
     for (int k = 0; k < kSize; ++k) {
       const bool part = takes_part(j + k);
       pack.value[k] = part ? pack.value[k] * sharpness(j + k) : lowest_of(T{});
-      if (j + k < classes) sums.add(part, target(j + k), pack.value[k]);
+      if (j + k < classes) mine.add(part, target(j + k), pack.value[k]);
     }
     running.add(pack, steepness);
   });
-  sums.over_block(scratch);
+  const TargetSums<double> sums = mine.over_block(scratch);
   if (target_row ? sums.targets == 0 : !counts(label, classes, params.ignore_index)) {
     if (threadIdx.x == 0) params.losses[i] = 0;
     if (params.with_gradient)

@@ -51,7 +51,7 @@ at::Tensor farthest(const at::Tensor& rows, const at::Tensor& norms) {
 }
 
 // V' of query and gallery rows together. Ranks hold k1 + 1 columns; weights are exp(-d / farthest) (Zhong et al. 2017).
-CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_farthest, int64_t k1, int64_t k2) {
+CsrTensors encode(const at::Tensor& rows, const at::Tensor& inverse_farthest, int64_t k1, int64_t k2) {
   static const auto knn = find_op<KnnSignature>("ccfast::knn");
   static const auto encode = find_op<EncodeSignature>("ccfast::encode_neighbours");
   static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
@@ -62,46 +62,72 @@ CsrTensors rerank_encoding(const at::Tensor& rows, const at::Tensor& inverse_far
   return expand.call(crow, col, values, rank, k2);
 }
 
-at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& gallery, int64_t k1, int64_t k2,
-                               double lambda_value) {
+// What re-ranking needs of query and gallery rows together: the centred rows, their |.|^2, 1 / their largest squared
+// distance to any row, and V' (crow, col, values).
+using Encoding = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+Encoding rerank_encoding(const at::Tensor& query, const at::Tensor& gallery, int64_t k1, int64_t k2) {
   const NoAutocast no_autocast;
   const WithSubnormals with_subnormals;
   CCFAST_CHECK_DIM(query, 2);
   CCFAST_CHECK_DIM(gallery, 2);
   CCFAST_CHECK_DTYPE(query, at::kFloat);
   CCFAST_CHECK_DTYPE(gallery, at::kFloat);
-  const int64_t queries = query.size(0), total = queries + gallery.size(0);
+  const int64_t total = query.size(0) + gallery.size(0);
   TORCH_CHECK_VALUE(query.size(1) == gallery.size(1), "gallery: expected ", query.size(1), " columns as in query, got ",
                     gallery.size(1));
   TORCH_CHECK_VALUE(k1 >= 1 && k1 < total, "k1: expected 1 to ", total - 1,
                     " (one less than query and gallery rows), got ", k1);
   TORCH_CHECK_VALUE(k2 >= 1 && k2 <= k1, "k2: expected 1 to ", k1, " (k1), got ", k2);
-  TORCH_CHECK_VALUE(lambda_value >= 0 && lambda_value <= 1, "lambda_value: expected a number in [0, 1], got ",
-                    lambda_value);
   check_finite_rows("query", query);
   check_finite_rows("gallery", gallery);
-  static const auto dense = find_op<DenseSignature>("ccfast::dense_jaccard");
   const at::Tensor all = scaled(at::cat({query, gallery}));
   // |x|^2 + |y|^2 - 2 <x, y> cancels least around the mean; the ranks come from the rows as they are.
   const at::Tensor rows = all - all.mean(0, /*keepdim=*/true);
   const at::Tensor norms = rows.square().sum(1);
   const at::Tensor highest = farthest(rows, norms);
   const at::Tensor inverse = at::where(highest > 0, highest.reciprocal(), at::zeros_like(highest));
-  const auto [crow, col, values] = rerank_encoding(all, inverse, k1, k2);
-  const at::Tensor result = dense.call(crow, col, values, 0, queries, queries, total).mul_(1 - lambda_value);
-  for (int64_t first = 0; first < queries; first += kBlockRows) {
-    const int64_t count = std::min(kBlockRows, queries - first);
+  const auto [crow, col, values] = encode(all, inverse, k1, k2);
+  return {rows, norms, inverse, crow, col, values};
+}
+
+// Distances [row_end - row_begin, gallery rows] of some of the queries, which are the first rows of the encoding.
+at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, const at::Tensor& inverse,
+                              const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, int64_t queries,
+                              double lambda_value, int64_t row_begin, int64_t row_end) {
+  const NoAutocast no_autocast;
+  const WithSubnormals with_subnormals;
+  TORCH_CHECK_VALUE(lambda_value >= 0 && lambda_value <= 1, "lambda_value: expected a number in [0, 1], got ",
+                    lambda_value);
+  TORCH_CHECK_VALUE(0 <= row_begin && row_begin <= row_end && row_end <= queries && queries <= rows.size(0),
+                    "row_begin, row_end: expected a part of the ", queries, " queries, got ", row_begin, ", ", row_end);
+  static const auto dense = find_op<DenseSignature>("ccfast::dense_jaccard");
+  const int64_t total = rows.size(0);
+  const at::Tensor result = dense.call(crow, col, values, row_begin, row_end, queries, total).mul_(1 - lambda_value);
+  for (int64_t first = row_begin; first < row_end; first += kBlockRows) {
+    const int64_t count = std::min(kBlockRows, row_end - first);
     const at::Tensor scaled =
         squared_distances(rows.narrow(0, first, count), rows.narrow(0, queries, total - queries),
                           norms.narrow(0, first, count), norms.narrow(0, queries, total - queries))
             .mul_(inverse.narrow(0, first, count).unsqueeze(1));
-    result.narrow(0, first, count).add_(scaled, lambda_value);
+    result.narrow(0, first - row_begin, count).add_(scaled, lambda_value);
   }
   return result;
 }
 
+at::Tensor k_reciprocal_rerank(const at::Tensor& query, const at::Tensor& gallery, int64_t k1, int64_t k2,
+                               double lambda_value) {
+  const auto [rows, norms, inverse, crow, col, values] = rerank_encoding(query, gallery, k1, k2);
+  const int64_t queries = query.size(0);
+  return reranked_distances(rows, norms, inverse, crow, col, values, queries, lambda_value, 0, queries);
+}
+
 }  // namespace
 
-TORCH_LIBRARY_IMPL(ccfast, CompositeExplicitAutograd, m) { m.impl("k_reciprocal_rerank", k_reciprocal_rerank); }
+TORCH_LIBRARY_IMPL(ccfast, CompositeExplicitAutograd, m) {
+  m.impl("k_reciprocal_rerank", k_reciprocal_rerank);
+  m.impl("rerank_encoding", rerank_encoding);
+  m.impl("reranked_distances", reranked_distances);
+}
 
 }  // namespace ccfast
