@@ -82,7 +82,6 @@ def test_every_page_is_in_the_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
 
 
-@pytest.mark.slow
 def test_the_notebook_runs():
     """Every cell, in a process of its own; it asserts that the encoder has learnt."""
     nbformat = pytest.importorskip("nbformat")

@@ -65,7 +65,7 @@ at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::Scal
   return at::mul_out(out, gradient, factor);
 }
 
-// A node in the pointer that this torch holds its nodes by: std::shared_ptr, c10::intrusive_ptr from 2.14 on.
+// A node in the pointer that this torch holds its nodes by: std::shared_ptr, or c10::intrusive_ptr in later ones.
 template <class Made, class... Args>
 auto make_node(Args&&... args) {
   using Held = decltype(torch::autograd::get_current_node());
