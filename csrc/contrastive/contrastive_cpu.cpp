@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
+#include "../common/exp.h"
 #include "../common/parallel.h"
 #include "../common/simd.h"
 #include "contrastive.h"
@@ -14,28 +14,6 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kSerialWork = 1 << 15;
 
 int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, kSerialWork / std::max<int64_t>(columns, 1)); }
-
-// exp of x <= 0 within 1e-7, in operations that compilers turn into vector code: 2^n times the Taylor series of the
-// remainder, |r| <= ln(2) / 2.
-inline float exp_of_negative(float x) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-  x = x < -87.0f ? -87.0f : x;
-  const float n = (x * 1.44269504f + kRound) - kRound;
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
-  float series = 1.0f / 5040;
-  series = series * r + 1.0f / 720;
-  series = series * r + 1.0f / 120;
-  series = series * r + 1.0f / 24;
-  series = series * r + 1.0f / 6;
-  series = series * r + 0.5f;
-  series = series * r + 1.0f;
-  series = series * r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, sizeof power);
-  return series * power;
-}
-inline double exp_of_negative(double x) { return std::exp(x); }
 
 template <class T>
 inline __attribute__((always_inline)) T highest_in_lanes(const T* row, int64_t count) {
