@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -30,6 +31,11 @@ Csr = tuple[Tensor, Tensor, Tensor]
 #: How long the others wait for what the main process does alone. Nothing hangs for as long: a process that has died
 #: is noticed at once.
 PATIENCE = timedelta(days=7)
+
+
+#: Each process keeps its own BatchNorm statistics within an epoch (:meth:`Group.share_buffers`); torch 2.13 renamed this.
+_RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+_LOCAL_BUFFERS = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
 
 class Group:
@@ -108,7 +114,7 @@ class Group:
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=devices, **_LOCAL_BUFFERS)
 
     def share_buffers(self, module: nn.Module) -> None:
         """BatchNorm's statistics as the main process has them, as DataParallel keeps its first replica's."""
