@@ -32,8 +32,8 @@ Csr = tuple[Tensor, Tensor, Tensor]
 #: is noticed at once.
 PATIENCE = timedelta(days=7)
 
-
-#: Each process keeps its own BatchNorm statistics within an epoch (:meth:`Group.share_buffers`); torch 2.13 renamed this.
+#: Within an epoch each process keeps its own BatchNorm statistics, see :meth:`Group.share_buffers`. From torch 2.13 on
+#: the option has another name.
 _RENAMED = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
 _LOCAL_BUFFERS = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": False}
 
