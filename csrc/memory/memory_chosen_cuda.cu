@@ -184,8 +184,9 @@ __device__ void update_by_last(const Cluster<T, kSize>& cluster, Row& row) {
 }
 
 // One block per sample; the block of the first sample of a cluster updates it, the others leave.
+// One block at least on a multiprocessor: without saying so, the compiler spills to have room for more of them.
 template <class T, int kSize, class Row>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     update_chosen_kernel(UpdateParams<T> params, int64_t clusters, bool normalize) {
   Members& members = *shared_memory<Members>();
   const int64_t label = params.labels[blockIdx.x];
