@@ -53,11 +53,9 @@ def _forward_and_backward(loss):
 def _with_extras(loss):
     """Loss and gradient with targets, a mask, weights of the rows and a temperature for each column."""
 
-    def run(features, memory, targets, options):
+    def run(features, memory, targets, temperature, mask, weights):
         features.grad = None
-        value = loss(
-            features, memory, targets, options["temperature"], mask=options["mask"], weights=options["weights"]
-        )
+        value = loss(features, memory, targets, temperature, mask=mask, weights=weights)
         value.backward()
         return value.detach(), features.grad
 
