@@ -235,10 +235,10 @@ from ccfast.training import evaluate as module
 module.DISTANCES = 10**6
 data, features = random_data()
 module.evaluate(data, *features, rerank=True)  # what is loaded once does not count
-data, features = random_data(queries=4000, images=4000, identities=200)
+data, features = random_data(queries=7000, images=7000, identities=350)
 lines = Path("/proc/self/status").read_text().splitlines()
 held = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData"))
-resource.setrlimit(resource.RLIMIT_DATA, (held + 4 * 4000 * 4000, -1))
+resource.setrlimit(resource.RLIMIT_DATA, (held + 4 * 7000 * 7000, -1))
 module.evaluate(data, *features, rerank=True)
 print("evaluated", flush=True)
 try:
