@@ -339,3 +339,23 @@ def test_relabelling_needs_a_cluster() -> None:
 def test_average_of_other_parameters_is_refused() -> None:
     with pytest.raises(ValueError, match="parameters of the same shapes"):
         nn.update_average_(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
+
+
+def test_states_are_float32_whatever_the_default_dtype() -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        modules = [
+            nn.CameraMemory(4, 3),
+            nn.DualMemory(4, 3),
+            nn.HybridMemory(4, 3),
+            nn.InstanceBank(4, 3),
+            nn.InstanceMemory(4, 3, 2),
+            nn.ProxyMemory(4),
+            nn.QueueContrast(4, 8),
+        ]
+    finally:
+        torch.set_default_dtype(before)
+    for module in modules:
+        for name, buffer in module.named_buffers():
+            assert buffer.dtype is torch.float32 or not buffer.is_floating_point(), (type(module).__name__, name)

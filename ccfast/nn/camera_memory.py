@@ -82,7 +82,7 @@ class CameraMemory(MovingModule):
         self.mode = checks.choice("mode", mode, tuple(RULES))
         self.reweight = bool(reweight)
         self.normalize = bool(normalize)
-        self.register_buffer("features", torch.zeros(num_clusters, num_features))
+        self.register_buffer("features", torch.zeros(num_clusters, num_features, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, targets: Tensor, cameras: Tensor) -> Tensor:
         """Mean loss of a batch; the memory is updated from the batch as ``update`` says.

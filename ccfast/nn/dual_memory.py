@@ -87,7 +87,7 @@ class DualMemory(MovingModule):
         self.label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
         self.normalize = bool(normalize)
         halves = 1 if second is None else 2
-        self.register_buffer("features", torch.zeros(halves * self.num_clusters, num_features))
+        self.register_buffer("features", torch.zeros(halves * self.num_clusters, num_features, dtype=torch.float32))
 
     @classmethod
     def hhcl(cls, num_features: int, num_clusters: int, mode: str = "CMhybrid", **options: Any) -> DualMemory:

@@ -81,9 +81,9 @@ class HybridMemory(MovingModule):
         self.momentum = checks.real("momentum", momentum, low=0, high=1)
         self.focal = checks.real("focal", focal, low=0)
         self.normalize = bool(normalize)
-        self.register_buffer("features", torch.zeros(num_rows, num_features))
+        self.register_buffer("features", torch.zeros(num_rows, num_features, dtype=torch.float32))
         self.register_buffer("labels", torch.arange(num_rows))
-        self.register_buffer("threshold", torch.tensor(torch.nan))
+        self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
         self._counted: tuple[Any, int] = (None, 0)
 
     def forward(self, inputs: Tensor, rows: Tensor, other: Tensor | None = None) -> Tensor:

@@ -76,7 +76,7 @@ class IceLoss(nn.Module):
         self.consistency_temperature = checks.real("consistency_temperature", consistency_temperature, low=0, ends="(]")
         self.label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
         self.proxies = ProxyMemory.ice(num_features, temperature=camera_temperature, num_negatives=num_negatives)
-        self.register_buffer("centroids", torch.zeros(0, num_features))
+        self.register_buffer("centroids", torch.zeros(0, num_features, dtype=torch.float32))
 
     @torch.no_grad()
     def fill(self, centroids: Tensor, proxies: Tensor, labels: Tensor, cameras: Tensor) -> None:

@@ -70,8 +70,10 @@ class InstanceBank(MovingModule):
         self.num_negatives = None if num_negatives is None else checks.integer("num_negatives", num_negatives, low=1)
         self.normalize = bool(normalize)
         bound = (3 / num_features) ** 0.5
-        self.register_buffer("features", torch.empty(num_rows, num_features).uniform_(-bound, bound))
-        self.register_buffer("normalizer", torch.tensor(torch.nan))
+        self.register_buffer(
+            "features", torch.empty(num_rows, num_features, dtype=torch.float32).uniform_(-bound, bound)
+        )
+        self.register_buffer("normalizer", torch.tensor(torch.nan, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, indexes: Tensor, rows: Tensor | None = None) -> Tensor:
         """Mean loss of a batch; the bank is updated from it as ``update`` says.

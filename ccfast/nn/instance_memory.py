@@ -86,7 +86,7 @@ class InstanceMemory(MovingModule):
         self.label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
         self.normalize = bool(normalize)
         rows = (self.num_instances + self.centroid) * self.num_clusters
-        self.register_buffer("features", torch.zeros(rows, num_features))
+        self.register_buffer("features", torch.zeros(rows, num_features, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
         """Loss of a batch; the memory is updated from the batch as ``update`` says.

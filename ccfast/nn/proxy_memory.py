@@ -117,7 +117,7 @@ class ProxyMemory(MovingModule):
         self.part_weight = checks.real("part_weight", part_weight, low=0)
         self.normalize = bool(normalize)
         banks = (1 + self.num_parts,) if self.num_parts else ()
-        self.register_buffer("features", torch.zeros(*banks, 0, self.num_features))
+        self.register_buffer("features", torch.zeros(*banks, 0, self.num_features, dtype=torch.float32))
         self.register_buffer("labels", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("cameras", torch.zeros(0, dtype=torch.int64))
 

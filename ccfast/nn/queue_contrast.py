@@ -53,7 +53,7 @@ class QueueContrast(MovingModule):
         num_features = checks.integer("num_features", num_features, low=1)
         size = checks.integer("size", size, low=1)
         self.temperature = checks.real("temperature", temperature, low=0, ends="(]")
-        self.register_buffer("queue", F.normalize(torch.randn(size, num_features), dim=1))
+        self.register_buffer("queue", F.normalize(torch.randn(size, num_features, dtype=torch.float32), dim=1))
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class SwappedAssignment(nn.Module):
         queue_length = checks.integer("queue_length", queue_length, low=0)
         self.update = checks.choice("update", update, UPDATES[:1])
         self.prototypes = nn.Parameter(F.normalize(torch.randn(num_prototypes, num_features), dim=1))
-        self.register_buffer("queue", torch.zeros(2, queue_length, num_features))
+        self.register_buffer("queue", torch.zeros(2, queue_length, num_features, dtype=torch.float32))
         self.register_buffer("queue_in_use", torch.tensor(False))
 
     def start_epoch(self) -> None:
