@@ -1,4 +1,4 @@
-"""Failures of the machine in words: what happened, and what to try."""
+"""Messages for failures of the machine: what happened, and what to try."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def cluster_by_infomap(nbrs: Any, dists: Any, min_sim: float, cluster_num: int =
         nbrs: ``[N, k]`` integers, nearest first, as :func:`get_dist_nbr` gives them.
         dists: ``[N, k]`` numbers.
         min_sim: least similarity of a link.
-        cluster_num: clusters of at most so many images are noise.
+        cluster_num: clusters of at most this number of images are noise.
 
     Returns:
         ``[N]`` int64: clusters 0, 1, ... in the order of their lowest member; noise is -1. The partition is the
