@@ -6,6 +6,7 @@ What each one computes is compared with its authors' outputs in test_methods.py.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +138,23 @@ def test_a_checkpointed_call_is_one_step(backend: Backend, name: str, update: st
         results.append((loss.detach(), inputs.grad, kind.state(module)))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("update", ["forward", "backward"])
+def test_checkpointed_calls_with_equal_inputs_keep_their_losses(backend: Backend, name: str, update: str) -> None:
+    kind, results = KINDS[name], []
+    for wrapped in (False, True):
+        module, inputs, arguments = prepared(kind, backend, update=update)
+        turned = [value.flip(0) if torch.is_tensor(value) and len(value) == BATCH else value for value in arguments]
+
+        def squared(*values: Any, module: Any = module) -> Tensor:  # its gradient has the loss
+            return module(*values).square()
+
+        run = functools.partial(checkpoint, squared, use_reentrant=False) if wrapped else squared
+        sum(run(inputs, *values) for values in (arguments, turned)).backward()
+        results.append(inputs.grad)
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,19 +24,22 @@ class MovingModule(nn.Module):
         self.update = checks.choice("update", update, UPDATES)
 
     @torch.compiler.disable
-    def _step(self, loss_of: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    def _step(self, loss_of: Callable[..., Tensor], *inputs: Tensor, targets: Sequence[Tensor] = ()) -> Tensor:
         """``loss_of(moving, *inputs)``, whose backward pass moves the state where ``moving``.
+
+        ``targets`` are the other tensors of the call, such as labels: with the inputs they identify it (:func:`once`).
 
         Under "forward" that pass is made here, in training mode with gradients enabled, and its gradients are kept for
         when they are asked for: the state moves once, and no copy of it has to wait.
         """
         checks.choice("update", self.update, UPDATES)
+        call = (*inputs, *targets)
         with torch.autocast(inputs[0].device.type, enabled=False):
             if self.update == "backward":
-                return once(self, inputs[0], inputs[0], lambda _: loss_of(True, *inputs))
+                return once(self, call, lambda _: loss_of(True, *inputs))
             if not (self.training and torch.is_grad_enabled()):
                 return loss_of(False, *inputs)
-            return once(self, inputs[0], inputs[0], lambda moving: _loss_now(loss_of, moving, inputs))
+            return once(self, call, lambda moving: _loss_now(loss_of, moving, inputs))
 
 
 def _loss_now(loss_of: Callable[..., Tensor], moving: bool, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 class _Call:
     """What a forward pass that may be repeated was called with, and its loss."""
 
-    inputs: Tensor
-    targets: Tensor
+    tensors: tuple[Tensor, ...]
     loss: Tensor
+
+    def has(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether the call was one with these tensors."""
+        return len(tensors) == len(self.tensors) and all(map(torch.equal, self.tensors, tensors))
 
 
 #: The calls of each module that may still be repeated; each is kept alive by the graph of its loss alone.
@@ -34,13 +37,15 @@ def checkpointed() -> bool:
     return hooks is not None and getattr(hooks[0], "__module__", None) == "torch.utils.checkpoint"
 
 
-def once(module: nn.Module, inputs: Tensor, targets: Tensor, step: Callable[[bool], Tensor]) -> Tensor:
+def once(module: nn.Module, tensors: Sequence[Tensor], step: Callable[[bool], Tensor]) -> Tensor:
     """``step(True)``: a loss after which the memory has moved; ``step(False)`` where the forward pass is a repetition.
 
     A checkpoint without reentry (``use_reentrant=False``) runs forward once more in backward, for the tensors that it
     did not keep. The memory has moved by then: so the tensors that the loss saves are kept from the checkpoint, and a
     repetition gives the loss of the first time and moves nothing. With reentry the first run is under ``no_grad`` and
     the memory moves in the second one, as the graph that counts is that one's.
+
+    ``tensors``: all that the call was given, features and labels alike; a repetition is known by them.
     """
     if not checkpointed():
         return step(True)
@@ -49,19 +54,19 @@ def once(module: nn.Module, inputs: Tensor, targets: Tensor, step: Callable[[boo
         loss = step(not repeated)
     calls = _CALLS.setdefault(module, weakref.WeakSet())
     if not repeated:
-        _remember(calls, inputs, targets, loss)
+        _remember(calls, tensors, loss)
         return loss
     for call in list(calls):
-        if torch.equal(call.inputs, inputs) and torch.equal(call.targets, targets):
+        if call.has(tensors):
             loss.detach().copy_(call.loss)
             break
     return loss
 
 
-def _remember(calls: weakref.WeakSet[_Call], inputs: Tensor, targets: Tensor, loss: Tensor) -> None:
+def _remember(calls: weakref.WeakSet[_Call], tensors: Sequence[Tensor], loss: Tensor) -> None:
     if loss.grad_fn is None:
         return
-    call = _Call(inputs.detach().clone(), targets.clone(), loss.detach().clone())
+    call = _Call(tuple(value.detach().clone() for value in tensors), loss.detach().clone())
     loss.grad_fn.metadata[_Call] = call
     calls.add(call)
 

@@ -114,7 +114,7 @@ class CameraMemory(MovingModule):
                 losses = losses * entropy_weights(targets, cameras).to(losses.dtype)
             return checked_loss(mean_of_counted(losses, targets != -1), inputs=inputs)
 
-        return self._step(loss_of, inputs)
+        return self._step(loss_of, inputs, targets=[targets, cameras])
 
     def extra_repr(self) -> str:
         """Sizes and options, for ``print(module)``."""

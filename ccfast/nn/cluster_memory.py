@@ -84,9 +84,9 @@ class ClusterMemory(nn.Module):
         """
         checks.choice("update", self.update, UPDATES)
         if self.update == "backward":
-            return once(self, inputs, targets, lambda _: self.loss(inputs, targets, moving=True))
+            return once(self, (inputs, targets), lambda _: self.loss(inputs, targets, moving=True))
         if self.training and torch.is_grad_enabled():
-            return once(self, inputs, targets, lambda move: self._loss(inputs, targets, move))
+            return once(self, (inputs, targets), lambda move: self._loss(inputs, targets, move))
         return self._loss(inputs, targets, move=False)
 
     @checks.renamed(features="inputs", labels="targets")

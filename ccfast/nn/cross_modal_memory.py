@@ -85,7 +85,8 @@ class CrossModalMemory(MovingModule):
             of_visible, of_infrared, of_cross = self.losses(visible, infrared, *batch[2:], **cross, moving=moving)
             return of_infrared + of_visible + self.cross_weight * of_cross
 
-        return self._step(loss_of, *batch[:2])
+        targets = [value for value in (*batch[2:], cross.get("mapping")) if torch.is_tensor(value)]
+        return self._step(loss_of, *batch[:2], targets=targets)
 
     def losses(
         self,

@@ -138,7 +138,7 @@ class DualMemory(MovingModule):
             losses = [cross_entropy(half, targets, self.label_smoothing) for half in halves]
             return checked_loss(self._combined(losses), inputs=inputs)
 
-        return self._step(loss_of, inputs)
+        return self._step(loss_of, inputs, targets=[targets])
 
     def _combined(self, losses: list[Tensor]) -> Tensor:
         if len(losses) == 1:

@@ -117,7 +117,7 @@ class HybridMemory(MovingModule):
                 loss = loss + _agreement(wide(each, False), x.detach(), self._centroids(targets), targets)
             return checked_loss(loss, inputs=inputs)
 
-        return self._step(loss_of, inputs, *([] if other is None else [other]))
+        return self._step(loss_of, inputs, *([] if other is None else [other]), targets=[rows])
 
     def _losses(self, means: Tensor, present: Tensor, targets: Tensor) -> Tensor:
         terms = torch.where(present, means.exp(), 0)

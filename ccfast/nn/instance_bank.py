@@ -93,9 +93,13 @@ class InstanceBank(MovingModule):
         inputs, indexes = batch_of(inputs, indexes, self.features, "indexes")
         indexes = counted_labels("indexes", indexes, self.features.shape[0])
         if self.num_negatives is None:
-            return self._step(lambda moving, inputs: self._softmax_loss(inputs, indexes, moving), inputs)
+            return self._step(
+                lambda moving, inputs: self._softmax_loss(inputs, indexes, moving), inputs, targets=[indexes]
+            )
         scored = self._scored(indexes, rows)
-        return self._step(lambda moving, inputs: self._nce_loss(inputs, indexes, scored, moving), inputs)
+        return self._step(
+            lambda moving, inputs: self._nce_loss(inputs, indexes, scored, moving), inputs, targets=[indexes, scored]
+        )
 
     def _softmax_loss(self, inputs: Tensor, indexes: Tensor, moving: bool) -> Tensor:
         bank, momentum = self.features, self.momentum

@@ -122,7 +122,7 @@ class InstanceMemory(MovingModule):
             similarity = memory_similarity(wide(inputs, self.normalize), memory, move if moving else None)
             return checked_loss(self._loss(similarity / self.temperature, targets), inputs=inputs)
 
-        return self._step(loss_of, inputs)
+        return self._step(loss_of, inputs, targets=[targets, samples, rows])
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         by_row = logits.unflatten(1, (-1, self.num_clusters))  # [B, K or K + 1, C]

@@ -211,7 +211,7 @@ class ProxyMemory(MovingModule):
             loss = losses[0] + self.part_weight * torch.stack(losses[1:]).mean()
             return checked_loss(loss, inputs=inputs)
 
-        return self._step(loss_of, inputs)
+        return self._step(loss_of, inputs, targets=[targets, cameras])
 
     def _loss(self, inputs: Tensor, bank: Tensor, batch: proxies.Batch, moving: bool) -> Tensor:
         momentum = self.momentum

@@ -70,7 +70,7 @@ class QueueContrast(MovingModule):
             ValueError: an empty input, other shapes; a queue whose size is no multiple of B.
         """
         queries, keys = self._checked(queries, keys)
-        return self._step(lambda moving, queries: self._loss(queries, keys, moving), queries)
+        return self._step(lambda moving, queries: self._loss(queries, keys, moving), queries, targets=[keys])
 
     def _checked(self, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         queries = checks.matrix("queries", queries, checks.ANY_FLOAT)
@@ -214,7 +214,7 @@ class PrototypeContrast(QueueContrast):
             terms = [self._prototype_loss(wide(queries, True), g, columns) for g, columns in enumerate(chosen)]
             return loss + torch.stack(terms).mean() if terms else loss
 
-        return self._step(loss_of, queries)
+        return self._step(loss_of, queries, targets=[keys, *chosen])
 
     def _chosen(self, indexes: Tensor, queries: Tensor, negatives: Sequence[Tensor] | None) -> list[Tensor]:
         """For each granularity the prototypes that are columns."""
