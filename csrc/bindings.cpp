@@ -13,6 +13,8 @@ TORCH_LIBRARY(ccfast, m) {
   m.def(
       "knn(Tensor features, Tensor? queries, int k, str precision, int? row_begin=None) "
       "-> (Tensor indices, Tensor distances)");
+  // In float64, of queries[i] and features[indices[i, m]], with the bits by which knn orders its neighbours.
+  m.def("pair_distances(Tensor queries, Tensor features, Tensor indices) -> Tensor");
   m.def("squared_norms(Tensor features) -> Tensor");  // of every row, in float64
 
   m.def("k_reciprocal_encoding(Tensor features, int k1, int k2) -> (Tensor crow, Tensor col, Tensor values)");
@@ -22,9 +24,12 @@ TORCH_LIBRARY(ccfast, m) {
       "-> (Tensor crow, Tensor col, Tensor values)");
   // Stages of the two above and of re-ranking; ranks and V are as in csrc/jaccard/jaccard.h. They answer for the rows
   // row_begin .. row_end - 1 (expand_queries: for the rows of rank), so that several processes can share the work.
+  // encode_neighbours reads the features of row i at features[feature_rows[i]], where those are given: only of rows
+  // that are encoded, and of members of their sets that are not among their neighbours.
   m.def(
       "encode_neighbours(Tensor features, Tensor rank, Tensor distances, int half, Tensor? row_scale, "
-      "Tensor? column_shift, int row_begin=0, int? row_end=None) -> (Tensor crow, Tensor col, Tensor values)");
+      "Tensor? column_shift, int row_begin=0, int? row_end=None, Tensor? feature_rows=None) "
+      "-> (Tensor crow, Tensor col, Tensor values)");
   m.def(
       "expand_queries(Tensor crow, Tensor col, Tensor values, Tensor rank, int k2) "
       "-> (Tensor crow, Tensor col, Tensor values)");

@@ -22,7 +22,7 @@ using KnnSignature = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const
 using NormsSignature = at::Tensor(const at::Tensor&);
 using EncodeSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t,
                                    const std::optional<at::Tensor>&, const std::optional<at::Tensor>&, int64_t,
-                                   std::optional<int64_t>);
+                                   std::optional<int64_t>, const std::optional<at::Tensor>&);
 using ExpandSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t);
 using SparseSignature = CsrTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, int64_t,
                                    std::optional<int64_t>);

@@ -33,6 +33,15 @@ inline const float* optional_data(const std::optional<at::Tensor>& value, const 
   return value->const_data_ptr<float>();
 }
 
+// An int64 number a row, below `count`, or null. Only the CPU looks at the numbers.
+inline const int64_t* optional_rows(const std::optional<at::Tensor>& value, const char* name, int64_t rows) {
+  if (!value) return nullptr;
+  TORCH_CHECK_VALUE(value->dim() == 1 && value->size(0) == rows && value->is_contiguous(), name, ": expected [", rows,
+                    "]");
+  TORCH_CHECK_TYPE(value->scalar_type() == at::kLong, name, ": expected dtype int64");
+  return value->const_data_ptr<int64_t>();
+}
+
 // rank [rows, k1]; distances [range, k1].
 inline void check_encoding_shapes(const at::Tensor& rank, const at::Tensor& distances, int64_t rows,
                                   const jaccard::RowRange& range) {

@@ -77,10 +77,14 @@ void expand(const Reciprocal& full, const Reciprocal& half, int64_t i, EncodingS
   std::sort(members.begin(), members.end());
 }
 
+const float* feature(const EncodingParams& params, int64_t row) {
+  return params.features + (params.feature_rows ? params.feature_rows[row] : row) * params.dim;
+}
+
 double exponent(const EncodingParams& params, int64_t i, int64_t j, const EncodingScratch& scratch) {
-  const double distance = scratch.ranked.has(j, i) ? scratch.distance[j]
-                                                   : squared_distance(params.features + i * params.dim,
-                                                                      params.features + j * params.dim, params.dim);
+  const double distance = scratch.ranked.has(j, i)
+                              ? scratch.distance[j]
+                              : squared_distance(feature(params, i), feature(params, j), params.dim);
   const double shift = params.column_shift ? params.column_shift[j] : 0.0;
   const double scale = params.row_scale ? params.row_scale[i] : 1.0;
   return -scale * (distance + shift);

@@ -157,6 +157,10 @@ __device__ double squared_distance(const float* a, const float* b, int64_t dim) 
   return warp_sum(sum);
 }
 
+__device__ const float* feature(const EncodingParams& params, int64_t row) {
+  return params.features + (params.feature_rows ? params.feature_rows[row] : row) * params.dim;
+}
+
 // Squared distance of rows i and j by one warp: from the neighbour list where j is in it, else computed.
 __device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t j) {
   const int lane = threadIdx.x % kWarp;
@@ -165,7 +169,7 @@ __device__ double pair_distance(const EncodingParams& params, int64_t i, int64_t
     const unsigned found = __ballot_sync(kFullMask, here);
     if (found) return params.distances[(i - params.rows.begin) * params.k1 + m + __ffs(found) - 1];
   }
-  const float *a = params.features + i * params.dim, *b = params.features + j * params.dim;
+  const float *a = feature(params, i), *b = feature(params, j);
   return in_packs(params.features, params.dim) ? squared_distance<true>(a, b, params.dim)
                                                : squared_distance<false>(a, b, params.dim);
 }

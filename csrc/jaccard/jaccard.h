@@ -25,14 +25,15 @@ struct RowRange {
 };
 
 struct EncodingParams {
-  const float* features;      // [num_rows, dim]
+  const float* features;      // [*, dim]
   const int64_t* rank;        // [num_rows, k1] nearest rows, nearest first
   const float* distances;     // [rows.size(), k1] squared Euclidean distance of each, for the rows encoded
   const float* row_scale;     // [num_rows] or null (1): weight = exp(-row_scale[i] * (distance + column_shift[j]))
   const float* column_shift;  // [num_rows] or null (0)
   int64_t num_rows, dim, k1;
-  int64_t half;   // columns of the half lists H, at most k1
-  RowRange rows;  // which are encoded
+  int64_t half;                           // columns of the half lists H, at most k1
+  RowRange rows;                          // which are encoded
+  const int64_t* feature_rows = nullptr;  // [num_rows] which row of features is each; null: its own number
 };
 
 // V: for each of the rows the expanded set E(i), each with its weight; weights of a row sum to 1.

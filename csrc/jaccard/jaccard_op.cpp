@@ -30,7 +30,7 @@ CsrTensors k_reciprocal_encoding(const at::Tensor& features, int64_t k1, int64_t
   // 2 - 2 <x, y> = |x - y|^2 + (1 - |x|^2) + (1 - |y|^2); what depends on x alone cancels in the softmax.
   const at::Tensor shift = (1 - squares).to(at::kFloat);
   const auto [crow, col, values] = encode.call(features, rank, distances, std::min(jaccard::half_width(k1), k1),
-                                               std::nullopt, shift, 0, std::nullopt);
+                                               std::nullopt, shift, 0, std::nullopt, std::nullopt);
   if (k2 == 1) return {crow, col, values};
   return expand.call(crow, col, values, rank, k2);
 }

@@ -23,20 +23,24 @@ void check_rank(const at::Tensor& rank, int64_t rows, int64_t columns) {
 CsrTensors encode_neighbours_cpu(const at::Tensor& features, const at::Tensor& rank, const at::Tensor& distances,
                                  int64_t half, const std::optional<at::Tensor>& row_scale,
                                  const std::optional<at::Tensor>& column_shift, int64_t row_begin,
-                                 std::optional<int64_t> row_end) {
+                                 std::optional<int64_t> row_end, const std::optional<at::Tensor>& feature_rows) {
   CCFAST_CHECK_DIM(features, 2);
   CCFAST_CHECK_DTYPE(features, at::kFloat);
   CCFAST_CHECK_DTYPE(distances, at::kFloat);
-  const int64_t rows = features.size(0), k1 = rank.size(-1);
+  const int64_t rows = feature_rows ? rank.size(0) : features.size(0), k1 = rank.size(-1);
   check_rank(rank, rows, 1);
   const jaccard::RowRange range = row_range(row_begin, row_end, rows);
   check_encoding_shapes(rank, distances, rows, range);
   TORCH_CHECK_VALUE(half >= 1 && half <= k1, "half: expected 1 to ", k1, ", got ", half);
+  const int64_t* feature_rows_data = optional_rows(feature_rows, "feature_rows", rows);
+  for (int64_t i = 0; feature_rows_data && i < rows; ++i)
+    TORCH_CHECK_VALUE(feature_rows_data[i] >= 0 && feature_rows_data[i] < features.size(0),
+                      "feature_rows: expected entries in [0, ", features.size(0), "), got ", feature_rows_data[i]);
   const at::Tensor x = features.contiguous(), d = distances.contiguous();
   return csr_tensors(
       jaccard::encode({x.const_data_ptr<float>(), rank.const_data_ptr<int64_t>(), d.const_data_ptr<float>(),
                        optional_data(row_scale, "row_scale", rows), optional_data(column_shift, "column_shift", rows),
-                       rows, x.size(1), k1, half, range}),
+                       rows, x.size(1), k1, half, range, feature_rows_data}),
       range.size());
 }
 

@@ -87,13 +87,13 @@ jaccard::DeviceCsr device_csr(const at::Tensor& crow, const at::Tensor& col, con
 CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& rank, const at::Tensor& distances,
                                   int64_t half, const std::optional<at::Tensor>& row_scale,
                                   const std::optional<at::Tensor>& column_shift, int64_t row_begin,
-                                  std::optional<int64_t> row_end) {
+                                  std::optional<int64_t> row_end, const std::optional<at::Tensor>& feature_rows) {
   CCFAST_CHECK_DIM(features, 2);
   CCFAST_CHECK_DIM(rank, 2);
   CCFAST_CHECK_DTYPE(features, at::kFloat);
   CCFAST_CHECK_DTYPE(rank, at::kLong);
   const DeviceScope device(features);
-  const int64_t rows = features.size(0), k1 = rank.size(1);
+  const int64_t rows = feature_rows ? rank.size(0) : features.size(0), k1 = rank.size(1);
   const jaccard::RowRange range = row_range(row_begin, row_end, rows);
   check_encoding_shapes(rank, distances, rows, range);
   TORCH_CHECK_VALUE(half >= 1 && half <= k1, "half: expected 1 to ", k1, ", got ", half);
@@ -109,7 +109,8 @@ CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& 
                                        x.size(1),
                                        k1,
                                        half,
-                                       range};
+                                       range,
+                                       optional_rows(feature_rows, "feature_rows", rows)};
   const auto [workspace, memory] = workspace_for(jaccard::encode_bytes_cuda(k1, half), range.size(), x);
   const int64_t expected = range.size() * std::min(k1 * (half + 1), kExpectedSets * k1);
   return run_stage(range.size(), expected, x.options(), device.stream(),

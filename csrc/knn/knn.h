@@ -155,6 +155,17 @@ struct DistancesParams {
 };
 void distances_cuda(const DistancesParams& params, void* stream);
 
+// distances[i][m] = that of queries[i] and features[indices[i][m]], with the bits of ccfast::squared_distance.
+struct PairDistancesParams {
+  const float* queries;    // [num_queries, dim]
+  const float* features;   // [*, dim]
+  const int64_t* indices;  // [num_queries, width]
+  int64_t num_queries, width, dim;
+  double* distances;  // [num_queries, width] out
+};
+void pair_distances(const PairDistancesParams& params);
+void pair_distances_cuda(const PairDistancesParams& params, void* stream);
+
 // As put_own_first.
 struct OwnFirstParams {
   int64_t* indices;  // [rows, k]
