@@ -4,6 +4,7 @@ from ccfast import compat, nn, reference
 from ccfast._load import build_info
 from ccfast._types import RankingMetrics
 from ccfast.interop import from_cupy, from_scipy, to_cupy, to_scipy
+from ccfast.ops.candidates import refine_neighbours
 from ccfast.ops.contrastive import centroid_contrastive_loss
 from ccfast.ops.dbscan import dbscan
 from ccfast.ops.infomap import infomap
@@ -37,6 +38,7 @@ __all__ = [
     "memory_similarity",
     "nn",
     "reference",
+    "refine_neighbours",
     "segment_mean",
     "set_contrastive_loss",
     "sinkhorn",

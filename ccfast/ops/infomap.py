@@ -9,10 +9,18 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast._infomap import infomap_labels
+from ccfast.ops.given_neighbours import given_neighbours
 from ccfast.ops.knn import knn
 
 
-def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluster_size: int = 5) -> Tensor:
+def infomap(
+    features: Any,
+    k1: int = 15,
+    min_similarity: float = 0.5,
+    min_cluster_size: int = 5,
+    *,
+    neighbours: tuple[Any, Any] | None = None,
+) -> Tensor:
     """InfoMap labels of the directed graph of nearest neighbours (Cluster Contrast's better clustering).
 
     Every row links to those of its ``k1`` nearest whose cosine similarity is at least ``min_similarity``, with the
@@ -24,6 +32,10 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
         k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
         min_similarity: in ``[-1, 1]``.
         min_cluster_size: smaller clusters are noise, at least 1.
+        neighbours: the nearest rows of every row, where another search has found them; None: :func:`ccfast.knn` finds
+            them. A pair ``(indices, distances)`` as it returns it: ``[N, k1]`` integers and floating-point numbers
+            (columns beyond ``k1`` are not looked at), every row its own first neighbour, none twice, distances squared
+            Euclidean and ascending. :func:`ccfast.refine_neighbours` makes such a pair of what an index has found.
 
     Returns:
         ``[N]`` int64 labels on the device of ``features``: clusters 0, 1, ... in the order of their lowest member;
@@ -32,7 +44,8 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
     Raises:
         ImportError: the optional package ``infomap`` is missing (``pip install 'ccfast[infomap]'``).
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, an argument out of range, non-finite or un-normalised rows (the first is named).
+        ValueError: an empty input, an argument out of range, non-finite or un-normalised rows (the first is named),
+            ``neighbours`` of another kind than described.
 
     Examples:
         >>> import torch, ccfast
@@ -46,7 +59,8 @@ def infomap(features: Any, k1: int = 15, min_similarity: float = 0.5, min_cluste
     min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
     min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)
     checks.unit_rows("features", features)
-    return infomap_of_neighbours(*knn(features, k1), min_similarity, min_cluster_size)
+    found = knn(features, k1) if neighbours is None else given_neighbours(neighbours, features, k1)
+    return infomap_of_neighbours(*found, min_similarity, min_cluster_size)
 
 
 def infomap_of_neighbours(

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
+from ccfast.ops.given_neighbours import given_neighbours
 
 CsrTensors = tuple[Tensor, Tensor, Tensor]
 
 
-def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
+def k_reciprocal_encoding(
+    features: Any, k1: int = 30, k2: int = 6, *, neighbours: tuple[Any, Any] | None = None
+) -> Tensor:
     """k-reciprocal encoding V of every row (Zhong et al., CVPR 2017, section 3), with local query expansion.
 
     Args:
@@ -21,6 +24,10 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
             normalised again in float32.
         k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
         k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
+        neighbours: the nearest rows of every row, where another search has found them; None: :func:`ccfast.knn` finds
+            them. A pair ``(indices, distances)`` as it returns it: ``[N, k1]`` integers and floating-point numbers
+            (columns beyond ``k1`` are not looked at), every row its own first neighbour, none twice, distances squared
+            Euclidean and ascending. :func:`ccfast.refine_neighbours` makes such a pair of what an index has found.
 
     Returns:
         Sparse CSR tensor ``[N, N]`` float32 with ascending columns; weights of a row sum to 1.
@@ -28,7 +35,7 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the first is
-            named).
+            named), ``neighbours`` of another kind than described.
 
     Examples:
         >>> import torch, ccfast
@@ -41,10 +48,19 @@ def k_reciprocal_encoding(features: Any, k1: int = 30, k2: int = 6) -> Tensor:
         True
     """
     features, k1, k2 = _checked(features, k1, k2)
+    if neighbours is not None:
+        return csr_tensor(_encoding_of(features, k1, k2, neighbours), features.shape[0])
     return csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
 
 
-def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: float | None = None) -> Tensor:
+def jaccard_distance(
+    features: Any,
+    k1: int = 30,
+    k2: int = 6,
+    *,
+    max_distance: float | None = None,
+    neighbours: tuple[Any, Any] | None = None,
+) -> Tensor:
     """Jaccard distance of the k-reciprocal encodings (Zhong et al., CVPR 2017, equation 10), as in Cluster Contrast.
 
     Args:
@@ -53,6 +69,10 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
         k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
         k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
         max_distance: None for the dense matrix, or a number in ``[0, 1)`` for a sparse one.
+        neighbours: the nearest rows of every row, where another search has found them; None: :func:`ccfast.knn` finds
+            them. A pair ``(indices, distances)`` as it returns it: ``[N, k1]`` integers and floating-point numbers
+            (columns beyond ``k1`` are not looked at), every row its own first neighbour, none twice, distances squared
+            Euclidean and ascending. :func:`ccfast.refine_neighbours` makes such a pair of what an index has found.
 
     Where two rows share a of their ``k2`` nearest rows and nothing else, their distance is ``1 - a / (2 * k2 - a)``
     within rounding, whatever the features are: with ``k2=6`` 0.909, 0.8, 0.667, 0.5, 0.286 and 0. Labels at an eps on
@@ -66,7 +86,7 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, ``k1``, ``k2`` or ``max_distance`` out of range, non-finite or un-normalised rows
-            (the first is named).
+            (the first is named), ``neighbours`` of another kind than described.
 
     Examples:
         >>> import torch, ccfast
@@ -79,9 +99,12 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
         8
     """
     features, k1, k2 = _checked(features, k1, k2)
+    if max_distance is not None:
+        max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
+    if neighbours is not None:
+        return _distance_of(_encoding_of(features, k1, k2, neighbours), max_distance)
     if max_distance is None:
         return torch.ops.ccfast.jaccard_distance(features, k1, k2)
-    max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
     parts = torch.ops.ccfast.jaccard_distance_sparse(features, k1, k2, max_distance)
     return csr_tensor(parts, features.shape[0])
 
@@ -89,6 +112,23 @@ def jaccard_distance(features: Any, k1: int = 30, k2: int = 6, *, max_distance: 
 def _checked(features: Any, k1: int, k2: int) -> tuple[Tensor, int, int]:
     features = checks.unit_features("features", features)
     return features, *checks.neighbours(features, k1, k2)
+
+
+def _encoding_of(features: Tensor, k1: int, k2: int, neighbours: Any) -> CsrTensors:
+    """V from neighbours that are given: the stages behind ``torch.ops.ccfast.k_reciprocal_encoding``."""
+    checks.unit_rows("features", features)
+    rank, distances = given_neighbours(neighbours, features, k1)
+    shift = column_shift(features)
+    v = torch.ops.ccfast.encode_neighbours(features, rank, distances, half_columns(k1), None, shift)
+    return v if k2 == 1 else torch.ops.ccfast.expand_queries(*v, rank, k2)
+
+
+def _distance_of(v: CsrTensors, max_distance: float | None) -> Tensor:
+    """The Jaccard distances of the rows of V."""
+    rows = v[0].shape[0] - 1
+    if max_distance is None:
+        return torch.ops.ccfast.dense_jaccard(*v, 0, rows, 0, rows)
+    return csr_tensor(torch.ops.ccfast.sparse_jaccard(*v, max_distance), rows)
 
 
 def half_columns(k1: int) -> int:
@@ -152,8 +192,9 @@ def _(
     column_shift: Tensor | None,
     row_begin: int = 0,
     row_end: int | None = None,
+    feature_rows: Tensor | None = None,
 ) -> CsrTensors:
-    return fake_csr(features, _rows(features.shape[0], row_begin, row_end))
+    return fake_csr(features, _rows(rank.shape[0], row_begin, row_end))
 
 
 @torch.library.register_fake("ccfast::expand_queries")
