@@ -9,7 +9,7 @@ from ccfast.training.config import FIELDS, NOT_STORED, default_text, flag, kind
 #: What the help calls the value of an option whose type says too little.
 METAVARS = {
     "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "run": "DIR",
-    "device": "DEVICE",
+    "device": "DEVICE", "faiss_index": "FACTORY", "faiss_search": "PARAMETERS",
 }  # fmt: skip
 
 #: The data set whose recipe is the default of a command that knows no data set.

@@ -16,7 +16,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("features", metavar="FEATURES.npy")
     parser.add_argument("-o", "--output", required=True, metavar="LABELS.npy", help="where the labels go")
     parser.add_argument("--normalize", action="store_true", help="scale the rows to unit norm first")
-    names = ("cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "device")
+    parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="cluster by blocks in at most so much memory, such as 800M or 4G; a second start goes on with what the "
+        "first has finished",
+    )
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help="where --memory-limit keeps its files (default: LABELS.npy.work)"
+    )
+    names = ("cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "neighbours",
+             "faiss_index", "faiss_search", "device")  # fmt: skip
     add_fields(parser, names, PUBLISHED)
 
 

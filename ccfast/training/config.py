@@ -26,6 +26,9 @@ _EXPECTED = {bool: "true or false", str: "text", int: "an integer", float: "a nu
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 200
 
+#: The value of an option that leaves the choice to ccfast.
+AUTO = "auto"
+
 #: What may be said anew when a run is resumed.
 FREE_ON_RESUME = (
     *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "max_image_pixels",
@@ -55,6 +58,17 @@ class ClusterOptions:
     k2: int = option("neighbours averaged in the query expansion of the encoding", 6, low=1)
     min_similarity: float = option("InfoMap: smallest cosine similarity of a link", 0.5, low=-1, high=1)
     min_cluster_size: int = option("InfoMap: smaller clusters are noise", 5, low=1)
+    neighbours: str = option("how the nearest images are found: all of them, or most of them by faiss", "exact",
+                             ("exact", "faiss"))  # fmt: skip
+    faiss_index: str = option(
+        "faiss: the index, as faiss.index_factory has it, such as IVF4096,Flat or HNSW32; auto: IVF of 4 sqrt(N) lists",
+        AUTO,
+    )
+    faiss_search: str = option(
+        "faiss: parameters of the search, such as nprobe=64 or efSearch=128; auto: a 16th of the lists of IVF, twice "
+        "the neighbours for HNSW",
+        AUTO,
+    )
 
     def __post_init__(self) -> None:
         check_field(self, "cluster")
@@ -67,8 +81,16 @@ class ClusterOptions:
             check_field(self, item.name)
         if self.cluster == "infomap" and importlib.util.find_spec("infomap") is None:
             raise InputError("--cluster infomap needs the package infomap: pip install 'ccfast[infomap]'")
+        self._check_faiss()
         if self.k2 > self.k1 and self.cluster == "dbscan":
             raise InputError(f"--k2: expected at most --k1 ({self.k1}), got {self.k2}")
+
+    def _check_faiss(self) -> None:
+        given = [name for name in ("faiss_index", "faiss_search") if getattr(self, name) != AUTO]
+        if self.neighbours != "faiss" and given:
+            raise InputError(f"{', '.join(map(flag, given))}: only with --neighbours faiss")
+        if self.neighbours == "faiss" and importlib.util.find_spec("faiss") is None:
+            raise InputError("--neighbours faiss needs the package faiss: pip install faiss-cpu")
 
     def _recipe(self) -> Recipe:
         return PUBLISHED

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 import ccfast
+from ccfast import _checks as checks
 from ccfast._errors import RunError
 from ccfast._progress import clock
 from ccfast.training import sharded
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import ALONE, Group
 from ccfast.training.recipes import PUBLISHED
+from ccfast.training.shard import Shard
 
 if TYPE_CHECKING:
     from ccfast.training.stopwatch import Stopwatch
@@ -47,21 +49,46 @@ class PseudoLabels:
         return int((self.labels == -1).sum())
 
 
-def pseudo_labels(features: Tensor, options: ClusterOptions, watch: Stopwatch, group: Group = ALONE) -> PseudoLabels:
-    """Cluster ``features`` [N, D] of unit norm; the processes of ``group``, which all have them, share the work."""
-    alone = group.size == 1
+def pseudo_labels(
+    features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group = ALONE
+) -> PseudoLabels:
+    """Cluster ``features`` [N, D] of unit norm; the processes of ``group`` share the work.
+
+    All of them have the features, or each has its shard of them.
+    """
     if options.cluster == "infomap":
         arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
         with watch("infomap"), clock("neighbours and InfoMap"):
-            return PseudoLabels(ccfast.infomap(*arguments) if alone else sharded.infomap(*arguments, group=group))
+            given = _given(features, options, group)
+            if isinstance(features, Tensor) and group.size == 1:
+                return PseudoLabels(ccfast.infomap(*arguments, neighbours=given))
+            return PseudoLabels(sharded.infomap(*arguments, neighbours=given, group=group))
     arguments, limit = (features, options.k1, options.k2), options.eps
     with watch("jaccard"), clock("Jaccard distances"):
-        if alone:
-            distances = ccfast.jaccard_distance(*arguments, max_distance=limit)
+        given = _given(features, options, group)
+        if isinstance(features, Tensor) and group.size == 1:
+            distances = ccfast.jaccard_distance(*arguments, max_distance=limit, neighbours=given)
         else:
-            distances = sharded.jaccard_distance(*arguments, max_distance=limit, group=group)
+            distances = sharded.jaccard_distance(*arguments, max_distance=limit, neighbours=given, group=group)
     with watch("dbscan"), clock("DBSCAN"):
         return PseudoLabels(ccfast.dbscan(distances, options.eps, options.min_samples))
+
+
+def _given(features: Tensor | Shard, options: ClusterOptions, group: Group) -> tuple[Tensor, Tensor] | None:
+    """The neighbours, where ccfast does not find them itself."""
+    if options.neighbours == "exact":
+        return None
+    from ccfast.training.faiss_search import by_faiss
+
+    whole = features if isinstance(features, Tensor) else features.gathered()  # an index is of all rows
+    check_unit_rows(whole, options)
+    return by_faiss(whole, options, group)
+
+
+def check_unit_rows(features: Tensor, options: ClusterOptions) -> None:
+    """Refuse what the clustering would refuse, before an index is made of it."""
+    checks.unit_rows("features", checks.unit_features("features", features))
+    checks.integer("k1", options.k1, low=1, high=len(features), high_name="the number of rows of features")
 
 
 #: Distances that are equal but for rounding differ by less than this.
@@ -107,7 +134,7 @@ def warn_of_structural_tie(options: ClusterOptions) -> None:
     )  # fmt: skip
 
 
-def require_clusters(found: PseudoLabels, features: Tensor, options: ClusterOptions, first: int | None) -> None:
+def require_clusters(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions, first: int | None) -> None:
     """Stop the run when fewer than two clusters were found; ``first`` is what the run's first epoch found.
 
     Going on would change nothing: without clusters there is no loss, and the next epoch would find the same.
@@ -130,7 +157,7 @@ def warn_of_collapse(found: PseudoLabels, first: int) -> None:
         )  # fmt: skip
 
 
-def advice(found: PseudoLabels, features: Tensor, options: ClusterOptions) -> str:
+def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
     """Which value of the clustering's option to try."""
     if options.cluster == "infomap":
         direction = "larger" if found.clusters else "smaller"
@@ -146,15 +173,13 @@ def advice(found: PseudoLabels, features: Tensor, options: ClusterOptions) -> st
 SEARCH_LIMIT = 5_000
 
 
-def suggested_eps(features: Tensor, options: ClusterOptions) -> tuple[float, int, float] | None:
+def suggested_eps(features: Tensor | Shard, options: ClusterOptions) -> tuple[float, int, float] | None:
     """The eps nearest to the published one that gives at least two clusters, most of the images in them.
 
     Returns it with its clusters and its share of noise; None where no eps in 0.05, 0.1, ..., 0.95 gives two clusters.
     Values on a structural tie are not tried.
     """
-    if len(features) > SEARCH_LIMIT:
-        chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:SEARCH_LIMIT]
-        features = features[chosen.to(features.device)]
+    features = _some(features)
     grid = [step / 20 for step in range(1, 20) if structural_tie(step / 20, options.k2) is None]
     distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=grid[-1])
     tried = []
@@ -163,3 +188,12 @@ def suggested_eps(features: Tensor, options: ClusterOptions) -> tuple[float, int
         if found.clusters >= 2:
             tried.append((eps, found.clusters, found.noise / len(features)))
     return min(tried, key=lambda trial: (trial[2] > 0.5, abs(trial[0] - PUBLISHED_EPS)), default=None)
+
+
+def _some(features: Tensor | Shard) -> Tensor:
+    """The features, or a random choice of them where there are many; the same in every process."""
+    if len(features) <= SEARCH_LIMIT:
+        return features if isinstance(features, Tensor) else features.gathered()
+    chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:SEARCH_LIMIT]
+    chosen = chosen.to(features.device)
+    return features[chosen] if isinstance(features, Tensor) else features.fetch(chosen.sort()[0])
