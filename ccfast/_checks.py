@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import Any
 
 import numpy as np
@@ -289,29 +289,33 @@ def constant(name: str, value: Tensor | None) -> None:
         raise ValueError(f"{name}: expected a tensor that needs no gradient (none is computed for it; detach it)")
 
 
-def neighbours(features: Tensor, k1: Any, k2: Any) -> tuple[int, int]:
+def neighbours(features: Sized, k1: Any, k2: Any) -> tuple[int, int]:
     """``1 <= k1 <= N`` and ``1 <= k2 <= k1`` for ``features`` of N rows."""
-    k1 = integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
+    k1 = integer("k1", k1, low=1, high=len(features), high_name="the number of rows of features")
     return k1, integer("k2", k2, low=1, high=k1, high_name="k1")
 
 
-def finite_rows(name: str, value: Tensor) -> None:
-    """No NaN and no infinity; the message names the first bad row."""
+def finite_rows(name: str, value: Tensor, first: int = 0) -> None:
+    """No NaN and no infinity; the message names the first bad row, where ``value`` begins with row ``first``."""
     bad = ~torch.isfinite(value).all(dim=1)
     if bad.any():
-        raise ValueError(f"{name}: expected finite values, got a non-finite value in row {int(bad.nonzero()[0, 0])}")
+        row = first + int(bad.nonzero()[0, 0])
+        raise ValueError(f"{name}: expected finite values, got a non-finite value in row {row}")
 
 
-def unit_rows(name: str, value: Tensor, tolerance: float = UNIT_NORM_TOLERANCE) -> None:
-    """Rows are finite and of unit Euclidean norm within ``tolerance``; the message names the first bad row."""
-    finite_rows(name, value)
+def unit_rows(name: str, value: Tensor, tolerance: float = UNIT_NORM_TOLERANCE, first: int = 0) -> None:
+    """Rows are finite and of unit Euclidean norm within ``tolerance``; the message names the first bad row.
+
+    ``value`` begins with row ``first``.
+    """
+    finite_rows(name, value, first)
     norms = torch.linalg.vector_norm(value.double(), dim=1)
     bad = (norms - 1).abs() > tolerance
     if bad.any():
         row = int(bad.nonzero()[0, 0])
         raise ValueError(
             f"{name}: expected rows of unit norm within {tolerance:g} (torch.nn.functional.normalize), "
-            f"got norm {float(norms[row]):g} in row {row}"
+            f"got norm {float(norms[row]):g} in row {first + row}"
         )
 
 

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,18 +35,21 @@ def _in_a_group(rank: int, size: int, function: Callable[[Group], Any], folder: 
         leave(group)
 
 
-def ccfast_in_processes(size: int, command: str, options: dict[str, Any], status: int = 0) -> list[str]:
-    """``ccfast COMMAND`` with ``options`` in ``size`` processes on one thread each, told of each other as by torchrun.
+def ccfast_in_processes(
+    size: int, command: str, options: dict[str, Any], status: int = 0, flags: Sequence[str] = ()
+) -> list[str]:
+    """``ccfast COMMAND`` with ``options`` and ``flags`` in ``size`` processes on one thread each, told of each other
+    as by torchrun.
 
     All of them must end with ``status``; returns what each of them printed.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), str(value))]
+    pairs = [text for name, value in options.items() for text in ("--" + name.replace("_", "-"), str(value))]
     common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with TemporaryDirectory() as folder:
-        _start(size, _command_line, [command, *flags], common, folder, status=status)
+        _start(size, _command_line, [command, *pairs, *flags], common, folder, status=status)
         return [Path(folder, str(rank)).read_text() for rank in range(size)]
 
 

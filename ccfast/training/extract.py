@@ -14,10 +14,20 @@ from ccfast.data.loader import plain_loader
 from ccfast.models import Encoder
 from ccfast.training.group import ALONE, Group
 from ccfast.training.precision import Precision
+from ccfast.training.shard import Shard
+
+
+def extract(encoder: Encoder, images: Sequence[Any], view: Callable[[Any], Tensor], **options: Any) -> Tensor:
+    """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder is left in evaluation mode.
+
+    With several processes in the ``group`` each takes a slice of the images, and all get all features. ``options`` are
+    those of :func:`extract_shard`.
+    """
+    return extract_shard(encoder, images, view, **options).gathered()
 
 
 @torch.no_grad()
-def extract(
+def extract_shard(
     encoder: Encoder,
     images: Sequence[Any],
     view: Callable[[Any], Tensor],
@@ -28,25 +38,23 @@ def extract(
     group: Group = ALONE,
     precision: Precision | None = None,
     title: str = "extract",
-) -> Tensor:
-    """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder is left in evaluation mode.
+) -> Shard:
+    """:func:`extract`, but each process keeps the features of its slice, and none gets all.
 
-    With several processes in ``group`` each takes a slice of the images, and all get all features. ``view`` is not
-    applied to images in a cache: they are plain views. ``precision``: float32 without one.
+    ``view`` is not applied to images in a cache: they are plain views. ``precision``: float32 without one.
     """
     encoder.eval()
     precision = precision or Precision()
     rows = range(len(images))[group.slice_of(len(images))]
     loader = plain_loader(images, view, rows, batch_size=batch_size, workers=workers, device=device)
     batches = progress(loader, title, len(loader))
-    own = []
+    own = torch.empty(len(rows), encoder.num_features, dtype=torch.float32, device=device)
+    done = 0
     for batch in batches:
         # The last batch may be smaller: it passes by torch.compile, which would compile anew for its size.
         encode = encoder if len(batch) == batch_size else encoder.forward
-        own.append(precision(encode, batch.to(device, non_blocking=True)).float())
-    features = group.gather(
-        torch.cat([torch.empty(0, encoder.num_features, dtype=torch.float32, device=device), *own]), len(images)
-    )
-    if not features.isfinite().all():
+        own[done : done + len(batch)] = precision(encode, batch.to(device, non_blocking=True))
+        done += len(batch)
+    if not all(group.collect(bool(own.isfinite().all()))):
         raise RunError("the encoder gives features that are not finite: the run has diverged; try a smaller --lr")
-    return features
+    return Shard(own, len(images), group)

@@ -61,7 +61,7 @@ class Group:
         """All ``count`` rows from every process's :meth:`slice_of` them; the gradient flows to this process's own."""
         if self.size == 1:
             return rows
-        return self._gather(rows, [len(range(count)[self.slice_of(count, rank)]) for rank in range(self.size)])
+        return self.gather_stretches(rows, [len(range(count)[self.slice_of(count, rank)]) for rank in range(self.size)])
 
     def gather_csr(self, rows: Csr, count: int) -> Csr:
         """All ``count`` sparse rows (crow, col, values) from every process's :meth:`slice_of` them."""
@@ -71,9 +71,9 @@ class Group:
         entries = self.gather(crow.diff(), count)
         crow = torch.cat([crow.new_zeros(1), entries.cumsum(0)])
         lengths = [int(entries[self.slice_of(count, rank)].sum()) for rank in range(self.size)]
-        return crow, self._gather(col, lengths), self._gather(values, lengths)
+        return crow, self.gather_stretches(col, lengths), self.gather_stretches(values, lengths)
 
-    def _gather(self, rows: Tensor, lengths: list[int]) -> Tensor:
+    def gather_stretches(self, rows: Tensor, lengths: list[int]) -> Tensor:
         """``lengths[rank]`` rows of every process, one after the other."""
         message = rows.detach().new_zeros(max(lengths), *rows.shape[1:])
         message[: len(rows)] = rows.detach()
@@ -165,7 +165,7 @@ def join(device: torch.device) -> tuple[Group, torch.device]:
     Tensors go through NCCL between GPUs, which gives up on a process that is late by ten minutes; Python objects, and
     so the waiting for the main process, always go through Gloo.
     """
-    if _number("WORLD_SIZE", "1") == 1:
+    if processes_started() == 1:
         return Group(), device
     if device.type == "cuda":
         local = _number("LOCAL_RANK", "0")
@@ -185,6 +185,11 @@ def join(device: torch.device) -> tuple[Group, torch.device]:
     if not group.is_main:
         logging.getLogger("ccfast").setLevel(logging.ERROR)
     return group, device
+
+
+def processes_started() -> int:
+    """How many processes torchrun has started with this one."""
+    return _number("WORLD_SIZE", "1")
 
 
 def _number(name: str, default: str) -> int:

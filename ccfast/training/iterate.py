@@ -11,16 +11,21 @@ from torch import Tensor, nn
 import ccfast
 from ccfast._errors import RunError
 from ccfast.models import Encoder, encode_in_groups
+from ccfast.training import sharded
 from ccfast.training.config import TrainConfig
 from ccfast.training.group import ALONE, Group
 from ccfast.training.precision import Precision
+from ccfast.training.shard import Shard
 
 DIVERGED = "the run has diverged (try a smaller --lr or a larger --temperature)"
 
 
-def new_memory(features: Tensor, labels: Tensor, config: TrainConfig) -> nn.Module:
+def new_memory(features: Tensor | Shard, labels: Tensor, config: TrainConfig) -> nn.Module:
     """A memory [C, D] whose rows are the clusters' normalised means."""
-    centroids = ccfast.cluster_centroids(features, labels)
+    if isinstance(features, Shard):
+        centroids = sharded.centroids(features, labels)
+    else:
+        centroids = ccfast.cluster_centroids(features, labels)
     memory = ccfast.nn.ClusterMemory(
         centroids.shape[1], len(centroids), config.temperature, config.momentum, config.memory
     ).to(features.device)

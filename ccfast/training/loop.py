@@ -25,12 +25,13 @@ from ccfast.training.config_file import check_command, check_unchanged, write_co
 from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device, peak_memory_mb
 from ccfast.training.evaluate import agreement, evaluate, obstacles
-from ccfast.training.extract import extract
+from ccfast.training.extract import extract_shard
 from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate, new_memory
 from ccfast.training.precision import Precision
 from ccfast.training.pseudo_labels import pseudo_labels, require_clusters, warn_of_collapse
 from ccfast.training.run_folder import RunFolder
+from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.tensorboard import Scalars
 from ccfast.training.transfer import init_encoder
@@ -180,7 +181,7 @@ class Run:
         """One epoch of Cluster Contrast (Dai et al. 2021, algorithm 1)."""
         config, state, watch = self.config, self.state, Stopwatch(self.device)
         with watch("extract"):
-            features = self.extract(self.data.train, "extract")
+            features = self.extract(self.data.train, "extract", gather=False)
         found = pseudo_labels(features, config, watch, self.group)
         require_clusters(found, features, config, state.first_clusters)
         state.first_clusters = state.first_clusters or found.clusters
@@ -219,10 +220,10 @@ class Run:
             record |= self.evaluate(watch)
         self.finish(record, watch)
 
-    def extract(self, part: Part, title: str) -> Tensor:
-        """Features of a part's images, [N, D]."""
+    def extract(self, part: Part, title: str, gather: bool = True) -> Tensor | Shard:
+        """Features of a part's images, [N, D]; or, of several processes, this one's share of them."""
         config = self.config
-        return extract(
+        features = extract_shard(
             self.encoder,
             part.images,
             self.views.plain,
@@ -233,6 +234,7 @@ class Run:
             precision=self.precision,
             title=title,
         )
+        return features.gathered() if gather or self.group.size == 1 else features
 
     def batches(self, labels: Tensor) -> Batches:
         """The epoch's batches; what is random in them depends on the seed and the epoch only."""
