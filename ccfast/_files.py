@@ -101,7 +101,7 @@ def write_all_whole(contents: dict[Path, Content], previous: dict[Path, Path] | 
             try:
                 temporary = stack.enter_context(_temporary(target.parent))
             except OSError as error:
-                raise _not_written(path, error) from error
+                raise not_written(path, error) from error
             _write_to(temporary, path, content)
             if target.exists():
                 with contextlib.suppress(OSError):
@@ -113,7 +113,7 @@ def write_all_whole(contents: dict[Path, Content], previous: dict[Path, Path] | 
                     os.replace(target, previous[path])
                 os.replace(temporary, target)
             except OSError as error:
-                raise _not_written(path, error) from error
+                raise not_written(path, error) from error
         for folder in {target.parent for _, _, target in moves}:
             sync_folder(folder)
 
@@ -205,10 +205,11 @@ def _write_to(file: Path, path: Path, content: Content) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
 
 
-def _not_written(path: Path, error: OSError) -> OSError:
+def not_written(path: Path, error: OSError) -> OSError:
+    """``error`` of writing ``path`` in words for a user."""
     reason = error.strerror or str(error).partition("\n")[0]
     hint = " (is the disk full?)" if error.errno in _FULL else ""
     told = type(error)(f"{path}: cannot be written{hint}: {reason}")

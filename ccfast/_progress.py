@@ -22,6 +22,15 @@ def progress(items: Iterable[T], title: str, total: int) -> Iterator[T]:
 
 
 @contextmanager
+def counter(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
+    """What to call with how many of ``total`` are done in addition; a bar under the conditions of :func:`progress`."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, total=total, initial=done, leave=False, dynamic_ncols=True, disable=_disabled()) as bar:
+        yield bar.update
+
+
+@contextmanager
 def clock(title: str) -> Iterator[None]:
     """The seconds that one call has taken so far, under the conditions of :func:`progress`; gone at the end."""
     from tqdm import tqdm

@@ -12,43 +12,86 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ccfast._errors import InputError, is_out_of_memory
+from ccfast._errors import InputError, RunError
 from ccfast._files import array_content, given_output, given_path, write_whole
 from ccfast.training.config import ClusterOptions
 from ccfast.training.device import choose_device
-from ccfast.training.pseudo_labels import advice, pseudo_labels, warn_of_structural_tie
+from ccfast.training.group import Group, join, leave
+from ccfast.training.out_of_core.cluster import cluster_by_blocks
+from ccfast.training.out_of_core.rows import load_matrix, opened
+from ccfast.training.pseudo_labels import PseudoLabels, advice, pseudo_labels, warn_of_structural_tie
+from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
 
 def cluster_file(
-    features: str, output: str, normalize: bool = False, device: str | None = None, **options: Any
+    features: str,
+    output: str,
+    normalize: bool = False,
+    device: str | None = None,
+    memory_limit: str | None = None,
+    work_dir: str | None = None,
+    **options: Any,
 ) -> Tensor:
-    """Cluster the rows of ``features``, a .npy file [N, D], as :class:`ClusterOptions` say; labels go to ``output``."""
+    """Cluster the rows of ``features``, a .npy file [N, D], as :class:`ClusterOptions` say; labels go to ``output``.
+
+    ``memory_limit``: by blocks, in so much memory (:mod:`ccfast.training.out_of_core`), with files in ``work_dir``.
+    """
+    if memory_limit is not None:
+        return cluster_by_blocks(features, output, memory_limit, work_dir, normalize, device, ClusterOptions(**options))
+    if work_dir is not None:
+        raise InputError("--work-dir: only with --memory-limit")
     clustering = ClusterOptions(**options)
     target = given_output("--output", output)
     warn_of_structural_tie(clustering)
-    where = choose_device(device)
-    rows = read_features(given_path("FEATURES", features))
+    group, where = join(choose_device(device))
+    try:
+        found = _clustered(features, output, target, normalize, clustering, group, where)
+        leave(group)
+    except RuntimeError as error:
+        if not group.lost(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"another process is gone ({reason}); nothing was written: run the same command again"
+        ) from error
+    return found.labels
+
+
+def _clustered(
+    features: str,
+    output: str,
+    target: Path,
+    normalize: bool,
+    clustering: ClusterOptions,
+    group: Group,
+    where: torch.device,
+) -> PseudoLabels:
+    """The labels of the rows of ``features``, written to ``target`` by the main process; each has its share of them."""
+    path = given_path("FEATURES", features)
+    rows = read_features(path) if group.size == 1 else read_share(path, group)
     if normalize:
         rows = F.normalize(rows, dim=1)
-    log.info("%s: %s rows of %s values; device %s", features, f"{len(rows):,}", f"{rows.shape[1]:,}", where)
+    count = len(rows) if group.size == 1 else len(opened(path))
+    log.info("%s: %s rows of %s values; device %s", features, f"{count:,}", f"{rows.shape[1]:,}", where)
     rows = rows.to(where)
+    given = rows if group.size == 1 else Shard(rows, count, group)
     watch = _Announcing(where)
     try:
-        found = pseudo_labels(rows, clustering, watch)
+        found = pseudo_labels(given, clustering, watch, group)
     except ValueError as error:
         hint = "" if normalize else " (--normalize scales rows to unit norm)"
         raise InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}") from error
-    write_whole(target, array_content(found.labels.cpu().numpy()))
+    group.from_main(lambda: write_whole(target, array_content(found.labels.cpu().numpy())))
     log.info(
         "%s rows: %s clusters, %s noise; %.2f s; labels in %s",
-        *(f"{count:,}" for count in (len(rows), found.clusters, found.noise)), sum(watch.seconds.values()), output,
+        *(f"{number:,}" for number in (count, found.clusters, found.noise)), sum(watch.seconds.values()), output,
     )  # fmt: skip
     if found.clusters < 2:
-        log.warning("%s", advice(found, rows, clustering))
-    return found.labels
+        log.warning("%s", advice(found, given, clustering))
+    return found
 
 
 class _Announcing(Stopwatch):
@@ -68,15 +111,10 @@ class _Announcing(Stopwatch):
 
 def read_features(path: Path) -> Tensor:
     """A float matrix [N, D] as float32."""
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # NumPy raises whatever the bytes lead it to
-        if is_out_of_memory(error):
-            raise
-        raise InputError(f"{path}: cannot be read as a .npy file: {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
-        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "an archive (.npz)"
-        raise InputError(f"{path}: expected a matrix of floats [N, D], got {got}")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+    return torch.from_numpy(np.ascontiguousarray(load_matrix(path), dtype=np.float32))
+
+
+def read_share(path: Path, group: Group) -> Tensor:
+    """:func:`read_features` of this process's share of the rows: nothing else is read."""
+    array = opened(path)
+    return torch.from_numpy(np.array(array[group.slice_of(len(array))], np.float32, order="C"))
