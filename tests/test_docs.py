@@ -52,7 +52,7 @@ def test_the_authors_names_are_in_the_reference_as_a_module():
     assert compat.__doc__
 
 
-@pytest.mark.parametrize("page", ["index.md", "methods.md", "reuse-kernels.md"])
+@pytest.mark.parametrize("page", ["index.md", "methods.md", "neighbours.md", "reuse-kernels.md"])
 def test_python_examples_of_a_page_run_one_after_the_other(page):
     namespace: dict[str, Any] = {}
     blocks = re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
