@@ -92,6 +92,17 @@ def test_what_faiss_does_not_know_is_named(options, message):
     assert message in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("index", ["Flat", "IVF8,Flat", "HNSW16", "IVF8,SQ8"])
+def test_an_index_larger_than_its_share_of_the_limit_is_refused(index):
+    features = clustered(400, dim=16, identities=30)[0]
+    code = 16 if index == "IVF8,SQ8" else 64
+    least = 400 * (code + 8) + (400 * 32 * 4 if index == "HNSW16" else 0)
+    options = options_for(faiss_index=index)
+    with pytest.raises(InputError, match=rf"--memory-limit: the index {index} takes about 0 MB.*IVF4096,SQ8"):
+        FaissSearch(RowsAtHand(features), options, most_bytes=least - 1)
+    assert least <= FaissSearch(RowsAtHand(features), options, most_bytes=2 * least).bytes() < 1.1 * least + 400 * 4
+
+
 def test_parameters_of_faiss_belong_to_faiss():
     for name in ("faiss_index", "faiss_search"):
         with pytest.raises(InputError, match=f"--{name.replace('_', '-')}: only with --neighbours faiss"):

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 #: Candidates asked for beyond k1, as float32 and compressed distances mistake the order of the last ones.
 EXTRA = 16
 
-#: Rows that k-means is given for each list of an inverted file: faiss warns below the first; more than the second take
-#: longer and find no better lists.
+#: Rows that k-means is given for each list of an inverted file: faiss warns below the first, and more than the second
+#: are not taken, as their copy and the training would cost more than the search.
 FEW_PER_LIST, MANY_PER_LIST = 39, 64
 
 _ADDED_AT_ONCE = 1 << 16
