@@ -56,8 +56,8 @@ CsrTensors encode(const at::Tensor& rows, const at::Tensor& inverse_farthest, in
   static const auto encode = find_op<EncodeSignature>("ccfast::encode_neighbours");
   static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
   const auto [rank, distances] = knn.call(rows, std::nullopt, k1 + 1, "fp32", std::nullopt);
-  const auto [crow, col, values] =
-      encode.call(rows, rank, distances, jaccard::half_width(k1), inverse_farthest, std::nullopt, 0, std::nullopt, std::nullopt);
+  const auto [crow, col, values] = encode.call(rows, rank, distances, jaccard::half_width(k1), inverse_farthest,
+                                               std::nullopt, 0, std::nullopt, std::nullopt);
   if (k2 == 1) return {crow, col, values};
   return expand.call(crow, col, values, rank, k2);
 }
