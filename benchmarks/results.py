@@ -28,6 +28,11 @@ KEY = ("op", "case", "provider", "pass", "mode", "dtype", "sizes")
 
 def environment(device: torch.device, peaks: Peaks) -> Row:
     """Where and on what: part of every row."""
+    return {**machine(device), "peaks": peaks.as_facts()}
+
+
+def machine(device: torch.device) -> Row:
+    """The processor and its load, the software, the commit and the day."""
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
     return {
         "device": name,
@@ -39,7 +44,6 @@ def environment(device: torch.device, peaks: Peaks) -> Row:
         "python": platform.python_version(),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
-        "peaks": peaks.as_facts(),
     }
 
 

@@ -34,6 +34,10 @@ def test_it_writes_numbers_that_agree_with_each_other(tmp_path):
     assert 0 < found["method_share"] < 1
 
 
+def test_a_method_with_a_memory_of_all_images_is_measured_too():
+    assert METHOD in bench_train(TrainConfig(device="cpu", method="spcl", batch_size=16), steps=1).rows
+
+
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_half_precision_is_measured_too(amp):
     assert CACHED in bench_train(TrainConfig(device="cpu", amp=amp, batch_size=16), steps=1).rows

@@ -250,3 +250,13 @@ def test_a_partition_does_not_depend_on_the_numbers_of_its_clusters():
     assert differences.partition(torch.tensor([4, 4, 4, 2, 2, -1]), truth).value == 0
     assert differences.partition(torch.tensor([0, 0, 1, 1, 1, -1]), truth).value == pytest.approx(1 / 6)
     assert differences.partition(torch.zeros(6, dtype=torch.int64), truth).value == pytest.approx(1 / 2)
+
+
+def test_methods_are_compared_by_mean_and_deviation_over_the_seeds():
+    from benchmarks.train_methods import table
+
+    common = {"method": "cap", "before": {"mAP": 0.2, "rank1": 0.5}, "clusters": 10, "noise": 3, "cpu_seconds": 8.0}
+    runs = [
+        {**common, "seed": seed, "after": {"mAP": value, "rank1": value + 0.1}} for seed, value in enumerate((0.3, 0.5))
+    ]
+    assert table(runs).splitlines()[2] == "| cap | 20.0 | 40.0 ± 14.1 | 50.0 | 50.0 ± 14.1 | 10, 3 | 8 |"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ccfast
-from ccfast import compat, data, nn, training
+from ccfast import compat, data, methods, nn, training
 from ccfast.cli import _parser
 
 ROOT = Path(__file__).parent.parent
@@ -23,12 +23,12 @@ PUBLIC = [
     for module, found in MODULES.items()
     for name in found.__all__
     if not inspect.ismodule(getattr(found, name)) and name != "TrainResult"  # train's example has one
-] + ["ccfast.data.load_data"]
+] + ["ccfast.data.load_data", "ccfast.methods.Method"]
 
 
 def public(name: str) -> Any:
     module, _, attribute = name.rpartition(".")
-    return getattr({**MODULES, "ccfast.data": data}[module], attribute)
+    return getattr({**MODULES, "ccfast.data": data, "ccfast.methods": methods}[module], attribute)
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -19,11 +19,12 @@ from torch import nn
 import ccfast
 from ccfast._errors import InputError, RunError
 from ccfast.data import ClusterSampler, load_data
+from ccfast.methods import method_class
 from ccfast.models import build_encoder
 from ccfast.training import TrainConfig, loop, sharded, train
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import Group, SliceOfBatches, join
-from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.iterate import Batches, iterate
 from ccfast.training.loop import Run
 from ccfast.training.pseudo_labels import pseudo_labels
 from ccfast.training.run_folder import RunFolder
@@ -163,14 +164,16 @@ def some_steps(group, bn_group):
     encoder = build_encoder("smallconv", channels=1, height=8, width=8, pooling="average").double()
     images, labels = torch.rand(60, 1, 8, 8, dtype=torch.float64), torch.arange(60) % 6
     features = F.normalize(torch.randn(60, 128, dtype=torch.float64), dim=1)
-    memory = new_memory(features, labels, TrainConfig()).double()
+    method = method_class("cluster-contrast")(TrainConfig(), load_data("digits"), CPU)
+    method.start_epoch(features, labels, epoch=0)
+    method.memory.double()
     optimizer = torch.optim.Adam([p for p in encoder.parameters() if p.requires_grad], lr=1e-3)
     drawn = [torch.randperm(60)[:24] for _ in range(5)]
     own = [rows[group.slice_of(24)] for rows in drawn]
     batches = Batches([(images[rows], rows) for rows in own], 24)
-    loss = iterate(encoder, memory, optimizer, batches, labels, bn_group, group)
+    loss = iterate(encoder, method.criterion, optimizer, batches, labels, bn_group, group)
     group.share_buffers(encoder)
-    return {"loss": torch.tensor(loss), "memory": memory.features, **encoder.state_dict()}
+    return {"loss": torch.tensor(loss), "memory": method.memory.features, **encoder.state_dict()}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -247,5 +250,5 @@ def test_a_folder_that_holds_a_run_ends_all_processes(tmp_path):
 def test_batches_with_less_than_two_images_a_process_are_refused(tmp_path):
     config = TrainConfig(batch_size=8, num_instances=4, device="cpu")
     run = Run(config, load_data("digits"), RunFolder(tmp_path), torch.device("cpu"), Group(0, 5))
-    with pytest.raises(RunError, match="batches of 2 clusters x 4 instances are too small for 5 processes"):
+    with pytest.raises(RunError, match="batches of 8 images, 4 of each cluster, are too small for 5 processes"):
         run.batches(torch.arange(10) % 3)

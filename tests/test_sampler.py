@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ccfast.data import ClusterSampler
+from ccfast.data.sampler import FillingSampler
 
 
 def sampler(labels, cams=None, *, clusters=2, instances=4, iters=6, seed=0):
@@ -102,3 +103,22 @@ def test_augmentation_seeds_differ_from_image_to_image():
 def test_only_noise_is_an_error():
     with pytest.raises(ValueError, match="at least one cluster"):
         sampler([-1, -1])
+
+
+def test_filled_batches_hold_single_images_once_and_the_instances_of_clusters():
+    labels = torch.cat([torch.zeros(10, dtype=torch.int64), torch.arange(1, 21), torch.tensor([-1])])
+    generator = torch.Generator().manual_seed(0)
+    sampler = FillingSampler(labels, None, size=12, num_clusters=3, num_instances=4, iters=6, generator=generator)
+    batches = [[index for index, _ in batch] for batch in sampler]
+    assert [len(batch) for batch in batches] == [sampler.batch_size] * 6 == [12] * 6
+    dealt = [index for batch in batches for index in batch][:24]  # one deck: 20 single images, and 4 of the cluster
+    assert sorted(index for index in dealt if index >= 10) == list(range(10, 30))
+    assert len([index for index in dealt if index < 10]) == 4
+    assert len({seed for batch in sampler for _, seed in batch}) == 72
+
+
+def test_filled_batches_of_few_images_repeat_them():
+    sampler = FillingSampler(
+        torch.tensor([0, 0, 1]), None, size=8, num_clusters=2, num_instances=4, iters=2, generator=torch.Generator()
+    )
+    assert all(len(batch) == 8 and {index for index, _ in batch} == {0, 1, 2} for batch in sampler)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ccfast.data.findings import Findings
@@ -49,6 +50,7 @@ class ReIDData:
     Where ``query`` or ``gallery`` is None there is nothing to measure with. ``make_views(encoder)`` gives the views
     that suit an encoder's input size and normalisation. ``protocols`` says how query and gallery are compared, the main
     protocol first; where none is given, Market-1501's. ``findings``: what reading came across beside the images.
+    ``infrared_cams``: the cameras whose images are infrared.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ReIDData:
     make_views: Callable[[Any], Views]
     protocols: dict[str, Protocol] = field(default_factory=dict)
     findings: Findings = field(default_factory=Findings)
+    infrared_cams: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.protocols and self.query is not None and self.gallery is not None:
@@ -70,6 +73,12 @@ class ReIDData:
         missing = [name for name, part in others.items() if part is None]
         named = [*there, *([f"no {' and '.join(missing)}"] if missing else [])]
         return f"{self.name}: {len(self.train)} training images, {', '.join(named)}"
+
+    def is_infrared(self) -> Tensor:
+        """[N] bool: which training images are infrared."""
+        if self.train.cams is None:
+            return torch.zeros(len(self.train), dtype=torch.bool)
+        return torch.isin(self.train.cams, torch.tensor(self.infrared_cams, dtype=torch.int64))
 
     def ignoring_cameras(self) -> ReIDData:
         """The same with a query and a gallery of unknown cameras: nothing is left out when ranking."""

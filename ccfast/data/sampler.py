@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +11,18 @@ from torch.utils.data import Sampler
 
 #: Augmentation seeds are drawn below this.
 SEED_LIMIT = 2**31
+
+
+class BatchSampler(Protocol):
+    """``len(sampler)`` batches of ``(index, augmentation seed)``, each of ``batch_size`` images."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images in every batch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]: ...
 
 
 class ClusterSampler(Sampler[list[tuple[int, int]]]):
@@ -85,6 +98,34 @@ class ClusterSampler(Sampler[list[tuple[int, int]]]):
                 return elsewhere
         others = members[members != first]
         return others if len(others) else first
+
+
+class FillingSampler(ClusterSampler):
+    """The same with batches of ``size`` images that are filled class by class; a single image is there once.
+
+    Where most classes are single images, batches of so many instances of each would be mostly repetitions. Classes come
+    from the deck, which is shuffled anew when all have been dealt; the last one of a batch may be cut off.
+    """
+
+    def __init__(self, *labels_and_cams: Tensor | None, size: int, **options: Any) -> None:
+        super().__init__(*labels_and_cams, **options)
+        self.size = size
+
+    @property
+    def batch_size(self) -> int:
+        """Images in every batch."""
+        return self.size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        deck: list[int] = []
+        for _ in range(self.iters):
+            drawn: list[int] = []
+            while len(drawn) < self.size:
+                deck = deck or self._shuffled(len(self.members)).tolist()
+                members = self.members[deck.pop()]
+                drawn += (members if len(members) == 1 else self._instances(members)).tolist()
+            seeds = torch.randint(SEED_LIMIT, (self.size,), generator=self.generator)
+            yield list(zip(drawn, seeds.tolist(), strict=False))
 
 
 def _members(labels: Tensor) -> list[Tensor]:

@@ -57,6 +57,7 @@ def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
         make_views=image_views,
         protocols={} if query is None or gallery is None else sysumm01_protocols(query, gallery),
         findings=findings,
+        infrared_cams=INFRARED,
     )
 
 

@@ -10,24 +10,27 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccfast._errors import InputError
 from ccfast._files import given_output, write_whole
 from ccfast._progress import progress
-from ccfast.data import ClusterSampler, ReIDData
+from ccfast.data import ReIDData
 from ccfast.data.cache import ImageCache, decoded
 from ccfast.data.loader import augmented_loader
+from ccfast.data.sampler import BatchSampler
+from ccfast.methods import method_class
+from ccfast.methods.method import prepared
 from ccfast.training import bench_report
 from ccfast.training.bench_report import Report, Row
 from ccfast.training.config import TrainConfig
 from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
-from ccfast.training.iterate import Batches, iterate, new_memory
-from ccfast.training.loop import make_encoder, make_optimizer
+from ccfast.training.iterate import Batches, Criterion, iterate
+from ccfast.training.loop import checked_labels, make_encoder, make_optimizer
 from ccfast.training.precision import Precision
-from ccfast.training.pseudo_labels import pseudo_labels, require_clusters
+from ccfast.training.pseudo_labels import Clustering
 from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.transfer import init_encoder
 
@@ -66,18 +69,20 @@ class _Bench:
 
     def __init__(self, config: TrainConfig, data: ReIDData, device: torch.device, steps: int) -> None:
         self.config, self.device, self.steps = config, device, steps
+        self.method = prepared(method_class(config.method), config, data, device)
         torch.manual_seed(config.seed)
         encoder = make_encoder(config, data.channels, "none" if config.init else config.weights)
         if config.init is not None:
             init_encoder(encoder, config)
         self.encoder = encoder.to(device)
-        self.optimizer = make_optimizer(self.encoder, config)
+        head = self.method.head(encoder.num_features)
+        self.optimizer = make_optimizer(self.encoder, config, None if head is None else head.to(device))
         for settings in self.optimizer.param_groups:
             settings["lr"] = 0.0
         self.views = data.make_views(self.encoder)
         if config.compile:
             self.encoder.compile()
-        self.files, self.cams = data.train.images, data.train.cams
+        self.files = data.train.images
         self.cached = self._decoded(data)
         self.once = Stopwatch(device)
         self._first_epoch()
@@ -89,16 +94,14 @@ class _Bench:
         return kept.train.images  # type: ignore[return-value]
 
     def _first_epoch(self) -> None:
-        features = self._features(self.cached)
-        found = pseudo_labels(features, self.config, self.once)
-        require_clusters(found, features, self.config, None)
+        features = self.method.features(lambda: self._features(self.cached))
+        self.labels = checked_labels(self.method, features, Clustering(self.config, self.once), len(self.cached))
         with self.once("memory of clusters"):
-            self.memory = new_memory(features, found.labels, self.config)
-        self.labels = found.labels
+            self.method.start_epoch(features, self.labels, 0)
         sampler = self._sampler()
         self.size = sampler.batch_size
         rows = torch.tensor([index for index, _ in next(iter(sampler))], device=self.device)
-        self.some_features, self.some_labels = features[rows], self.labels[rows]
+        self.some_features, self.some_rows = features[rows].clone(), rows
 
     def report(self) -> Report:
         """Measure everything in turns."""
@@ -126,22 +129,16 @@ class _Bench:
             "loss and memory update": self.config.iters * method,
         }
 
-    def _sampler(self) -> ClusterSampler:
+    def _sampler(self) -> BatchSampler:
         """The batches of a pass: the same in every pass."""
-        return ClusterSampler(
-            self.labels,
-            self.cams,
-            num_clusters=self.config.clusters_per_batch,
-            num_instances=self.config.num_instances,
-            iters=self.steps + WARM_UP,
-            generator=torch.Generator().manual_seed(self.config.seed),
-        )
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return self.method.sampler(self.labels, self.steps + WARM_UP, generator)
 
     def _training(self, images: Sequence[Any]) -> float:
         """Seconds of a step as a run does it: batch, augmentation, encoder, loss, memory, optimiser."""
         workers = self.config.workers
         loader = augmented_loader(images, self.views, self._sampler(), workers=workers, device=self.device)
-        return self._step_of(loader, self.memory)
+        return self._step_of(loader, self.method.criterion)
 
     def _encoder_alone(self) -> float:
         """Seconds of a step whose images are on the device already, and whose loss costs nothing."""
@@ -149,20 +146,20 @@ class _Bench:
         pixels = torch.randint(0, 256, (self.size, *view.shape), dtype=torch.uint8, device=self.device)
         inputs = pixels if view.dtype == torch.uint8 else pixels.to(view.dtype) / 255
         batch = inputs, torch.zeros(self.size, dtype=torch.int64, device=self.device)
-        return self._step_of([batch] * (self.steps + WARM_UP), _Sum())
+        return self._step_of([batch] * (self.steps + WARM_UP), _sum)
 
-    def _step_of(self, loader: Iterable[tuple[Tensor, Tensor]], memory: nn.Module) -> float:
+    def _step_of(self, loader: Iterable[tuple[Tensor, Tensor]], criterion: Criterion) -> float:
         clock = _Clock(loader, self.device)
         batches = Batches(clock, self.size)
         bn_group, precision = self.config.bn_group, Precision(self.config.amp, self.device)
-        iterate(self.encoder, memory, self.optimizer, batches, self.labels, bn_group, precision=precision)
+        iterate(self.encoder, criterion, self.optimizer, batches, self.labels, bn_group, precision=precision)
         return clock.seconds / self.steps
 
     def _method_alone(self) -> float:
         """Seconds of a step's loss, its gradient to the features, and the memory update."""
-        self.memory.train()
+        targets = self.labels[self.some_rows]
         for _ in (clock := _Clock([None] * (self.steps + WARM_UP), self.device)):
-            self.memory(self.some_features.requires_grad_(), self.some_labels).backward()
+            self.method.criterion(self.some_features.requires_grad_(), targets, self.some_rows).backward()
         return clock.seconds / self.steps
 
     def _extraction(self, images: Sequence[Any]) -> float:
@@ -185,11 +182,9 @@ class _Bench:
         )
 
 
-class _Sum(nn.Module):
-    """In the place of the memory: a loss that costs nothing."""
-
-    def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        return features.sum()
+def _sum(features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+    """In the place of the method: a loss that costs nothing."""
+    return features.sum()
 
 
 class _Clock:

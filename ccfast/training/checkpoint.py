@@ -11,11 +11,12 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from ccfast._errors import InputError, is_out_of_memory
+from ccfast._errors import InputError, RunError, is_out_of_memory
 from ccfast._files import write_whole
+from ccfast.methods import Method
 from ccfast.models import Encoder
 from ccfast.models.weights import misfits
-from ccfast.training.checkpoint_content import Wrong, check_content, check_moments, check_state
+from ccfast.training.checkpoint_content import Wrong, check_content, check_moments, check_plain, check_state
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import known_options
 from ccfast.training.group import ALONE, Group
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 class State:
     """All that a run is between two epochs.
 
-    ``scaler`` scales the gradients of fp16; ``head`` is what is learnt beside the encoder, if anything is.
+    ``scaler`` scales the gradients of fp16; ``head`` is what is learnt beside the encoder, if anything is;
+    ``method`` is asked for what it keeps.
     """
 
     encoder: Encoder
@@ -39,6 +41,7 @@ class State:
     best: dict[str, float] = field(default_factory=dict)
     first_clusters: int | None = None
     head: nn.Module | None = None
+    method: Method | None = None
 
 
 def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[str, Any]:
@@ -53,11 +56,23 @@ def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[
         "first_clusters": state.first_clusters,
         "model": state.encoder.state_dict(),
         "head": None if state.head is None else state.head.state_dict(),
+        "method": _state_of(state.method),
         "optimizer": state.optimizer.state_dict(),
         "scheduler": state.scheduler.state_dict(),
         "scaler": state.scaler.state_dict(),
         "random": group.collect(random_states()),
     }
+
+
+def _state_of(method: Method | None) -> dict[str, Any]:
+    if method is None:
+        return {}
+    state = method.state_dict()
+    try:
+        check_plain(f"{type(method).__name__}.state_dict()", state)
+    except Wrong as error:
+        raise RunError(f"{error}; a run could not be resumed from it") from error
+    return state
 
 
 def for_search(state: State, config: TrainConfig) -> dict[str, Any]:
@@ -167,6 +182,8 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
         check_state(content, state.optimizer.state_dict(), state.scheduler.state_dict())
         if state.head is not None:
             state.head.load_state_dict(content["head"])
+        if state.method is not None:
+            state.method.load_state_dict(content.get("method", {}))  # older checkpoints have none
         switches = {
             name: value for name, value in state.optimizer.defaults.items() if value is None or isinstance(value, bool)
         }
@@ -182,7 +199,7 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
         state.first_clusters = content["first_clusters"]
         states = content["random"]
         set_random_states(states[rank if rank < len(states) else 0])
-    except Wrong as error:
+    except (Wrong, InputError) as error:
         raise InputError(f"{path}: cannot be resumed from: {error}") from error
     except Exception as error:  # what torch, NumPy and Python make of states that are none
         if is_out_of_memory(error):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from types import NoneType
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Parameter
 
 from ccfast.models.weights import unusable
 from ccfast.training.records import LARGEST_EPOCH
@@ -55,6 +57,20 @@ def check_state(content: dict[str, Any], optimizer: dict[str, Any], scheduler: d
             f"its scheduler is at epoch {_told(content['scheduler'].get('last_epoch'))}, not {content['epoch']}"
         )
     _check_optimizer(content["optimizer"], optimizer)
+
+
+def check_plain(what: str, value: Any) -> None:
+    """Raise :class:`Wrong` unless ``value`` is made of what can be read back: tensors and plain values in tables."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str | int):
+                raise Wrong(f"{what}: expected text or integers as keys, got a {type(key).__name__}")
+            check_plain(f"{what}[{key!r}]", item)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            check_plain(f"{what}[{place}]", item)
+    elif type(value) not in (Tensor, Parameter, bool, int, float, str, bytes, NoneType):
+        raise Wrong(f"{what}: expected tensors and plain values, got a {type(value).__name__}")
 
 
 def check_moments(state: dict[Any, dict[str, Any]]) -> None:

@@ -8,18 +8,28 @@ import os
 import reprlib
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 from ccfast._errors import InputError
 from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
+from ccfast.methods.registry import METHODS, defaults_of, method_class
 from ccfast.training.recipes import BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from ccfast.methods import Method
 
 #: Where a run lives and how it talks: not part of what it computes, so not written to its config.yaml.
 NOT_STORED = ("run", "resume", "quiet")
 
 #: Fields that are paths, or may be.
 PATHS = ("data_dir", "weights", "init", "run")
+
+#: The choices of --memory, for the help, which loads no method.
+MEMORIES = (
+    "cluster-contrast, adca and pgm: sequential, hardest, mean; hhcl: CMhybrid, CM, CMhard, CMhybrid_v2; "
+    "3c: hd_camera, cm, cm_hard, cm_camera, cm_hard_camera, tccl_camera"
+)
 
 _EXPECTED = {bool: "true or false", str: "text", int: "an integer", float: "a number"}
 
@@ -111,6 +121,7 @@ class TrainConfig(ClusterOptions):
     command: ClassVar[str] = "train"
 
     dataset: str = option("data set", "digits", tuple(RECIPES))
+    method: str = option(f"how to learn: {', '.join(METHODS)}, or module:Class for one of your own", "cluster-contrast")
     data_dir: str | None = option("folder of the images (docs/datasets.md shows each data set's)")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, or timm/NAME")
     weights: str = option("starting weights of the backbone: none, imagenet, a torchvision weights name, or a file")
@@ -129,9 +140,12 @@ class TrainConfig(ClusterOptions):
     lr: float = option("Adam's learning rate", low=0, ends="()")
     weight_decay: float = option("Adam's weight decay", 5e-4, low=0, ends="[)")
     step_size: int = option("epochs after which the learning rate falls to a tenth", 20, low=1)
-    temperature: float = option("temperature of the contrastive loss", 0.05, low=0, ends="()")
-    momentum: float = option("how much of a memory row stays at an update, in [0, 1]", 0.1, low=0, high=1)
-    memory: str = option("how the memory is updated", "sequential", ("sequential", "hardest", "mean"))
+    warmup: int = option("epochs in which the learning rate grows to --lr in equal steps", 0, low=0)
+    temperature: float = option("temperature of the contrastive loss (default: the method's)", low=0, ends="()")
+    momentum: float = option(
+        "how much of a memory row stays at an update, in [0, 1] (default: the method's)", low=0, high=1
+    )
+    memory: str | None = option(f"how the memory is updated, by method: {MEMORIES}; the first is the default")
 
     eval_every: int = option("epochs between evaluations; the last epoch is always evaluated", low=1)
     ignore_cameras: bool = option("evaluate without leaving images of the query's own camera out", False)
@@ -158,6 +172,8 @@ class TrainConfig(ClusterOptions):
 
     def __post_init__(self) -> None:
         check_field(self, "dataset")
+        check_field(self, "method")
+        check_field(self, "memory")
         super().__post_init__()
         if self.batch_size % self.num_instances or self.batch_size < 2 * self.num_instances:
             raise InputError(
@@ -172,7 +188,27 @@ class TrainConfig(ClusterOptions):
             raise InputError(f"--data-dir: expected the folder that holds the images of {self.dataset!r}, got none")
 
     def _recipe(self) -> Recipe:
-        return RECIPES[self.dataset]
+        return {**RECIPES[self.dataset], **self._defaults_of_method()}
+
+    def _method_class(self) -> type[Method] | None:
+        """None where a run by a method of one's own is read again: to use its encoder the module need not be there."""
+        whole = all(getattr(self, name) is not None for name in FIELDS_WITHOUT_DEFAULT)
+        return None if whole and self.method not in METHODS else method_class(self.method)
+
+    def _defaults_of_method(self) -> Recipe:
+        method = self._method_class()
+        if method is None:
+            return {}
+        found = defaults_of(method)
+        unknown = [shortened(name) for name in found if name not in FIELDS or name in NOT_BY_METHOD]
+        if unknown:
+            raise InputError(f"--method {self.method}: its defaults have unknown option(s) {', '.join(unknown)}")
+        if found["memory"] is None:
+            if self.memory is not None:
+                raise InputError(f"--memory: --method {self.method} has no choice, got {shortened(self.memory)}")
+        elif self.memory is not None:
+            check_choice("memory", self.memory, method.memories)
+        return found
 
     @property
     def clusters_per_batch(self) -> int:
@@ -185,6 +221,14 @@ class TrainConfig(ClusterOptions):
 
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
+
+#: What a method's class cannot say.
+NOT_BY_METHOD = ("dataset", "method", "data_dir", "init", "device", *NOT_STORED)
+
+#: What a recipe or the method fills in.
+FIELDS_WITHOUT_DEFAULT = tuple(
+    name for name, item in FIELDS.items() if item.default is None and name not in (*NOT_BY_METHOD, "memory")
+)
 
 
 def flag(name: str) -> str:
@@ -252,6 +296,16 @@ def check_field(options: Any, name: str) -> None:
             setattr(options, name, check(flag(name), getattr(options, name), **limits))
     except OverflowError as error:  # an integer of hundreds of digits
         raise InputError(f"{flag(name)}: expected {expected}, got one that is too large") from error
+    except (TypeError, ValueError) as error:
+        raise InputError(shortened(str(error))) from error
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Check that ``value`` is one of ``choices``, for the field ``name``."""
+    from ccfast import _checks as checks
+
+    try:
+        checks.choice(flag(name), value, choices=choices)
     except (TypeError, ValueError) as error:
         raise InputError(shortened(str(error))) from error
 

@@ -1,36 +1,23 @@
-"""Steps 4 and 5 of an epoch: the memory from the clusters, and the iterations against it."""
+"""Step 5 of an epoch: the iterations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-import ccfast
 from ccfast._errors import RunError
 from ccfast.models import Encoder, encode_in_groups
-from ccfast.training import sharded
-from ccfast.training.config import TrainConfig
 from ccfast.training.group import ALONE, Group
 from ccfast.training.precision import Precision
-from ccfast.training.shard import Shard
 
 DIVERGED = "the run has diverged (try a smaller --lr or a larger --temperature)"
 
 
-def new_memory(features: Tensor | Shard, labels: Tensor, config: TrainConfig) -> nn.Module:
-    """A memory [C, D] whose rows are the clusters' normalised means."""
-    if isinstance(features, Shard):
-        centroids = sharded.centroids(features, labels)
-    else:
-        centroids = ccfast.cluster_centroids(features, labels)
-    memory = ccfast.nn.ClusterMemory(
-        centroids.shape[1], len(centroids), config.temperature, config.momentum, config.memory
-    ).to(features.device)
-    memory.features.copy_(centroids)
-    return memory
+#: ``criterion(features [B, D], targets [B], indices [B])``: the loss of a batch of images and their labels.
+Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class InGroups(nn.Module):
@@ -45,6 +32,14 @@ class InGroups(nn.Module):
         return encode_in_groups(self.encoder, images, self.bn_group)
 
 
+def checked_loss(loss: Tensor, criterion: Criterion) -> Tensor:
+    """The loss that ``criterion`` gave; one of the user's own may give anything."""
+    if isinstance(loss, Tensor) and loss.dim() == 0:
+        return loss
+    got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+    raise RunError(f"{getattr(criterion, '__qualname__', 'criterion')}: expected a scalar tensor, got {got}")
+
+
 @dataclass(frozen=True)
 class Batches:
     """An epoch's batches of ``size`` images: this process's slices, (images [b, C, H, W], their indices [b])."""
@@ -55,7 +50,7 @@ class Batches:
 
 def iterate(
     encoder: Encoder,
-    memory: nn.Module,
+    criterion: Criterion,
     optimizer: torch.optim.Optimizer,
     batches: Batches,
     labels: Tensor,
@@ -72,15 +67,16 @@ def iterate(
     scaler = precision.scaler
     encode = group.parallel(InGroups(encoder, bn_group), device)
     encoder.train()
-    memory.train()
     total, count = torch.zeros((), device=device), 0
     for images, indices in batches.loader:
-        targets = group.gather(labels[indices.to(device, non_blocking=True)], batches.size)
+        indices = group.gather(indices.to(device, non_blocking=True), batches.size)
         features = precision(encode, images.to(device, non_blocking=True))
         features = group.gather(features, batches.size)
         try:
-            loss = memory(features, targets)
+            loss = checked_loss(criterion(features, labels[indices], indices), criterion)
         except ValueError as error:  # on the CPU the ops refuse features that are not finite
+            if "finite" not in str(error):
+                raise
             raise RunError(f"{DIVERGED}: {error}") from error
         optimizer.zero_grad(set_to_none=True)
         # Every process has the loss of the whole batch and the gradient of its slice; DDP takes the mean of these.

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import StepLR
 
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
-from ccfast.data import ClusterSampler, Part, ReIDData
+from ccfast.data import Part, ReIDData
 from ccfast.data.cache import decoded
 from ccfast.data.loader import augmented_loader
+from ccfast.methods import Method, method_class
+from ccfast.methods.method import prepared
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
@@ -27,9 +30,9 @@ from ccfast.training.device import choose_device, peak_memory_mb
 from ccfast.training.evaluate import agreement, evaluate, obstacles
 from ccfast.training.extract import extract_shard
 from ccfast.training.group import Group, SliceOfBatches, join, leave
-from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.iterate import Batches, iterate
 from ccfast.training.precision import Precision
-from ccfast.training.pseudo_labels import pseudo_labels, require_clusters, warn_of_collapse
+from ccfast.training.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
@@ -114,6 +117,7 @@ class Run:
         self.check(config, data)
         data = data.ignoring_cameras() if config.ignore_cameras else data
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
+        self.method = prepared(self.method_class(), config, data, device)
         self.measured = self._measured()
         self.records: list[Record] = []
         torch.manual_seed(config.seed)
@@ -128,7 +132,7 @@ class Run:
         self.precision = Precision(config.amp, device)
         if config.compile:
             self.encoder.compile()
-        self.state = new_state(self.encoder, config, self.precision.scaler, self.head())
+        self.state = new_state(self.encoder, config, self.precision.scaler, self._head(), self.method)
         self.scalars = Scalars(folder.path) if config.tensorboard and group.is_main else None
 
     def _measured(self) -> bool:
@@ -146,9 +150,23 @@ class Run:
         if config.k1 > len(data.train):
             raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
 
-    def head(self) -> nn.Module | None:
-        """What is learnt and kept beside the encoder: nothing, as the memory is made anew in every epoch."""
-        return None
+    def method_class(self) -> type[Method]:
+        """How to learn."""
+        return method_class(self.config.method)
+
+    def _head(self) -> nn.Module | None:
+        """What the method learns beside the encoder.
+
+        Every process has the loss of the whole batch, times their number: right for the encoder, whose gradients are
+        averaged over the processes, and too much for the head, whose are not: they are the same in all.
+        """
+        head = self.method.head(self.encoder.num_features)
+        if head is None:
+            return None
+        for parameter in head.to(self.device).parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient / self.group.size)
+        return head
 
     def start(self) -> None:
         """Measure the untrained encoder: epoch 0."""
@@ -178,28 +196,30 @@ class Run:
             log.info("nothing is left to do; pass a larger --epochs to go on")
 
     def epoch(self) -> None:
-        """One epoch of Cluster Contrast (Dai et al. 2021, algorithm 1)."""
-        config, state, watch = self.config, self.state, Stopwatch(self.device)
+        """One epoch: features, pseudo-labels, memory, iterations, as the method has them."""
+        state, method, watch = self.state, self.method, Stopwatch(self.device)
         with watch("extract"):
-            features = self.extract(self.data.train, "extract", gather=False)
-        found = pseudo_labels(features, config, watch, self.group)
-        require_clusters(found, features, config, state.first_clusters)
+            features = method.features(lambda: self.extract(self.data.train, "extract", gather=not method.shards))
+        cluster = Clustering(self.config, watch, self.group, state.first_clusters)
+        found = PseudoLabels(checked_labels(method, features, cluster, len(self.data.train)))
         state.first_clusters = state.first_clusters or found.clusters
         warn_of_collapse(found, state.first_clusters)
         with watch("memory"):
-            memory = new_memory(features, found.labels, config)
-        loss = self.learn(memory, found.labels, watch)
+            method.start_epoch(features, found.labels, state.epoch)
+        loss = self.learn(found.labels, watch)
         record = {"epoch": state.epoch + 1, "loss": loss, "clusters": found.clusters, "noise": found.noise}
         self.end_epoch(record | agreement(found.labels, self.data.train.ids), watch)
 
-    def learn(self, memory: nn.Module, labels: Tensor, watch: Stopwatch) -> float:
-        """Train by the loss ``memory(features [B, D], labels [B])`` on the images' ``labels`` [N]; the mean loss."""
+    def learn(self, labels: Tensor, watch: Stopwatch) -> float:
+        """Train by the method's criterion on the images' ``labels`` [N]; the mean loss."""
         config, state = self.config, self.state
         with watch("train"):
             batches = self.batches(labels)
+            if state.head is not None:
+                state.head.train()
             loss = iterate(
                 self.encoder,
-                memory,
+                self.method.criterion,
                 state.optimizer,
                 batches,
                 labels,
@@ -240,17 +260,10 @@ class Run:
         """The epoch's batches; what is random in them depends on the seed and the epoch only."""
         config, train = self.config, self.data.train
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.state.epoch)
-        sampler = ClusterSampler(
-            labels,
-            train.cams,
-            num_clusters=config.clusters_per_batch,
-            num_instances=config.num_instances,
-            iters=config.iters,
-            generator=generator,
-        )
+        sampler = self.method.sampler(labels, config.iters, generator)
         if sampler.batch_size < 2 * self.group.size:  # BatchNorm needs two
             raise RunError(
-                f"batches of {sampler.num_clusters} clusters x {sampler.num_instances} instances are too small for "
+                f"batches of {sampler.batch_size} images, {config.num_instances} of each cluster, are too small for "
                 f"{self.group.size} processes, two images each; go on with fewer"
             )
         own = SliceOfBatches(sampler, self.group)
@@ -308,13 +321,44 @@ def make_optimizer(encoder: Encoder, config: TrainConfig, head: nn.Module | None
     return torch.optim.Adam(learnt, lr=config.lr, weight_decay=config.weight_decay, fused=learnt[0].is_cuda)
 
 
+def checked_labels(method: Method, features: Tensor, cluster: Clustering, images: int) -> Tensor:
+    """The pseudo-labels that ``method`` gives; one of the user's own may give anything."""
+    labels = method.pseudo_labels(features, cluster)
+    name = f"{type(method).__name__}.pseudo_labels"
+    if not isinstance(labels, Tensor) or labels.dtype is not torch.int64 or tuple(labels.shape) != (images,):
+        got = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise RunError(f"{name}: expected an int64 tensor [{images}], a label for each training image, got {got}")
+    if labels.min() < -1 or labels.max() < 0:
+        raise RunError(f"{name}: expected labels from 0 on, -1 for noise, got {labels.min()} to {labels.max()}")
+    return labels.to(features.device)
+
+
+class WarmUp(StepLR):
+    """The rate grows in equal steps over the first ``warmup`` epochs, and falls as without them."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, step_size: int, warmup: int) -> None:
+        self.warmup = warmup
+        super().__init__(optimizer, step_size, gamma=0.1)
+
+    def get_lr(self) -> list[float]:
+        """Of the epoch ``last_epoch``, counted from 0."""
+        share = min(1.0, (self.last_epoch + 1) / self.warmup)
+        return [share * base * self.gamma ** (self.last_epoch // self.step_size) for base in self.base_lrs]
+
+
 def new_state(
-    encoder: Encoder, config: TrainConfig, scaler: torch.amp.GradScaler, head: nn.Module | None = None
+    encoder: Encoder,
+    config: TrainConfig,
+    scaler: torch.amp.GradScaler,
+    head: nn.Module | None = None,
+    method: Method | None = None,
 ) -> State:
     """The state before the first epoch; the rate falls to a tenth every ``step_size`` epochs."""
     optimizer = make_optimizer(encoder, config, head)
-    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, gamma=0.1)
-    return State(encoder, optimizer, scheduler, scaler, head=head)
+    scheduler = StepLR(optimizer, config.step_size, gamma=0.1)
+    if config.warmup:
+        scheduler = WarmUp(optimizer, config.step_size, config.warmup)
+    return State(encoder, optimizer, scheduler, scaler, head=head, method=method)
 
 
 def _how_to_resume(folder: RunFolder, group: Group, command: str) -> str:

@@ -34,6 +34,8 @@ def beginning(
     )  # fmt: skip
     log.info("device %s; seed %d; run folder %s", device, config.seed, folder.path)
     if config.command == "train":
+        memory = "" if config.memory is None else f", memory {config.memory}"
+        log.info("method %s%s, temperature %g, momentum %g", config.method, memory, config.temperature, config.momentum)
         warn_of_structural_tie(config)
     if measured:
         log.info("mAP and rank-k, in percent: how well each query's identity is found in the gallery")

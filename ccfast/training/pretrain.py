@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import ccfast
 from ccfast._errors import InputError
 from ccfast.data import ReIDData
+from ccfast.methods import Method
 from ccfast.training.config import TrainConfig
 from ccfast.training.loop import Run, TrainResult, run_to_the_end
 from ccfast.training.pretrain_config import PretrainConfig
@@ -32,31 +33,45 @@ def pretrain(config: PretrainConfig) -> TrainResult:
     return run_to_the_end(config, _SupervisedRun)
 
 
-class _SupervisedRun(Run):
-    def check(self, config: TrainConfig, data: ReIDData) -> None:
+class Supervised(Method):
+    """The identities are the labels, and a classifier of them is learnt beside the encoder."""
+
+    def prepare(self, data: ReIDData) -> None:
         """Refuse data with nothing to tell apart."""
+        source = self.config.data_dir or data.name
         if data.train.ids is None:
-            raise InputError(f"{config.data_dir or data.name}: the identities of its training images are not known")
-        self.identities, self.labels = data.train.ids.unique(return_inverse=True)
+            raise InputError(f"{source}: the identities of its training images are not known")
+        self.identities, labels = data.train.ids.unique(return_inverse=True)
         if len(self.identities) < 2:
             raise InputError(
-                f"{config.data_dir or data.name}: expected training images of two or more identities, "
-                f"got {len(self.identities)}: there is nothing to learn from"
+                f"{source}: expected training images of two or more identities, got {len(self.identities)}: there is "
+                "nothing to learn from"
             )
+        self.labels = labels.to(self.device)
 
-    def head(self) -> SupervisedLoss:
+    def head(self, num_features: int) -> SupervisedLoss:
         """The classifier of the identities, within the loss."""
-        loss = SupervisedLoss(self.encoder.num_features, len(self.identities), self.config.temperature).to(self.device)
-        # Every process has the loss of the whole batch, times their number: right for the encoder, whose gradients are
-        # averaged over the processes, and too much for the classifier, whose are not: they are the same in all.
-        loss.weight.register_hook(lambda gradient: gradient / self.group.size)
-        return loss
+        self.loss = SupervisedLoss(num_features, len(self.identities), self.config.temperature)
+        return self.loss
+
+    def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """Classification and triplet loss."""
+        return self.loss(features, targets)
+
+
+class _SupervisedRun(Run):
+    def check(self, config: TrainConfig, data: ReIDData) -> None:
+        """There is no clustering whose options could be wrong."""
+
+    def method_class(self) -> type[Method]:
+        """Learn from the identities."""
+        return Supervised
 
     def epoch(self) -> None:
         """One pass of the sampler's batches over the identities."""
         watch = Stopwatch(self.device)
-        assert self.state.head is not None
-        loss = self.learn(self.state.head, self.labels.to(self.device), watch)
+        assert isinstance(self.method, Supervised)
+        loss = self.learn(self.method.labels, watch)
         self.end_epoch({"epoch": self.state.epoch + 1, "loss": loss}, watch)
 
 

@@ -10,7 +10,7 @@ from ccfast._errors import InputError
 from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
 
 #: Options of training without labels that mean nothing with them.
-WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "momentum", "memory")
+WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "method", "momentum", "memory")
 
 
 @dataclass

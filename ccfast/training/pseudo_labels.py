@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,14 @@ def pseudo_labels(
             if isinstance(features, Tensor) and group.size == 1:
                 return PseudoLabels(ccfast.infomap(*arguments, neighbours=given))
             return PseudoLabels(sharded.infomap(*arguments, neighbours=given, group=group))
-    arguments, limit = (features, options.k1, options.k2), options.eps
+    return PseudoLabels(_by_dbscan(features, options, (options.eps,), watch, group)[0])
+
+
+def _by_dbscan(
+    features: Tensor | Shard, options: ClusterOptions, radii: Sequence[float], watch: Stopwatch, group: Group
+) -> list[Tensor]:
+    """The labels at each of ``radii``, from distances that are measured once."""
+    arguments, limit = (features, options.k1, options.k2), max(radii)
     with watch("jaccard"), clock("Jaccard distances"):
         given = _given(features, options, group)
         if isinstance(features, Tensor) and group.size == 1:
@@ -71,7 +79,35 @@ def pseudo_labels(
         else:
             distances = sharded.jaccard_distance(*arguments, max_distance=limit, neighbours=given, group=group)
     with watch("dbscan"), clock("DBSCAN"):
-        return PseudoLabels(ccfast.dbscan(distances, options.eps, options.min_samples))
+        return [ccfast.dbscan(distances, radius, options.min_samples) for radius in radii]
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """``cluster(features)`` as the options of a run say, for its methods; ``first``: clusters of the run's first epoch.
+
+    The processes of ``group`` share the work: all of them have the features, or each has its shard of them.
+    """
+
+    options: ClusterOptions
+    watch: Stopwatch
+    group: Group = ALONE
+    first: int | None = None
+
+    def __call__(self, features: Tensor | Shard, images: str = "images") -> Tensor:
+        """Labels ``[N]`` of ``features`` ``[N, D]`` of unit norm, -1 for noise.
+
+        ``images``: what they are called where there are fewer than two clusters, which ends the run with a RunError.
+        """
+        found = pseudo_labels(features, self.options, self.watch, self.group)
+        require_clusters(found, features, self.options, self.first, images)
+        return found.labels
+
+    def at_radii(self, features: Tensor | Shard, radii: Sequence[float]) -> list[Tensor]:
+        """Labels ``[N]`` at each of ``radii`` by DBSCAN; the first of them must be of two clusters or more."""
+        labels = _by_dbscan(features, self.options, radii, self.watch, self.group)
+        require_clusters(PseudoLabels(labels[0]), features, self.options, self.first)
+        return labels
 
 
 def _given(features: Tensor | Shard, options: ClusterOptions, group: Group) -> tuple[Tensor, Tensor] | None:
@@ -134,7 +170,9 @@ def warn_of_structural_tie(options: ClusterOptions) -> None:
     )  # fmt: skip
 
 
-def require_clusters(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions, first: int | None) -> None:
+def require_clusters(
+    found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions, first: int | None, images: str = "images"
+) -> None:
     """Stop the run when fewer than two clusters were found; ``first`` is what the run's first epoch found.
 
     Going on would change nothing: without clusters there is no loss, and the next epoch would find the same.
@@ -142,7 +180,7 @@ def require_clusters(found: PseudoLabels, features: Tensor | Shard, options: Clu
     if found.clusters >= 2:
         return
     what = "one cluster" if found.clusters else "no cluster"
-    message = f"{what} among {len(features)} images ({found.noise} noise): there is nothing to tell apart."
+    message = f"{what} among {len(features)} {images} ({found.noise} noise): there is nothing to tell apart."
     if first is not None and first >= 2:
         message += f" The run began with {first}: the features have collapsed. {AGAINST_COLLAPSE}"
     raise RunError(f"{message} {advice(found, features, options)}")

@@ -61,8 +61,26 @@ BUILT_IN = ("digits",)
 #: The data sets with published results: a preset each for both clusterings.
 _WITH_RESULTS = ("market1501", "dukemtmcreid", "msmt17", "personx", "veri776")
 
+_CAP = {"batch_size": 32, "num_instances": 4, "eps": 0.5, "k1": 20, "warmup": 10}
+_SPCL = {"batch_size": 64, "num_instances": 4, "iters": 400}
+_HHCL = {"pooling": "average", "epochs": 60}
+
+#: What the papers of other methods have beside the published recipe, by method and data set.
+_OF_METHODS: dict[str, dict[str, Recipe]] = {
+    "hhcl": {"market1501": {**_HHCL, "eps": 0.45}, "dukemtmcreid": {**_HHCL, "eps": 0.6}},
+    "spcl": {"market1501": _SPCL, "dukemtmcreid": _SPCL, "msmt17": {**_SPCL, "iters": 800}},
+    "cap": {name: _CAP for name in ("market1501", "dukemtmcreid", "msmt17")},
+    "o2cap": {name: {**_CAP, "iters": 400} for name in ("market1501", "dukemtmcreid", "msmt17")},
+    "3c": {name: {} for name in ("market1501", "msmt17")},
+}
+
 #: Names for the published recipes: options that go before the data set's recipe.
 PRESETS: dict[str, Recipe] = {
     **{name: {"dataset": name} for name in _WITH_RESULTS},
     **{f"{name}-infomap": {"dataset": name, "cluster": "infomap"} for name in _WITH_RESULTS},
+    **{
+        f"{method}-{name}": {"dataset": name, "method": method, **recipe}
+        for method, recipes in _OF_METHODS.items()
+        for name, recipe in recipes.items()
+    },
 }

@@ -1,0 +1,52 @@
+"""HHCL (Hu et al. 2021): each cluster has a row of hard samples and one of means, or several rows of samples."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+import ccfast
+from ccfast.methods.method import Method, centroids
+
+if TYPE_CHECKING:
+    from ccfast.training.shard import Shard
+
+
+class HHCL(Method):
+    """The memory is :class:`ccfast.nn.DualMemory`, or :class:`ccfast.nn.InstanceMemory` for ``CMhybrid_v2``.
+
+    All rows of a cluster begin as its normalised mean. ``CMhybrid_v2`` has ``--num-instances`` rows of samples.
+    """
+
+    memories = ("CMhybrid", "CM", "CMhard", "CMhybrid_v2")
+    shards = True
+
+    #: w of the loss.
+    hard_weight = 0.5
+    #: e of the labels' smoothing.
+    label_smoothing = 0.0
+
+    def start_epoch(self, features: Tensor | Shard, labels: Tensor, epoch: int) -> None:
+        """A memory whose rows are the clusters' normalised means."""
+        config, rows = self.config, centroids(features, labels)
+        options = {
+            "temperature": config.temperature,
+            "momentum": config.momentum,
+            "hard_weight": self.hard_weight,
+            "label_smoothing": self.label_smoothing,
+        }
+        clusters, columns = rows.shape
+        if config.memory == "CMhybrid_v2":
+            memory = ccfast.nn.InstanceMemory(
+                columns, clusters, config.num_instances, centroid=True, normalize=False, **options
+            ).to(features.device)
+            memory.features.copy_(rows.repeat(1 + config.num_instances, 1))
+        else:
+            memory = ccfast.nn.DualMemory.hhcl(columns, clusters, config.memory, **options).to(features.device)
+            memory.fill(rows)
+        self.memory = memory
+
+    def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """The weighted cross-entropies over the rows of each kind."""
+        return self.memory(features, targets)

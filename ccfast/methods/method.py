@@ -1,0 +1,196 @@
+"""The base class of the methods: what the training loop asks a method for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+import ccfast
+from ccfast._errors import InputError
+from ccfast.data import ClusterSampler, ReIDData
+
+if TYPE_CHECKING:
+    from ccfast.data.sampler import BatchSampler
+    from ccfast.training.config import TrainConfig
+    from ccfast.training.pseudo_labels import Clustering
+    from ccfast.training.shard import Shard
+
+
+class Method(ABC):
+    """A way to learn from clusters: how images are labelled, what a batch holds, and the loss.
+
+    ``ccfast train --method my_module:MyMethod`` trains by a class that inherits from this one. In every epoch the loop
+    asks, in this order, for :meth:`features`, :meth:`pseudo_labels`, :meth:`start_epoch` and :meth:`sampler`, and in
+    every step for :meth:`criterion`, the one method that has no default. With several processes each of them has a
+    method of its own, which sees the features of all images and of whole batches, so that all compute the same.
+
+    Settings of a method are attributes of its class; a subclass with another value is a method of its own.
+
+    Attributes:
+        defaults: of the class: options of ``ccfast train`` by name, where nothing else is said. They go before the
+            recipe of the data set, and before those of the base class.
+        memories: of the class: the values that ``--memory`` may have, the default first; none: it has no meaning.
+        needs_cameras: of the class: refuse training images without cameras, or of one camera only.
+        needs_modalities: of the class: refuse data without visible and infrared training images.
+        shards: of the class: with several processes, take features of which each process has a slice
+            (``ccfast.training.shard.Shard``), so that none has to hold all; :func:`centroids` takes both.
+        config: the options of the run.
+        device: where features and memory are.
+        cameras: ``[N]`` int64 on ``device``, the camera of each training image; None where they are not known.
+
+    Examples:
+        >>> import torch, ccfast
+        >>> from ccfast.methods import Method
+        >>> class MyMethod(Method):
+        ...     defaults = {"temperature": 0.07}
+        ...
+        ...     def start_epoch(self, features, labels, epoch):
+        ...         self.centroids = ccfast.cluster_centroids(features, labels)
+        ...
+        ...     def criterion(self, features, targets, indices):
+        ...         return ccfast.centroid_contrastive_loss(features, self.centroids, targets, self.config.temperature)
+        >>> from ccfast.data import load_data
+        >>> from ccfast.training import TrainConfig
+        >>> method = MyMethod(TrainConfig(temperature=1.0), load_data("digits"), torch.device("cpu"))
+        >>> method.start_epoch(torch.eye(2), torch.tensor([0, 1]), epoch=0)
+        >>> round(method.criterion(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 1])).item(), 4)
+        0.3133
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {"temperature": 0.05, "momentum": 0.1}
+    memories: ClassVar[tuple[str, ...]] = ()
+    needs_cameras: ClassVar[bool] = False
+    needs_modalities: ClassVar[bool] = False
+    shards: ClassVar[bool] = False
+
+    def __init__(self, config: TrainConfig, data: ReIDData, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.cameras = None if data.train.cams is None else data.train.cams.to(device)
+        if self.needs_cameras:
+            _require_cameras(config, data)
+        if self.needs_modalities:
+            _require_modalities(config, data)
+
+    def prepare(self, data: ReIDData) -> None:  # noqa: B027
+        """Look at the data, once, before anything is trained; raise :class:`ValueError` for what does not suit."""
+
+    def head(self, num_features: int) -> nn.Module | None:
+        """What is learnt beside the encoder, whose features have ``num_features`` columns; None: nothing.
+
+        The loop moves it to the device, gives its parameters to the optimiser and keeps them in the checkpoints.
+        """
+        return None
+
+    def features(self, extract: Callable[[], Tensor]) -> Tensor:
+        """The features to cluster, ``[N, D]`` of unit norm; ``extract()`` runs the encoder over all training images."""
+        return extract()
+
+    def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
+        """The label of each training image in this epoch.
+
+        Args:
+            features: ``[N, D]``, what :meth:`features` gave.
+            cluster: ``cluster(features)`` gives labels ``[N]`` as the run's options say; it stops the run with advice
+                where there are fewer than two clusters.
+
+        Returns:
+            ``[N]`` int64, 0 to C - 1, or -1 for images in no cluster.
+        """
+        return cluster(features)
+
+    def start_epoch(self, features: Tensor, labels: Tensor, epoch: int) -> None:  # noqa: B027
+        """Make the memory of an epoch.
+
+        Args:
+            features: ``[N, D]``, what :meth:`features` gave.
+            labels: ``[N]``, what :meth:`pseudo_labels` gave.
+            epoch: its number, from 0.
+        """
+
+    def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> BatchSampler:
+        """``iters`` batches of ``(index, augmentation seed)``; all that is random comes from ``generator``.
+
+        With several processes each draws the same batches and trains on its slice of them.
+        """
+        return self.clusters(labels, iters, generator)
+
+    def clusters(self, labels: Tensor, iters: int, generator: torch.Generator, share: int = 1) -> ClusterSampler:
+        """Batches of ``--batch-size`` / ``--num-instances`` / ``share`` clusters of ``labels`` ``[N]``, -1 left out."""
+        return ClusterSampler(
+            labels,
+            self.cameras,
+            num_clusters=self.config.clusters_per_batch // share,
+            num_instances=self.config.num_instances,
+            iters=iters,
+            generator=generator,
+        )
+
+    @abstractmethod
+    def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            features: ``[B, D]`` float32 of unit norm; the gradient goes through them.
+            targets: ``[B]``, the labels of the batch's images.
+            indices: ``[B]``, their places among the training images, such as in :attr:`cameras`.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must outlive an epoch, for the checkpoint: tensors and plain values.
+
+        Not the :meth:`head`, which is kept anyway, nor what :meth:`start_epoch` makes anew.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Go on from what :meth:`state_dict` gave; its tensors are on the CPU."""
+
+
+def centroids(features: Tensor | Shard, labels: Tensor) -> Tensor:
+    """The normalised means ``[C, D]`` of the clusters, of all features or of those that are spread over processes."""
+    if isinstance(features, Tensor):
+        return ccfast.cluster_centroids(features, labels)
+    from ccfast.training import sharded
+
+    return sharded.centroids(features, labels)
+
+
+def prepared(method: type[Method], config: TrainConfig, data: ReIDData, device: torch.device) -> Method:
+    """A ``method`` that has looked at the data.
+
+    Raises:
+        InputError: they do not suit it, whichever ValueError it says so by.
+    """
+    made = method(config, data, device)
+    try:
+        made.prepare(data)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"--method {config.method}: {error}") from error
+    return made
+
+
+def _require_cameras(config: TrainConfig, data: ReIDData) -> None:
+    known = 0 if data.train.cams is None else len(data.train.cams.unique())
+    if known < 2:
+        got = "one camera" if known else "no cameras"
+        raise InputError(
+            f"--method {config.method}: expected training images of two or more cameras, got {got} in "
+            f"{config.data_dir or data.name}; --method cluster-contrast needs none"
+        )
+
+
+def _require_modalities(config: TrainConfig, data: ReIDData) -> None:
+    infrared = data.is_infrared()
+    if infrared.any() and not infrared.all():
+        return
+    missing = "visible" if infrared.any() else "infrared"
+    raise InputError(
+        f"--method {config.method}: expected visible and infrared training images, as of --dataset sysumm01, got no "
+        f"{missing} ones in {config.data_dir or data.name}"
+    )

@@ -1,0 +1,102 @@
+"""SpCL (Ge et al., NeurIPS 2020): one row for each image, kept from epoch to epoch, and clustered itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+import ccfast
+from ccfast._errors import InputError, RunError
+from ccfast.data import ClusterSampler, ReIDData
+from ccfast.data.sampler import FillingSampler
+from ccfast.methods.method import Method
+
+if TYPE_CHECKING:
+    from ccfast.training.pseudo_labels import Clustering
+
+
+class SpCL(Method):
+    """The memory is :class:`ccfast.nn.HybridMemory`; images are extracted once, before the first epoch.
+
+    Clusters that fall apart or grow where DBSCAN's eps is a little smaller or larger are not relied on: their images,
+    and those in no cluster, are classes of their own (section 3.2). Such images are in the batches too.
+    """
+
+    defaults: ClassVar = {"momentum": 0.2}
+
+    #: How much smaller and larger the eps of the reliability criterion's two other clusterings are.
+    gap = 0.02
+
+    memory: ccfast.nn.HybridMemory | None = None
+
+    def prepare(self, data: ReIDData) -> None:
+        """The criterion is made of three radii of DBSCAN."""
+        config, self.images = self.config, len(data.train)
+        if config.cluster != "dbscan":
+            raise InputError(f"--cluster: expected dbscan with --method {config.method}, got {config.cluster}")
+        if not self.gap <= config.eps < 1 - self.gap:
+            raise InputError(
+                f"--eps: expected a number in [{self.gap}, {1 - self.gap}) with --method {config.method}, which also "
+                f"clusters at eps - {self.gap} and eps + {self.gap}, got {config.eps}"
+            )
+
+    def features(self, extract: Callable[[], Tensor]) -> Tensor:
+        """The rows of the memory ``[N, D]``, which begin as the features of the untrained encoder."""
+        if self.memory is None:
+            self.memory = self._memory(extract())
+        return self.memory.features
+
+    def _memory(self, rows: Tensor) -> ccfast.nn.HybridMemory:
+        config, (images, columns) = self.config, rows.shape
+        memory = ccfast.nn.HybridMemory(columns, images, config.temperature, config.momentum).to(rows.device)
+        memory.features.copy_(rows)
+        return memory
+
+    def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
+        """The clusters that are relied on, -1 for all other images."""
+        assert self.memory is not None
+        eps = self.config.eps
+        labels, tight, loose = cluster.at_radii(features, (eps, eps - self.gap, eps + self.gap))
+        try:
+            relied_on = self.memory.relabel(labels, tight, loose)
+        except ValueError as error:  # with --min-samples 1 every cluster may be of one image
+            raise RunError(f"{error}; try a larger --eps than {eps:g}") from error
+        _, place, sizes = relied_on.unique(return_inverse=True, return_counts=True)
+        kept = (sizes > 1)[place]
+        return torch.where(kept, ((sizes > 1).cumsum(0) - 1)[place], -1)
+
+    def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> ClusterSampler:
+        """Batches of the memory's labels, where every image is in a class; an image in no cluster is drawn once."""
+        assert self.memory is not None
+        config = self.config
+        return FillingSampler(
+            self.memory.labels,
+            self.cameras,
+            size=config.batch_size,
+            num_clusters=config.clusters_per_batch,
+            num_instances=config.num_instances,
+            iters=iters,
+            generator=generator,
+        )
+
+    def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
+        """A softmax over the mean similarities to the rows of each class."""
+        assert self.memory is not None
+        return self.memory(features, indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory, its labels and the threshold of independence."""
+        return {} if self.memory is None else dict(self.memory.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the memory of the last whole epoch."""
+        if not state:
+            return
+        rows = state["features"]
+        if len(rows) != self.images:
+            raise InputError(f"the run's memory has rows for {len(rows)} images, and there are {self.images} now")
+        self.memory = self._memory(rows.to(self.device))
+        self.memory.load_state_dict(state)
