@@ -12,9 +12,10 @@ import ccfast
 from ccfast.data import ClusterSampler, load_data
 from ccfast.data.cache import ImageCache
 from ccfast.data.loader import augmented_loader
+from ccfast.methods import method_class
 from ccfast.training import TrainConfig, train
 from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
-from ccfast.training.iterate import Batches, iterate, new_memory
+from ccfast.training.iterate import Batches, iterate
 from ccfast.training.loop import make_encoder, make_optimizer
 from ccfast.training.precision import Precision
 
@@ -67,11 +68,13 @@ def test_the_steps_of_an_epoch_do_not_wait_for_the_gpu(place, amp):
     views = data.make_views(encoder)
     images = ImageCache.build(data.train.images, views.plain, device=torch.device(place), workers=0)
     labels = data.train.ids.to(GPU)
-    memory = new_memory(F.normalize(torch.randn(len(labels), encoder.num_features, device=GPU), dim=1), labels, config)
+    method = method_class("cluster-contrast")(config, data, GPU)
+    features = F.normalize(torch.randn(len(labels), encoder.num_features, device=GPU), dim=1)
+    method.start_epoch(features, labels, epoch=0)
     sampler = ClusterSampler(
         labels, None, num_clusters=8, num_instances=4, iters=6, generator=torch.Generator().manual_seed(0)
     )
     loader = augmented_loader(images, views, sampler, workers=0, device=GPU)
     batches = Batches(no_waiting(iter(loader)), sampler.batch_size)
     optimizer = make_optimizer(encoder, config)
-    assert iterate(encoder, memory, optimizer, batches, labels, 16, precision=Precision(amp, GPU)) > 0
+    assert iterate(encoder, method.criterion, optimizer, batches, labels, 16, precision=Precision(amp, GPU)) > 0
