@@ -143,6 +143,8 @@ class Run:
 
     def check(self, config: TrainConfig, data: ReIDData) -> None:
         """Refuse options that do not suit the data."""
+        if not len(data.train):  # a table may list query and gallery alone
+            raise InputError(f"--data-dir: {config.data_dir}: lists no image of the training part to learn from")
         if config.k1 > len(data.train):
             raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
 
