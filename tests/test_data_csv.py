@@ -81,7 +81,7 @@ def test_paths_are_relative_to_the_table_whatever_the_working_folder_is(images, 
         (lambda text: text.replace("\n", "\r"), "utf-8"),
         (lambda text: text.replace("path,identity", " Path , IDENTITY ").replace("train", "Train"), "utf-8"),
         (lambda text: text.replace("a/", "a\\"), "utf-8"),
-        (lambda text: "\n".join(f'"{line.replace(",", chr(34) + "," + chr(34))}"' for line in text.splitlines()), "utf-8"),
+        (lambda text: "\n".join('"' + line.replace(",", '","') + '"' for line in text.splitlines()), "utf-8"),
     ],
     ids=["bom", "utf-16", "tabs", "semicolons", "sep", "crlf", "cr", "case", "windows", "quoted"],
 )  # fmt: skip

@@ -16,12 +16,12 @@ from ccfast._errors import InputError
 from ccfast._files import given_output, given_path, write_whole
 from ccfast._progress import progress
 from ccfast.data import Part, ReIDData
+from ccfast.inference.image_clusters import ImageClusters, cluster_images
 from ccfast.report import clusters, curves, history, ranked
 from ccfast.report.thumbnails import Thumbnail, thumbnail
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
 from ccfast.training.evaluate import agreement, obstacles
-from ccfast.training.pseudo_labels import pseudo_labels
 from ccfast.training.records import read_records
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
@@ -64,6 +64,7 @@ def write_report(
     *,
     queries: int = 12,
     data: ReIDData | None = None,
+    image_clusters: ImageClusters | None = None,
     **overrides: Any,
 ) -> Path:
     """Write one HTML page about a run, images and drawings inside it, and return its path.
@@ -73,6 +74,7 @@ def write_report(
         output: the page; ``report.html`` in the run folder by default. An older page is replaced.
         queries: how many ranked lists to show.
         data: the run's data set, where the caller has read it.
+        image_clusters: the clusters of its training images, where the caller has them.
         overrides: the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one is given.
 
     Raises:
@@ -84,7 +86,8 @@ def write_report(
     if found.faults:
         log.warning("%s: %s; the page shows what is whole", folder.metrics, found.told())
     records = history.readable(found.records)
-    page = _render(
+    page = render(
+        TEMPLATE,
         run=folder.path.resolve().name,
         file=trained.file.name,
         trained=trained,
@@ -98,7 +101,7 @@ def write_report(
         time_chart=curves.time_chart(records),
         protocol=next(iter(trained.data.protocols.items()), None),
         ranked=_ranked(trained, queries),
-        **_clusters(trained),
+        **_clusters(trained, image_clusters),
     )
     write_whole(output, page)
     log.info("page about the run, to open in a browser: %s (%.1f MB)", output, len(page) / 1e6)
@@ -115,7 +118,8 @@ def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolde
     return RunFolder(run), output
 
 
-def _render(**content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """One of this package's templates with its content."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -126,7 +130,7 @@ def _render(**content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": history.duration, "percent": history.percent, "told": _told}
-    return environment.get_template(TEMPLATE).render(**content)
+    return environment.get_template(template).render(**content)
 
 
 def _told(value: Any) -> Any:
@@ -160,11 +164,12 @@ def _ranked(trained: Trained, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _clusters(trained: Trained) -> dict[str, Any]:
+def _clusters(trained: Trained, found: ImageClusters | None) -> dict[str, Any]:
     """The sheets of clusters with their images, and their sizes."""
     train, config = trained.data.train, trained.config
-    features = trained.extract(train, "train")
-    labels = pseudo_labels(features, config, Stopwatch(trained.device)).labels.cpu()
+    if found is None:
+        found = cluster_images(trained.extract(train, "train"), config, Stopwatch(trained.device))
+    labels = found.labels
     sizes = clusters.sizes(labels)
     groups = clusters.sheets(labels, train.ids, config.num_instances)
     total = sum(len(cluster.members) for group in groups for cluster in group.clusters)

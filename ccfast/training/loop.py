@@ -6,7 +6,7 @@ import logging
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from ccfast.data.cache import decoded
 from ccfast.data.loader import augmented_loader
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
+from ccfast.training.after_run import leave_clusters
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
 from ccfast.training.claim import claimed
 from ccfast.training.config import TrainConfig
@@ -36,6 +37,9 @@ from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.tensorboard import Scalars
 from ccfast.training.transfer import init_encoder
 
+if TYPE_CHECKING:
+    from ccfast.inference.image_clusters import ImageClusters
+
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
@@ -45,12 +49,14 @@ Record = dict[str, Any]
 class TrainResult:
     """Where the run is, and what metrics.jsonl holds: one record an epoch, the first one from before training.
 
-    ``data`` is what it was trained on and measured with.
+    ``data`` is what it was trained on and measured with, ``clusters`` what clusters.csv says of the training images;
+    None where that file was not written.
     """
 
     run: Path
     records: list[Record]
     data: ReIDData = field(repr=False)
+    clusters: ImageClusters | None = field(default=None, repr=False)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -69,7 +75,7 @@ def train(config: TrainConfig) -> TrainResult:
         >>> [record["epoch"] for record in result.records], result.run.name
         ([0, 1], 'run')
     """
-    return run_to_the_end(config, Run)
+    return leave_clusters(run_to_the_end(config, Run), config)
 
 
 def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
