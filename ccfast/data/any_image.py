@@ -98,7 +98,7 @@ def _checked(image: Tensor | np.ndarray) -> Tensor:
     if dtype not in ("uint8", "bool", "float16", "bfloat16", "float32", "float64"):
         raise TypeError(f"expected bytes (uint8), or floats in [0, 1], got {dtype}")
     if channels_last:
-        image = torch.from_numpy(np.ascontiguousarray(image))
+        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # a copy where it has to be one
     if dtype == "bool":
         image = image.float()
     if image.is_floating_point() and not bool(((image >= 0) & (image <= 1)).all()):

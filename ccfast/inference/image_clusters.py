@@ -98,8 +98,10 @@ def told(found: ImageClusters) -> str:
     if not labels.clusters:
         return f"no cluster among {len(found.labels):,} images"
     sizes = torch.bincount(found.labels[found.labels >= 0])
+    least, most = int(sizes.min()), int(sizes.max())
     return (
-        f"{labels.clusters:,} clusters of {int(sizes.min()):,} to {int(sizes.max()):,} images, "
+        f"{labels.clusters:,} cluster{'' if labels.clusters == 1 else 's'} of "
+        f"{f'{least:,}' if least == most else f'{least:,} to {most:,}'} images, "
         f"{labels.noise:,} of {len(found.labels):,} images in none"
     )
 
