@@ -170,5 +170,5 @@ def test_drawings_are_taken_in_every_form(drawings):
 def test_a_device_or_a_run_that_is_not_there(run, tmp_path):
     with pytest.raises(ValueError, match="--device: expected cpu or cuda, got 'tpu'"):
         ccfast.load_encoder(run, device="tpu")
-    with pytest.raises(ValueError, match="neither best.pt nor checkpoint.pt"):
+    with pytest.raises(ValueError, match=r"neither best\.pt nor checkpoint\.pt"):
         ccfast.load_encoder(tmp_path)
