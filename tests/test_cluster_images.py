@@ -74,7 +74,7 @@ def test_a_run_leaves_its_clusters(run):
 
 def test_the_page_shows_those_clusters(tmp_path):
     """They are found once, not again for the page."""
-    with mock.patch("ccfast.report.page.cluster_images") as again:
+    with mock.patch("ccfast.report.page.pseudo_labels") as again:
         options = ["--epochs", "1", "--iters", "2", "--device", "cpu", "--quiet"]
         assert main(["train", "--run", str(tmp_path / "run"), *options]) == 0
     assert not again.called
@@ -295,5 +295,5 @@ def test_no_cluster_says_what_to_try(run, images, tmp_path, capsys):
 def test_distances_of_images_in_none_are_empty():
     from ccfast.inference.image_clusters import clusters_table
 
-    found = ImageClusters(torch.tensor([0, -1]), torch.tensor([0.25, float("nan")]))
+    found = ImageClusters(torch.tensor([0, -1]), torch.tensor([0.25, float("nan")]), torch.eye(2))
     assert clusters_table(["a", "b"], found) == "path,cluster,distance\r\na,0,0.250000\r\nb,-1,\r\n"

@@ -39,26 +39,32 @@ LINKS = COPY_MODES[0]
 
 @dataclass(frozen=True)
 class ImageClusters:
-    """Of each image its cluster, and how far it is from the cluster's centre; both on the CPU.
+    """Of each image its cluster, and how far it is from the cluster's centre, both on the CPU; and its feature.
 
     ``labels`` [N]: 0 .. clusters - 1, or -1 for images in none. ``distances`` [N] float32: Euclidean distance of the
     unit feature from the mean of its cluster's features, scaled to unit norm; NaN for images in none.
+    ``features`` [N, D] of unit norm, on the device that they were found on.
     """
 
     labels: Tensor
     distances: Tensor
+    features: Tensor
 
 
 def cluster_images(features: Tensor, options: ClusterOptions, watch: Stopwatch) -> ImageClusters:
     """Cluster ``features`` [N, D] of unit norm as ``options`` say."""
-    labels = pseudo_labels(features, options, watch).labels
+    return with_distances(features, pseudo_labels(features, options, watch).labels)
+
+
+def with_distances(features: Tensor, labels: Tensor) -> ImageClusters:
+    """The clusters ``labels`` [N] of ``features`` [N, D] of unit norm, with the distances from their centres."""
     distances = torch.full((len(features),), torch.nan, device=features.device)
     rows = (labels >= 0).nonzero()[:, 0]
     if len(rows):
         centres = ccfast.cluster_centroids(features, labels)
         for some in rows.split(2**16):
             distances[some] = (features[some] - centres[labels[some]]).norm(dim=1)
-    return ImageClusters(labels.cpu(), distances.cpu())
+    return ImageClusters(labels.cpu(), distances.cpu(), features)
 
 
 def fitting(options: Any, images: int, given: dict[str, Any]) -> Any:

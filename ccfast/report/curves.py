@@ -56,7 +56,11 @@ def charts(records: list[Record]) -> list[Chart]:
             {"NMI": agreement["nmi"], "ARI": agreement["ari"], "purity": agreement["purity"]},
             last,
         ),
-        *_lines("Learning rate", "learning rate", {"rate": rates}, last, log=_wide(rates), from_0=True),
+        *(
+            _lines("Learning rate", "learning rate", {"rate": rates}, last, log=_wide(rates), from_0=True)
+            if _moves(rates)
+            else ()
+        ),
         *_lines("Peak memory", "MB", {"memory": history.points(records, "peak_memory_mb")}, last, from_0=True),
     ]
 
@@ -75,6 +79,42 @@ def _bins(largest: int) -> list[float]:
     """Edges between whole numbers, at most about thirty bins."""
     step = -(-largest // 30)
     return [0.5 + step * number for number in range(-(-largest // step) + 1)]
+
+
+def constant_rate(records: list[Record]) -> float | None:
+    """The learning rate of all epochs, where it is one: then it needs no chart."""
+    rates = history.points(records, "lr")
+    return rates[0][1] if rates and not _moves(rates) else None
+
+
+def _moves(rates: list[tuple[int, float]]) -> bool:
+    return len({rate for _, rate in rates}) > 1
+
+
+def cmc_chart(cmc: list[float]) -> Chart:
+    """The share of queries whose match is found, over the ranks from 1."""
+    with _chart("CMC") as drawn:
+        axes = drawn.axes
+        axes.plot(range(1, len(cmc) + 1), [100 * share for share in cmc], color=SERIES[0], marker=MARKERS[0])
+        axes.set(xlabel="rank", ylabel="percent of the queries", ylim=(0, 103))
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    return drawn.chart
+
+
+def distance_chart(same: list[float], different: list[float]) -> Chart:
+    """How far apart the pairs of one identity are, and those of two."""
+    with _chart("Distances of pairs") as drawn:
+        axes, width = drawn.axes, 4 / len(same)
+        edges = [width * number for number in range(len(same) + 1)]
+        for number, (name, shares) in enumerate((("same identity", same), ("different", different))):
+            heights = [100 * share for share in shares]
+            axes.stairs(heights, edges, color=SERIES[number], fill=True, alpha=0.3)
+            axes.stairs(heights, edges, color=SERIES[number], linestyle=DASHES[number], linewidth=1.5, label=name)
+        used = [place for place, pair in enumerate(zip(same, different, strict=True)) if any(pair)]
+        axes.set(xlabel="squared distance of unit features", ylabel="percent of the pairs")
+        axes.set_xlim(edges[max(0, used[0] - 1)], edges[min(len(same), used[-1] + 2)])
+        _legend(axes, 2)
+    return drawn.chart
 
 
 def _wide(rates: list[tuple[int, float]]) -> bool:
@@ -116,7 +156,7 @@ def _lines(
             axes.yaxis.set_minor_formatter("")
         elif from_0:
             axes.set_ylim(bottom=0, top=1.12 * max(max(y for _, y in values) for values in known.values()) or 1)
-        _epochs(axes, unit, last)
+        _epochs(axes, unit, min(values[0][0] for values in known.values()), last)
         if len(known) > 1:
             _legend(axes, len(known))
     yield drawn.chart
@@ -136,14 +176,14 @@ def time_chart(records: list[Record]) -> Chart | None:
             edge = {"edgecolor": CARD, "linewidth": 0.8} if len(timed) <= CROWDED else {"linewidth": 0}
             drawn.axes.bar(epochs, heights, bottom=below, width=0.8, color=color, **edge)
             below = [start + height for start, height in zip(below, heights, strict=True)]
-        _epochs(drawn.axes, "seconds", max(epochs))
+        _epochs(drawn.axes, "seconds", min(epochs), max(epochs))
     return drawn.chart
 
 
-def _epochs(axes: Any, unit: str, last: int) -> None:
-    """The same epochs on every chart, ticks at whole ones."""
-    margin = max(0.5, 0.04 * last)
-    axes.set(xlabel="epoch", ylabel=unit, xlim=(-margin, last + margin))
+def _epochs(axes: Any, unit: str, first: int, last: int) -> None:
+    """From the first epoch that has a value to the run's last one; ticks at whole ones."""
+    margin = max(0.5, 0.04 * (last - first))
+    axes.set(xlabel="epoch", ylabel=unit, xlim=(first - margin, last + margin))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 

@@ -67,6 +67,22 @@ def verify(data: ReIDData, query_features: Tensor, gallery_features: Tensor) -> 
     return Verification(others.twice_the_area / (2 * len(same) * different), thresholds, len(same), different)
 
 
+def histograms(
+    data: ReIDData, query_features: Tensor, gallery_features: Tensor, bins: int
+) -> tuple[list[float], list[float]]:
+    """The shares of the same pairs and of the different ones whose squared Euclidean distance is in each of ``bins``
+    equal parts of [0, 4], over the pairs of :func:`verify`; zeros where there is no pair."""
+    comparisons = [comparison for trial in next(iter(data.protocols.values())).trials for comparison in trial]
+    shares = []
+    for same in (True, False):
+        counts = torch.zeros(bins, dtype=torch.float64)
+        for block in _blocks(data, comparisons, query_features, gallery_features, same=same):
+            places = ((1 - block) / 2 * bins).long().clamp(0, bins - 1)
+            counts += torch.bincount(places, minlength=bins).cpu()
+        shares.append((counts / counts.sum().clamp(min=1)).tolist())
+    return shares[0], shares[1]
+
+
 class _Others:
     """Similarities of different pairs, block by block: the area under the curve, and the ``count`` largest of them."""
 
