@@ -96,7 +96,7 @@ def cmc_chart(cmc: list[float]) -> Chart:
     with _chart("CMC") as drawn:
         axes = drawn.axes
         axes.plot(range(1, len(cmc) + 1), [100 * share for share in cmc], color=SERIES[0], marker=MARKERS[0])
-        axes.set(xlabel="rank", ylabel="percent of the queries", ylim=(0, 103))
+        axes.set(xlabel="rank", ylabel="percent of the queries", ylim=(max(0, 100 * cmc[0] // 10 * 10 - 10), 102))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return drawn.chart
 
