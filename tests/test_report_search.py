@@ -179,3 +179,18 @@ def test_the_page_has_names_images_in_none_and_the_clusters_to_download(run):
     assert shown == [row["path"].rsplit("/", 1)[1] for row in none]
     assert page.count('<g class="point"') == len(rows) and "Nearest images of two clusters" in page
     assert "Ranked lists" not in page and "<h2>Search</h2>" not in page
+
+
+def test_another_run_beside_this_one(run, tmp_path):
+    other = tiny_run(tmp_path, seed=3, eps=0.5, iters=3)
+    page = write_report(run, tmp_path / "p.html", compare_with=other, device="cpu").read_text(encoding="utf-8")
+    section = page.partition('id="comparison"')[2].partition("</section>")[0]
+    rows = {
+        cells[0]: cells[1:] for cells in re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", section)
+    }
+    assert {name: values for name, values in rows.items() if name in ("seed", "eps", "iters")} == {
+        "seed": ("0", "3"), "eps": ("0.4", "0.5"), "iters": ("2", "3")
+    }  # fmt: skip
+    assert "data_dir" not in rows and "clusters, last epoch" in rows and "Clusters of both runs" in section
+    with pytest.raises(ValueError, match="--compare: expected a run folder"):
+        write_report(run, tmp_path / "p.html", compare_with=tmp_path, device="cpu")

@@ -65,6 +65,21 @@ def charts(records: list[Record]) -> list[Chart]:
     ]
 
 
+def comparison_charts(records: list[Record], others: list[Record]) -> list[Chart]:
+    """Accuracy and clusters of two runs over their epochs."""
+    last = max((record["epoch"] for record in [*records, *others]), default=0)
+
+    def both(name: str, scale: float) -> dict[str, list[tuple[int, float]]]:
+        runs = {"this run": records, "other run": others}
+        return {run: [(epoch, scale * value) for epoch, value in history.points(of, name)] for run, of in runs.items()}
+
+    return [
+        *_lines("mAP of both runs", "percent", both("mAP", 100), last),
+        *_lines("Rank-1 of both runs", "percent", both("rank1", 100), last),
+        *_lines("Clusters of both runs", "clusters", both("clusters", 1), last, from_0=True),
+    ]
+
+
 def histogram(sizes: list[int]) -> Chart:
     """How many clusters have how many images."""
     with _chart("Cluster sizes") as drawn:

@@ -19,6 +19,7 @@ from ccfast._progress import progress
 from ccfast.data import Part, ReIDData
 from ccfast.inference.image_clusters import ImageClusters, clusters_table, image_names, with_distances
 from ccfast.report import clusters, curves, history, ranked
+from ccfast.report.comparison import PLACES, compare
 from ccfast.report.embedding import embedding_map
 from ccfast.report.measures import measure
 from ccfast.report.pairs import Pair, far_within, near_across
@@ -42,9 +43,6 @@ LARGE, SMALL, TINY = 176, 112, 64
 
 #: How many of the images in no cluster are shown.
 IN_NONE = 32
-
-#: Options that say where a run was made, not what it computes: a difference from the recipe means nothing.
-PLACES = ("data_dir", "device", "workers", "max_image_pixels")
 
 
 @dataclass(frozen=True)
@@ -71,6 +69,7 @@ def write_report(
     output: str | Path | None = None,
     *,
     queries: int = 12,
+    compare_with: str | Path | None = None,
     data: ReIDData | None = None,
     image_clusters: ImageClusters | None = None,
     **overrides: Any,
@@ -81,6 +80,7 @@ def write_report(
         run: the run folder. Features are those of its best.pt, else of its checkpoint.pt.
         output: the page; ``report.html`` in the run folder by default. An older page is replaced.
         queries: how many ranked lists to show.
+        compare_with: another run folder, whose results and options are shown beside this one's.
         data: the run's data set, where the caller has read it.
         image_clusters: the clusters of its training images, where the caller has them.
         overrides: the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one is given.
@@ -94,6 +94,8 @@ def write_report(
     if found.faults:
         log.warning("%s: %s; the page shows what is whole", folder.metrics, found.told())
     records = history.readable(found.records)
+    config = read_config(folder.config) if folder.config.exists() else trained.config
+    beside = None if compare_with is None else compare(folder.path, records, config.stored(), compare_with)
     page = render(
         TEMPLATE,
         run=folder.path.resolve().name,
@@ -103,7 +105,9 @@ def write_report(
         tiles=history.tiles(records, len(trained.data.train)),
         best=history.best_epoch(records),
         last=records[-1]["epoch"] if records else None,
-        options=_options(read_config(folder.config) if folder.config.exists() else trained.config),
+        options=_options(config),
+        comparison=beside,
+        comparison_charts=[] if beside is None else curves.comparison_charts(records, beside.records),
         charts=curves.charts(records),
         stages=history.stages(records),
         time_chart=curves.time_chart(records),
