@@ -190,6 +190,10 @@ def _search(trained: Trained, count: int) -> dict[str, Any]:
 def _clusters(trained: Trained, found: ImageClusters | None) -> dict[str, Any]:
     """The sheets of clusters with their images, and their sizes."""
     train, config = trained.data.train, trained.config
+    if not len(train):
+        raise InputError(
+            f"--data-dir: {config.data_dir}: lists no image of the training part, whose clusters are shown"
+        )
     if found is None:
         features = trained.extract(train, "train")
         found = with_distances(features, pseudo_labels(features, config, Stopwatch(trained.device)).labels)

@@ -92,10 +92,12 @@ class _Others:
         self.lowest = -math.inf
 
     def add(self, block: Tensor) -> None:
-        """Count of each the same pairs that are above it, and half of those that are equal."""
-        above = len(self.same) - torch.searchsorted(self.same, block, right=True)
-        at_least = len(self.same) - torch.searchsorted(self.same, block)
-        self.twice_the_area += int((above + at_least).sum())
+        """Count for each same pair those that are below it, and half of those that are equal."""
+        block = block.sort().values
+        below = torch.searchsorted(block, self.same)
+        not_above = torch.searchsorted(block, self.same, right=True)
+        self.twice_the_area += int((below + not_above).sum())
+        block = block[-self.count :]
         self.kept = torch.cat([self.kept, block[block > self.lowest]])
         if len(self.kept) > 2 * self.count:
             self.kept = self.kept.topk(self.count, sorted=False).values
