@@ -18,7 +18,7 @@ from ccfast._errors import InputError
 from ccfast._files import array_content, write_all_whole
 from ccfast._progress import progress
 from ccfast.data import Part
-from ccfast.data.findings import Reason
+from ccfast.data.findings import Findings, Reason
 from ccfast.data.image_files import ImageFiles, leave_out_bad, pixels_at_most
 from ccfast.data.image_list import list_files, say_what_was_read
 from ccfast.training.trained import Trained
@@ -46,6 +46,19 @@ class Entry:
         return (self.size, self.modified, self.changed) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
+#: What an index holds: of each row the file, and its feature [N, D].
+Known = tuple[list[Entry], Tensor]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of the gallery, and the row of its feature in the index; None where it has to be extracted."""
+
+    path: Path
+    entry: Entry
+    row: int | None
+
+
 @dataclass(frozen=True)
 class Gallery:
     """The images that are searched: their paths, and their features [N, D] of unit norm on the encoder's device."""
@@ -61,11 +74,11 @@ def index_beside(gallery: Path) -> Path:
 
 
 def indexed_gallery(trained: Trained, path: str | Path, index: Path | None = None) -> Gallery:
-    """The images at or below ``path`` (``--gallery``), with the features that are in the index where the files are the
-    same, and new ones for the others; the index is then written.
+    """The images at or below ``path`` (``--gallery``) with their features; the index is brought up to date.
 
-    A file is the same where its size and its times are, or else its content. An index of another encoder, or one that
-    is damaged, is made anew. Where none can be written, a warning says so.
+    Features are those in the index where the files are the same (their size and times are, or else their content), and
+    are extracted for the others. An index of another encoder, or one that is damaged, is made anew. Where none can be
+    written, a warning says so.
 
     Args:
         index: its folder; None: :func:`index_beside` the gallery.
@@ -75,33 +88,45 @@ def indexed_gallery(trained: Trained, path: str | Path, index: Path | None = Non
     index = index_beside(Path(path)) if index is None else index
     encoder = fingerprint(trained)
     known = _read(index, encoder, trained.encoder.num_features)
-    names = [file.relative_to(top).as_posix() for file in files]
-    entries, rows = _compare(files, names, known)
-    new = [number for number, row in enumerate(rows) if row is None]
-    _say(index, known, names, entries, new)
+    found = _compare(files, [file.relative_to(top).as_posix() for file in files], known)
+    if known is not None:
+        _say_what_changed(index, known[0], found)
+    found = _readable(found, trained, findings)
+    if not found:
+        raise InputError(f"--gallery: {path}: no image that can be read")
+    say_what_was_read(path, len(found), findings)
+    features = _features(found, known, trained)
+    entries = [file.entry for file in found]
+    if known is None or entries != known[0]:
+        _write(index, encoder, entries, features)
+    return Gallery([str(file.path) for file in found], features.to(trained.device))
+
+
+def _readable(found: list[_File], trained: Trained, findings: Findings) -> list[_File]:
+    """``found`` without new images that cannot be read; refused unless the run's ``bad_images`` is "skip"."""
+    new = [file.path for file in found if file.row is None]
     with pixels_at_most(trained.config.max_image_pixels):
         skip = trained.config.bad_images == "skip"
-        added = [files[number] for number in new]
-        good = leave_out_bad({"gallery": added}, skip=skip, workers=trained.config.workers)["gallery"]
-        images = ImageFiles(good)
-    bad = set(added) - set(good)
+        good = set(leave_out_bad({"gallery": new}, skip=skip, workers=trained.config.workers)["gallery"])
+    bad = [path for path in new if path not in good]
     if bad:
-        findings.leave_out(Reason.BAD, next(file for file in added if file in bad), len(bad))
-    kept = [number for number, file in enumerate(files) if file not in bad]
-    if not kept:
-        raise InputError(f"--gallery: {path}: no image that can be read")
-    say_what_was_read(path, len(kept), findings)
-    features = torch.empty(len(kept), trained.encoder.num_features)
-    old = [(place, row) for place, number in enumerate(kept) if (row := rows[number]) is not None]
+        findings.leave_out(Reason.BAD, bad[0], len(bad))
+    return [file for file in found if file.row is not None or file.path in good]
+
+
+def _features(found: list[_File], known: Known | None, trained: Trained) -> Tensor:
+    """The features [N, D] of the files, on the CPU: from the index, or by the encoder."""
+    features = torch.empty(len(found), trained.encoder.num_features)
+    new = [place for place, file in enumerate(found) if file.row is None]
+    old = [(place, file.row) for place, file in enumerate(found) if file.row is not None]
     if old:
         assert known is not None
         features[[place for place, _ in old]] = known[1][[row for _, row in old]]
-    if good:
-        places = [place for place, number in enumerate(kept) if rows[number] is None]
-        features[places] = trained.extract(Part(images, None), "gallery").cpu()
-    if known is None or [entries[number] for number in kept] != known[0]:
-        _write(index, encoder, [entries[number] for number in kept], features)
-    return Gallery([str(files[number]) for number in kept], features.to(trained.device))
+    if new:
+        with pixels_at_most(trained.config.max_image_pixels):
+            images = ImageFiles([found[place].path for place in new])
+        features[new] = trained.extract(Part(images, None), "gallery").cpu()
+    return features
 
 
 def fingerprint(trained: Trained) -> str:
@@ -116,45 +141,38 @@ def fingerprint(trained: Trained) -> str:
     return digest.hexdigest()
 
 
-def _compare(
-    files: list[Path], names: list[str], known: tuple[list[Entry], Tensor] | None
-) -> tuple[list[Entry], list[int | None]]:
-    """Of each file its entry now, and the row of its feature in the index: None where there is none that fits."""
+def _compare(files: list[Path], names: list[str], known: Known | None) -> list[_File]:
+    """Each file as it is now, with the row of its feature in the index where it has not changed."""
     before = {} if known is None else {entry.name: (row, entry) for row, entry in enumerate(known[0])}
-    entries: list[Entry] = []
-    rows: list[int | None] = []
-    for file, name in progress(zip(files, names, strict=True), "check the index", len(files)):
+    found = []
+    for path, name in progress(zip(files, names, strict=True), "check the index", len(files)):
         row, entry = before.get(name, (None, None))
         try:
-            stat = file.stat()
+            stat = path.stat()
             if entry is None or not entry.looks_like(stat):
-                now = Entry(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _sha256(file))
+                now = Entry(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _sha256(path))
                 row = row if entry is not None and entry.sha256 == now.sha256 else None
                 entry = now
         except OSError as error:  # a link to nothing: the check of the images names it
             entry, row = Entry(name, 0, 0, 0, f"{error.strerror}"), None
-        entries.append(entry)
-        rows.append(row)
-    return entries, rows
+        found.append(_File(path, entry, row))
+    return found
 
 
-def _say(
-    index: Path, known: tuple[list[Entry], Tensor] | None, names: list[str], entries: list[Entry], new: list[int]
-) -> None:
-    """What has changed since the index was written."""
-    if known is None:
-        return
-    before = {entry.name for entry in known[0]}
+def _say_what_changed(index: Path, before: list[Entry], found: list[_File]) -> None:
+    """How many files are new, changed and gone since the index was written."""
+    names = {entry.name for entry in before}
+    new = [file.entry.name for file in found if file.row is None]
     counts = {
-        "new": sum(names[number] not in before for number in new),
-        "changed": sum(names[number] in before for number in new),
-        "removed": len(before - set(names)),
+        "new": sum(name not in names for name in new),
+        "changed": sum(name in names for name in new),
+        "removed": len(names - {file.entry.name for file in found}),
     }
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    log.info("%s: %s images; since it was written: %s", index, f"{len(before):,}", told or "no file has changed")
+    log.info("%s: %s images; since it was written: %s", index, f"{len(names):,}", told or "no file has changed")
 
 
-def _read(index: Path, encoder: str, num_features: int) -> tuple[list[Entry], Tensor] | None:
+def _read(index: Path, encoder: str, num_features: int) -> Known | None:
     """The entries and features of an index; None where there is none, or none to use, which is said."""
     if not (index / NAMES).exists() and not (index / FEATURES).exists():
         return None
