@@ -253,6 +253,8 @@ def test_wrong_combinations(run, images, tmp_path, capsys):
     fails(capsys, "--part: only with --dataset", run, "--data-dir", images, "--part", "query", *out)
     fails(capsys, "no such checkpoint", tmp_path / "gone", "--data-dir", images, *out)
     fails(capsys, "--data-dir: no such folder or file", run, "--data-dir", tmp_path / "gone", *out)
+    (tmp_path / "t.csv").write_text("path")
+    fails(capsys, "is a table, not an image; add --dataset csv", run, "--data-dir", tmp_path / "t.csv", *out)
     (tmp_path / "nothing").mkdir()
     fails(capsys, "holds nothing; expected", run, "--data-dir", tmp_path / "nothing", *out)
     fails(capsys, "--k2: expected at most --k1 (1), got 2", run, "--data-dir", images, "--k1", 1, *out)

@@ -25,6 +25,10 @@ def list_files(option: str, path: str | Path) -> tuple[list[Path], Findings]:
         InputError: nothing of that name, or a folder without images.
     """
     place, findings = given_path(option, path), Findings()
+    if place.suffix.lower() == ".csv" and place.is_file() and option == "--data-dir":
+        raise InputError(
+            f"{option}: {place} is a table, not an image; add --dataset csv to read the images that it lists"
+        )
     if place.is_file():
         return [place], findings
     if not place.is_dir():

@@ -71,7 +71,7 @@ def verification(found: Verification) -> str:
     ]
     for rate in found.thresholds:
         few = " (no different pair is, as there are too few of them)" if found.different * rate.fpr < 1 else ""
-        threshold = f"similarity of at least {rate.threshold:.4f}{few}"
+        threshold = f"similarity of at least {rate.threshold:.6f}{few}"
         lines.append(f"  TPR {100 * rate.tpr:.1f} at FPR {rate.fpr:g}: {threshold}")
     return "\n".join(lines)
 
