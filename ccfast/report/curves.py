@@ -28,6 +28,9 @@ MARKERS, DASHES = ("o", "s", "^"), ("-", "--", ":")
 #: More epochs than this are drawn with dashes for markers, and their bars without gaps.
 CROWDED = 30
 
+#: Bars of the histogram of distances.
+BARS = 40
+
 #: A learning rate that falls by more than this is drawn on a logarithmic axis.
 WIDE = 5
 
@@ -118,16 +121,18 @@ def cmc_chart(cmc: list[float]) -> Chart:
 
 def distance_chart(same: list[float], different: list[float]) -> Chart:
     """How far apart the pairs of one identity are, and those of two."""
+    used = [place for place, pair in enumerate(zip(same, different, strict=True)) if any(pair)]
+    wide, first = -(-(used[-1] - used[0] + 1) // BARS), used[0]
+    edges = [4 * place / len(same) for place in range(first, used[-1] + wide + 1, wide)]
     with _chart("Distances of pairs") as drawn:
-        axes, width = drawn.axes, 4 / len(same)
-        edges = [width * number for number in range(len(same) + 1)]
+        axes = drawn.axes
         for number, (name, shares) in enumerate((("same identity", same), ("different", different))):
-            heights = [100 * share for share in shares]
+            heights = [
+                100 * sum(shares[first + wide * bar : first + wide * (bar + 1)]) for bar in range(len(edges) - 1)
+            ]
             axes.stairs(heights, edges, color=SERIES[number], fill=True, alpha=0.3)
             axes.stairs(heights, edges, color=SERIES[number], linestyle=DASHES[number], linewidth=1.5, label=name)
-        used = [place for place, pair in enumerate(zip(same, different, strict=True)) if any(pair)]
         axes.set(xlabel="squared distance of unit features", ylabel="percent of the pairs")
-        axes.set_xlim(edges[max(0, used[0] - 1)], edges[min(len(same), used[-1] + 2)])
         _legend(axes, 2)
     return drawn.chart
 
