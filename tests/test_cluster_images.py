@@ -246,6 +246,16 @@ def test_wrong_combinations(run, images, tmp_path, capsys):
     fails(capsys, "--arch: only without a run", run, "--data-dir", images, "--arch", "smallconv", *out)
     fails(capsys, "--data-dir: expected the folder of the images, got none", "--arch", "smallconv", *out)
     fails(capsys, "--normalize: only for FEATURES.npy", run, "--normalize", *out)
+    fails(
+        capsys,
+        "--memory-limit, --work-dir: only for FEATURES.npy",
+        run,
+        "--memory-limit",
+        "1G",
+        "--work-dir",
+        "x",
+        *out,
+    )
     fails(capsys, "--data-dir, --workers: only for images, not for the features", features, "--data-dir", images, *out)
     fails(capsys, "--workers, --copy-to: only for images", features, "--copy-to", tmp_path / "x", *out)
     fails(capsys, "expected a file that ends in .csv", run, "-o", tmp_path / "c.npy")

@@ -18,6 +18,9 @@ OPTIONS = (
 #: Options that only images have, and those that only an encoder which was not trained here has.
 OF_IMAGES = ("data_dir", "dataset", "part", "workers", "max_image_pixels", "bad_images", "copy_to", "copy")
 
+#: Options that only features in a file have.
+OF_FEATURES = ("normalize", "memory_limit", "work_dir")
+
 log = logging.getLogger(__name__)
 
 
@@ -45,8 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-limit",
         metavar="SIZE",
-        help="cluster FEATURES.npy by blocks in at most so much memory, such as 800M or 4G; a second start goes on with "
-        "what the first has finished",
+        help="cluster FEATURES.npy by blocks in at most so much memory, such as 800M or 4G; a second start goes on "
+        "with what the first has finished",
     )
     parser.add_argument(
         "--work-dir", metavar="DIR", help="where --memory-limit keeps its files (default: LABELS.npy.work)"
@@ -69,8 +72,8 @@ def run(options: dict[str, Any]) -> None:
             raise InputError(f"{', '.join(named)}: only for images, not for the features in {source}")
         cluster_file(source, **options)
         return
-    if options.pop("normalize", False):
-        raise InputError("--normalize: only for FEATURES.npy; the features of images have unit norm")
+    if named := [flag(name) for name in OF_FEATURES if name in options]:
+        raise InputError(f"{', '.join(named)}: only for FEATURES.npy, not for images")
     cluster(source, **options)
 
 
