@@ -3,6 +3,7 @@
 from ccfast import compat, nn, reference
 from ccfast._load import build_info
 from ccfast._types import RankingMetrics
+from ccfast.inference import load_encoder
 from ccfast.interop import from_cupy, from_scipy, to_cupy, to_scipy
 from ccfast.ops.candidates import refine_neighbours
 from ccfast.ops.contrastive import centroid_contrastive_loss
@@ -35,6 +36,7 @@ __all__ = [
     "k_reciprocal_encoding",
     "k_reciprocal_rerank",
     "knn",
+    "load_encoder",
     "memory_similarity",
     "nn",
     "reference",

@@ -58,7 +58,8 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones():
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "digits"])
 def test_every_other_data_set_needs_a_folder_that_is_there(name, tmp_path):
-    with pytest.raises(InputError, match=f"--data-dir: expected the folder of {name}, got none"):
+    what = "a .csv file that lists images" if name == "csv" else f"the folder of {name}"
+    with pytest.raises(InputError, match=f"--data-dir: expected {what}, got none"):
         load_data(name)
     with pytest.raises(InputError, match=r"--data-dir: no such folder.*nowhere"):
         load_data(name, tmp_path / "nowhere")

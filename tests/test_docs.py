@@ -61,6 +61,20 @@ def test_python_examples_of_a_page_run_one_after_the_other(page):
         exec(compile(block, page, "exec"), namespace)
 
 
+def test_the_tracker_of_the_page_about_encoders_runs(tmp_path, monkeypatch, capsys):
+    """Its two things keep their tracks, the second from the fourth frame on."""
+    pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
+    from tiny_run import tiny_run
+
+    monkeypatch.chdir(tmp_path)
+    tiny_run(tmp_path, run="runs/mine")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / "use.md").read_text(encoding="utf-8"), re.M | re.S)
+    namespace: dict[str, Any] = {}
+    exec(compile(block, "use.md", "exec"), namespace)
+    assert capsys.readouterr().out.splitlines() == ["[0]"] * 3 + ["[0, 1]"] * 5
+    assert namespace["tracks"].shape == (2, namespace["encoder"].num_features)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_commands_and_their_options_exist(page):
     """What a page says to type, placeholders and all, is what the command line takes."""

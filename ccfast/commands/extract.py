@@ -10,8 +10,7 @@ HELP = "a trained encoder's features of a data set, as a .npy file"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import add_trained, add_where
-    from ccfast.training.config import FIELDS
+    from ccfast.commands._options import add_dataset, add_trained, add_where
 
     parser.description = (
         "Write features [N, D] of unit norm to FEATURES.npy, as ccfast cluster takes them, and to FEATURES.csv what "
@@ -20,8 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_trained(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FEATURES.npy", help="where the features go")
     parser.add_argument("--part", choices=("train", "query", "gallery", "all"), help="which images (default: all)")
-    datasets = FIELDS["dataset"].metadata["choices"]
-    parser.add_argument("--dataset", choices=datasets, metavar="NAME", help="data set (default: the run's)")
+    add_dataset(parser)
     add_where(parser)
 
 

@@ -16,6 +16,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder (its best.pt is taken, else its checkpoint.pt)")
     parser.add_argument("-o", "--output", metavar="PAGE.html", help="where the page goes (default: RUN/report.html)")
     parser.add_argument("--queries", type=int, metavar="N", help="how many ranked lists to show (default: 12)")
+    parser.add_argument(
+        "--compare", dest="compare_with", metavar="RUN", help="another run: its results and options beside this one's"
+    )
     add_ignore_cameras(parser)
     add_where(parser)
 

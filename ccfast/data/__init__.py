@@ -10,6 +10,7 @@ from pathlib import Path
 from ccfast._errors import InputError
 from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
+from ccfast.data.csv_table import load_csv
 from ccfast.data.digits import load_digits
 from ccfast.data.image_files import pixels_at_most
 from ccfast.data.image_folder import load_image_folder
@@ -36,6 +37,7 @@ LOADERS: dict[str, Callable[..., ReIDData]] = {
     "ltcc": load_ltcc,
     "omniglot": load_omniglot,
     "folder": load_image_folder,
+    "csv": load_csv,
 }
 
 #: The data sets that :func:`load_data` knows.
@@ -53,7 +55,8 @@ def load_data(
     """The data set ``name`` of :data:`DATASETS`; what was read and what was left out goes to the log of "ccfast".
 
     Args:
-        data_dir: the folder that holds it (for omniglot, also an .npz file); not needed for digits.
+        data_dir: the folder that holds it (for omniglot, also an .npz file; for csv, the .csv file); not needed for
+            digits.
         bad_images: "refuse" image files that cannot be read, or "skip" them with a warning.
         workers: threads that look for them.
         max_image_pixels: larger images cannot be read, now and later.
@@ -82,5 +85,6 @@ def _load(name: str, data_dir: str | Path | None, *, bad_images: str, workers: i
     if name not in LOADERS:
         raise InputError(f"--dataset: expected one of {', '.join(DATASETS)}, got {name!r}")
     if data_dir is None:
-        raise InputError(f"--data-dir: expected the folder of {name}, got none")
+        what = "a .csv file that lists images" if name == "csv" else f"the folder of {name}"
+        raise InputError(f"--data-dir: expected {what}, got none")
     return LOADERS[name](given_path("--data-dir", data_dir), bad_images=bad_images, workers=workers)

@@ -30,6 +30,18 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     Raises:
         InputError: the file cannot be read, or is not text.
     """
+    for number, line in enumerate(_LINE_ENDS.split(read_text(file)), 1):
+        line = line.strip()
+        if line and not line.startswith("#"):
+            yield number, line
+
+
+def read_text(file: Path) -> str:
+    """The whole text of ``file``, without a byte-order mark, its line ends as they are.
+
+    Raises:
+        InputError: the file cannot be read, or is not text.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -41,7 +53,4 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
         raise InputError(f"{file}: not text in {encoding}: {error.reason}") from error
     if "\0" in text:
         raise InputError(f"{file}: expected text in UTF-8, got zero bytes; save the file as UTF-8")
-    for number, line in enumerate(_LINE_ENDS.split(text), 1):
-        line = line.strip()
-        if line and not line.startswith("#"):
-            yield number, line
+    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ccfast._errors import InputError
 from ccfast.models.efficientnet_lite import MEAN, STD, is_efficientnet_lite_pytorch, to_timm_names
 from ccfast.models.encoder import Backbone
-from ccfast.models.weights import StateDict, load_weights, not_downloaded
+from ccfast.models.weights import CLASSIFIERS, StateDict, load_weights, misfits, not_downloaded
 
 PREFIX = "timm/"
 
@@ -29,6 +30,8 @@ def timm_backbone(arch: str, weights: str, state: StateDict | None, size: tuple[
     if state is not None:
         if is_efficientnet_lite_pytorch(state):
             state, mean, std = to_timm_names(state, network.state_dict()), MEAN, STD
+        else:
+            state = _converted(state, network)
         load_weights(network, state, arch)
     module = _at_size(network, arch, size)
     _freeze_idle(module, size)
@@ -49,6 +52,22 @@ def _create(arch: str, pretrained: bool) -> Any:
         if not pretrained:
             raise InputError(f"--arch {arch}: timm could not make it: {error}") from error
         raise not_downloaded(f"--weights imagenet: the weights of {arch}", error) from error
+
+
+def _converted(state: StateDict, network: Any) -> StateDict:
+    """``state`` under the names of ``network``, where timm knows the names that its publisher gave: DINOv2, CLIP.
+
+    Weights that fit are left as they are, and so are those that timm makes nothing of, for the loader to complain.
+    """
+    convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    named = {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
+    if convert is None or not misfits(network.state_dict(), named):
+        return state
+    try:
+        found = convert(dict(state), network)
+    except Exception:  # timm raises whatever names that it does not know lead it to
+        return state
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccfast._errors import InputError, is_out_of_memory
+from ccfast._optional import import_optional
 
 StateDict = dict[str, Tensor]
 
@@ -23,9 +26,16 @@ COUNTER = ".num_batches_tracked"
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """The state dict in ``path``; unwraps {"state_dict": ...}, {"model": ...} and DataParallel's ``module.``."""
+    """The state dict in ``path``; unwraps {"state_dict": ...}, {"model": ...} and DataParallel's ``module.``.
+
+    A file that ends in .safetensors is read by the package of that name.
+    """
+    if path.suffix == ".safetensors":
+        load: Callable[[Path], Any] = import_optional("safetensors.torch", f"--weights: {path}").load_file
+    else:
+        load = partial(torch.load, map_location="cpu", weights_only=True)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content = load(path)
     except Exception as error:  # torch.load raises whatever the bytes lead it to
         if is_out_of_memory(error):
             raise

@@ -47,6 +47,11 @@ def sizes(labels: Tensor) -> list[int]:
     return torch.bincount(labels[labels >= 0]).tolist()
 
 
+def in_none(labels: Tensor, count: int) -> list[int]:
+    """At most ``count`` of the rows in no cluster, evenly spaced."""
+    return _spread((labels < 0).nonzero()[:, 0].tolist(), count)
+
+
 def sheets(labels: Tensor, ids: Tensor | None, smallest: int) -> list[Sheet]:
     """The largest clusters, then the most mixed and the purest of the others with at least ``smallest`` images.
 
@@ -82,8 +87,8 @@ def _cluster(label: int, labels: Tensor, ids: Tensor | None) -> Cluster:
     return Cluster(label, len(members), _spread(members), majority, count[majority] / len(members), len(count))
 
 
-def _spread(members: list[int]) -> list[int]:
-    """At most ``IMAGES`` of the members, evenly spaced: in proportion where they are sorted by identity."""
-    if len(members) <= IMAGES:
+def _spread(members: list[int], count: int = IMAGES) -> list[int]:
+    """At most ``count`` of the members, evenly spaced: in proportion where they are sorted by identity."""
+    if len(members) <= count:
         return members
-    return [members[number * len(members) // IMAGES] for number in range(IMAGES)]
+    return [members[number * len(members) // count] for number in range(count)]

@@ -28,6 +28,9 @@ MARKERS, DASHES = ("o", "s", "^"), ("-", "--", ":")
 #: More epochs than this are drawn with dashes for markers, and their bars without gaps.
 CROWDED = 30
 
+#: Bars of the histogram of distances.
+BARS = 40
+
 #: A learning rate that falls by more than this is drawn on a logarithmic axis.
 WIDE = 5
 
@@ -56,8 +59,27 @@ def charts(records: list[Record]) -> list[Chart]:
             {"NMI": agreement["nmi"], "ARI": agreement["ari"], "purity": agreement["purity"]},
             last,
         ),
-        *_lines("Learning rate", "learning rate", {"rate": rates}, last, log=_wide(rates), from_0=True),
+        *(
+            _lines("Learning rate", "learning rate", {"rate": rates}, last, log=_wide(rates), from_0=True)
+            if _moves(rates)
+            else ()
+        ),
         *_lines("Peak memory", "MB", {"memory": history.points(records, "peak_memory_mb")}, last, from_0=True),
+    ]
+
+
+def comparison_charts(records: list[Record], others: list[Record]) -> list[Chart]:
+    """Accuracy and clusters of two runs over their epochs."""
+    last = max((record["epoch"] for record in [*records, *others]), default=0)
+
+    def both(name: str, scale: float) -> dict[str, list[tuple[int, float]]]:
+        runs = {"this run": records, "other run": others}
+        return {run: [(epoch, scale * value) for epoch, value in history.points(of, name)] for run, of in runs.items()}
+
+    return [
+        *_lines("mAP of both runs", "percent", both("mAP", 100), last),
+        *_lines("Rank-1 of both runs", "percent", both("rank1", 100), last),
+        *_lines("Clusters of both runs", "clusters", both("clusters", 1), last, from_0=True),
     ]
 
 
@@ -75,6 +97,44 @@ def _bins(largest: int) -> list[float]:
     """Edges between whole numbers, at most about thirty bins."""
     step = -(-largest // 30)
     return [0.5 + step * number for number in range(-(-largest // step) + 1)]
+
+
+def constant_rate(records: list[Record]) -> float | None:
+    """The learning rate of all epochs, where it is one: then it needs no chart."""
+    rates = history.points(records, "lr")
+    return rates[0][1] if rates and not _moves(rates) else None
+
+
+def _moves(rates: list[tuple[int, float]]) -> bool:
+    return len({rate for _, rate in rates}) > 1
+
+
+def cmc_chart(cmc: list[float]) -> Chart:
+    """The share of queries whose match is found, over the ranks from 1."""
+    with _chart("CMC") as drawn:
+        axes = drawn.axes
+        axes.plot(range(1, len(cmc) + 1), [100 * share for share in cmc], color=SERIES[0], marker=MARKERS[0])
+        axes.set(xlabel="rank", ylabel="percent of the queries", ylim=(max(0, 100 * cmc[0] // 10 * 10 - 10), 102))
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    return drawn.chart
+
+
+def distance_chart(same: list[float], different: list[float]) -> Chart:
+    """How far apart the pairs of one identity are, and those of two."""
+    used = [place for place, pair in enumerate(zip(same, different, strict=True)) if any(pair)]
+    wide, first = -(-(used[-1] - used[0] + 1) // BARS), used[0]
+    edges = [4 * place / len(same) for place in range(first, used[-1] + wide + 1, wide)]
+    with _chart("Distances of pairs") as drawn:
+        axes = drawn.axes
+        for number, (name, shares) in enumerate((("same identity", same), ("different", different))):
+            heights = [
+                100 * sum(shares[first + wide * bar : first + wide * (bar + 1)]) for bar in range(len(edges) - 1)
+            ]
+            axes.stairs(heights, edges, color=SERIES[number], fill=True, alpha=0.3)
+            axes.stairs(heights, edges, color=SERIES[number], linestyle=DASHES[number], linewidth=1.5, label=name)
+        axes.set(xlabel="squared distance of unit features", ylabel="percent of the pairs")
+        _legend(axes, 2)
+    return drawn.chart
 
 
 def _wide(rates: list[tuple[int, float]]) -> bool:
@@ -116,7 +176,7 @@ def _lines(
             axes.yaxis.set_minor_formatter("")
         elif from_0:
             axes.set_ylim(bottom=0, top=1.12 * max(max(y for _, y in values) for values in known.values()) or 1)
-        _epochs(axes, unit, last)
+        _epochs(axes, unit, min(values[0][0] for values in known.values()), last)
         if len(known) > 1:
             _legend(axes, len(known))
     yield drawn.chart
@@ -136,14 +196,14 @@ def time_chart(records: list[Record]) -> Chart | None:
             edge = {"edgecolor": CARD, "linewidth": 0.8} if len(timed) <= CROWDED else {"linewidth": 0}
             drawn.axes.bar(epochs, heights, bottom=below, width=0.8, color=color, **edge)
             below = [start + height for start, height in zip(below, heights, strict=True)]
-        _epochs(drawn.axes, "seconds", max(epochs))
+        _epochs(drawn.axes, "seconds", min(epochs), max(epochs))
     return drawn.chart
 
 
-def _epochs(axes: Any, unit: str, last: int) -> None:
-    """The same epochs on every chart, ticks at whole ones."""
-    margin = max(0.5, 0.04 * last)
-    axes.set(xlabel="epoch", ylabel=unit, xlim=(-margin, last + margin))
+def _epochs(axes: Any, unit: str, first: int, last: int) -> None:
+    """From the first epoch that has a value to the run's last one; ticks at whole ones."""
+    margin = max(0.5, 0.04 * (last - first))
+    axes.set(xlabel="epoch", ylabel=unit, xlim=(first - margin, last + margin))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 

@@ -119,7 +119,7 @@ def _clusters(records: list[Record], images: int) -> list[Tile]:
         return []
     epoch, clusters = counted[-1]
     noise = dict(points(records, "noise")).get(epoch)
-    context = f"at epoch {epoch}"
+    context = f"found at the beginning of epoch {epoch}"
     if noise is not None and images:
         context += f"; {noise / images:.0%} of {images:,} images in none"
     for name, label in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity")):

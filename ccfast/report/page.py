@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import statistics
 from collections.abc import Iterator
@@ -16,7 +17,12 @@ from ccfast._errors import InputError
 from ccfast._files import given_output, given_path, write_whole
 from ccfast._progress import progress
 from ccfast.data import Part, ReIDData
+from ccfast.inference.image_clusters import ImageClusters, clusters_table, image_names, with_distances
 from ccfast.report import clusters, curves, history, ranked
+from ccfast.report.comparison import PLACES, compare
+from ccfast.report.embedding import embedding_map
+from ccfast.report.measures import measure
+from ccfast.report.pairs import Pair, far_within, near_across
 from ccfast.report.thumbnails import Thumbnail, thumbnail
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
@@ -33,10 +39,10 @@ PAGE = "report.html"
 TEMPLATE = "template.html"
 
 #: The longer side, in pixels, of the images of ranked lists and of cluster sheets.
-LARGE, SMALL = 176, 112
+LARGE, SMALL, TINY = 176, 112, 64
 
-#: Options that say where a run was made, not what it computes: a difference from the recipe means nothing.
-PLACES = ("data_dir", "device", "workers", "max_image_pixels")
+#: How many of the images in no cluster are shown.
+IN_NONE = 32
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,9 @@ def write_report(
     output: str | Path | None = None,
     *,
     queries: int = 12,
+    compare_with: str | Path | None = None,
     data: ReIDData | None = None,
+    image_clusters: ImageClusters | None = None,
     **overrides: Any,
 ) -> Path:
     """Write one HTML page about a run, images and drawings inside it, and return its path.
@@ -72,7 +80,9 @@ def write_report(
         run: the run folder. Features are those of its best.pt, else of its checkpoint.pt.
         output: the page; ``report.html`` in the run folder by default. An older page is replaced.
         queries: how many ranked lists to show.
+        compare_with: another run folder, whose results and options are shown beside this one's.
         data: the run's data set, where the caller has read it.
+        image_clusters: the clusters of its training images, where the caller has them.
         overrides: the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one is given.
 
     Raises:
@@ -84,21 +94,27 @@ def write_report(
     if found.faults:
         log.warning("%s: %s; the page shows what is whole", folder.metrics, found.told())
     records = history.readable(found.records)
-    page = _render(
+    config = read_config(folder.config) if folder.config.exists() else trained.config
+    beside = None if compare_with is None else compare(folder.path, records, config.stored(), compare_with)
+    page = render(
+        TEMPLATE,
         run=folder.path.resolve().name,
-        file=trained.file.name,
+        file_name=trained.file.name,
         trained=trained,
         version=ccfast.build_info()["version"],
         tiles=history.tiles(records, len(trained.data.train)),
         best=history.best_epoch(records),
         last=records[-1]["epoch"] if records else None,
-        options=_options(read_config(folder.config) if folder.config.exists() else trained.config),
+        options=_options(config),
+        comparison=beside,
+        comparison_charts=[] if beside is None else curves.comparison_charts(records, beside.records),
         charts=curves.charts(records),
         stages=history.stages(records),
         time_chart=curves.time_chart(records),
         protocol=next(iter(trained.data.protocols.items()), None),
-        ranked=_ranked(trained, queries),
-        **_clusters(trained),
+        rate=curves.constant_rate(records),
+        **_search(trained, queries),
+        **_clusters(trained, image_clusters),
     )
     write_whole(output, page)
     log.info("page about the run, to open in a browser: %s (%.1f MB)", output, len(page) / 1e6)
@@ -115,7 +131,8 @@ def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolde
     return RunFolder(run), output
 
 
-def _render(**content: Any) -> str:
+def render(template: str, **content: Any) -> str:
+    """One of this package's templates with its content."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -125,8 +142,13 @@ def _render(**content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": history.duration, "percent": history.percent, "told": _told}
-    return environment.get_template(TEMPLATE).render(**content)
+    environment.filters |= {"columns": columns, "duration": history.duration, "percent": history.percent, "told": _told}
+    return environment.get_template(template).render(**content)
+
+
+def columns(charts: int) -> int:
+    """In how many columns so many charts stand, so that none is alone in the last row."""
+    return next((count for count in (3, 4, 5) if charts % count != 1), 3) if charts > 3 else charts
 
 
 def _told(value: Any) -> Any:
@@ -143,14 +165,15 @@ def _options(config: TrainConfig) -> list[Option]:
     ]
 
 
-def _ranked(trained: Trained, count: int) -> list[dict[str, Any]]:
-    """The ranked lists with their images; none where there is nothing to search."""
+def _search(trained: Trained, count: int) -> dict[str, Any]:
+    """The ranked lists with their images, and what is measured; nothing where there is nothing to search."""
     query, gallery = trained.data.query, trained.data.gallery
-    if query is None or gallery is None or count == 0 or next(iter(trained.data.protocols)) in obstacles(trained.data):
-        return []
+    if query is None or gallery is None or next(iter(trained.data.protocols)) in obstacles(trained.data):
+        return {"ranked": [], "measures": None, "search_charts": []}
     features = trained.extract(query, "query"), trained.extract(gallery, "gallery")
     lists = ranked.ranked_lists(trained.data, *features, count)
-    return [
+    measures = measure(trained.data, *features)
+    shown = [
         {
             "list": found,
             "query": _picture(query, found.query, LARGE),
@@ -158,19 +181,30 @@ def _ranked(trained: Trained, count: int) -> list[dict[str, Any]]:
         }
         for found in progress(lists, "ranked lists", len(lists))
     ]
+    charts = [curves.cmc_chart(measures.cmc)]
+    if any(measures.same) or any(measures.different):
+        charts.append(curves.distance_chart(measures.same, measures.different))
+    return {"ranked": shown, "measures": measures, "search_charts": charts}
 
 
-def _clusters(trained: Trained) -> dict[str, Any]:
+def _clusters(trained: Trained, found: ImageClusters | None) -> dict[str, Any]:
     """The sheets of clusters with their images, and their sizes."""
     train, config = trained.data.train, trained.config
-    features = trained.extract(train, "train")
-    labels = pseudo_labels(features, config, Stopwatch(trained.device)).labels.cpu()
+    if not len(train):
+        raise InputError(
+            f"--data-dir: {config.data_dir}: lists no image of the training part, whose clusters are shown"
+        )
+    if found is None:
+        features = trained.extract(train, "train")
+        found = with_distances(features, pseudo_labels(features, config, Stopwatch(trained.device)).labels)
+    labels = found.labels
     sizes = clusters.sizes(labels)
     groups = clusters.sheets(labels, train.ids, config.num_instances)
     total = sum(len(cluster.members) for group in groups for cluster in group.clusters)
     rows = (row for group in groups for cluster in group.clusters for row in cluster.members)
     known = clusters.known(train.ids) is not None
     pictures: Iterator[Picture] = (_picture(train, row, SMALL, known) for row in progress(rows, "clusters", total))
+    table = clusters_table(image_names(train, "train"), found)
     return {
         "sheets": [
             (group.title, [(cluster, [next(pictures) for _ in cluster.members]) for cluster in group.clusters])
@@ -179,6 +213,39 @@ def _clusters(trained: Trained) -> dict[str, Any]:
         "images": len(labels),
         "facts": _facts(labels, sizes, train.ids) if sizes else [],
         "histogram": curves.histogram(sizes) if sizes else None,
+        "table": base64.b64encode(table.encode()).decode("ascii"),
+        "in_none": [_picture(train, row, SMALL, known) for row in clusters.in_none(labels, IN_NONE)],
+        "noise": len(labels) - sum(sizes),
+        **_map_and_pairs(train, found, known),
+    }
+
+
+def _map_and_pairs(train: Part, found: ImageClusters, known: bool) -> dict[str, Any]:
+    """The map with its images, and the pairs that are most likely wrong."""
+    if not clusters.sizes(found.labels):
+        return {"map": None, "doubts": []}
+    drawn = embedding_map(found.features, found.labels)
+    points = [] if drawn is None else progress(drawn.points, "map", len(drawn.points))
+
+    def shown(pairs: list[Pair]) -> list[tuple[Pair, Picture, Picture]]:
+        return [(pair, *(_picture(train, row, SMALL, known) for row in (pair.first, pair.second))) for pair in pairs]
+
+    doubts = [
+        (
+            "Nearest images of two clusters",
+            "perhaps one thing in two clusters",
+            near_across(found.features, found.labels),
+        ),
+        (
+            "Farthest images of one cluster",
+            "perhaps two things in one cluster",
+            far_within(found.features, found.labels, found.distances),
+        ),
+    ]
+    return {
+        "map": drawn
+        and {"method": drawn.method, "points": [(point, _picture(train, point.row, TINY)) for point in points]},
+        "doubts": [(title, text, shown(pairs)) for title, text, pairs in doubts if pairs],
     }
 
 

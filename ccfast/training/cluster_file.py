@@ -78,7 +78,7 @@ def _clustered(
     log.info("%s: %s rows of %s values; device %s", features, f"{count:,}", f"{rows.shape[1]:,}", where)
     rows = rows.to(where)
     given = rows if group.size == 1 else Shard(rows, count, group)
-    watch = _Announcing(where)
+    watch = Announcing(where)
     try:
         found = pseudo_labels(given, clustering, watch, group)
     except ValueError as error:
@@ -94,7 +94,7 @@ def _clustered(
     return found
 
 
-class _Announcing(Stopwatch):
+class Announcing(Stopwatch):
     """Says what is done next: with many rows nothing else is heard for a while."""
 
     TITLES: ClassVar[dict[str, str]] = {

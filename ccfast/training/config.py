@@ -122,7 +122,7 @@ class TrainConfig(ClusterOptions):
 
     dataset: str = option("data set", "digits", tuple(RECIPES))
     method: str = option(f"how to learn: {', '.join(METHODS)}, or module:Class for one of your own", "cluster-contrast")
-    data_dir: str | None = option("folder of the images (docs/datasets.md shows each data set's)")
+    data_dir: str | None = option("folder of the images, or the table of --dataset csv (docs/datasets.md)")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, or timm/NAME")
     weights: str = option("starting weights of the backbone: none, imagenet, a torchvision weights name, or a file")
     init: str | None = option("start from the whole encoder of this run folder or checkpoint, instead of --weights")
@@ -185,7 +185,8 @@ class TrainConfig(ClusterOptions):
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise InputError("--tensorboard needs the package tensorboard: pip install 'ccfast[tensorboard]'")
         if self.dataset not in BUILT_IN and self.data_dir is None:
-            raise InputError(f"--data-dir: expected the folder that holds the images of {self.dataset!r}, got none")
+            what = "folder that holds" if self.dataset != "csv" else "table that lists"
+            raise InputError(f"--data-dir: expected the {what} the images of {self.dataset!r}, got none")
 
     def _recipe(self) -> Recipe:
         return {**RECIPES[self.dataset], **self._defaults_of_method()}

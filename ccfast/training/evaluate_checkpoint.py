@@ -10,6 +10,7 @@ from ccfast._errors import InputError
 from ccfast.training import messages
 from ccfast.training.evaluate import Reranking, evaluate, obstacles
 from ccfast.training.trained import load_trained
+from ccfast.training.verification import verify
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +24,16 @@ def evaluate_checkpoint(
     rerank_lambda: float | None = None,
     **overrides: Any,
 ) -> dict[str, float]:
-    """The ranking metrics of a run's best encoder, or of a checkpoint, on the run's data set.
+    """The ranking metrics of a run's best encoder, or of a checkpoint, on the run's data set or on another one.
+
+    How well one threshold tells same from not (:func:`ccfast.training.verification.verify`) goes to the log too.
 
     Args:
         rerank: k-reciprocal re-ranking first.
         rerank_k1, rerank_k2, rerank_lambda: its k1, k2 and lambda; None: 20, 6 and 0.3, less where there are too few
             images.
-        overrides: the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one is given.
+        overrides: the run's ``dataset``, ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one
+            is given. Images of another data set are brought to the encoder by the run's transforms.
 
     Raises:
         InputError: nothing to evaluate on, no query with a match, options out of range.
@@ -46,6 +50,9 @@ def evaluate_checkpoint(
     metrics = evaluate(data, *features, rerank=reranking or False)
     suffix = ", re-ranked" if rerank else ""
     log.info("%s (epoch %d)%s: %s", trained.file, trained.epoch, suffix, messages.ranking(metrics))
+    found = verify(data, *features)
+    if found is not None:
+        log.info("%s", messages.verification(found))
     return metrics
 
 

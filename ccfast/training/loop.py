@@ -6,7 +6,7 @@ import logging
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ccfast.methods import Method, method_class
 from ccfast.methods.method import prepared
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
+from ccfast.training.after_run import leave_clusters
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
 from ccfast.training.claim import claimed
 from ccfast.training.config import TrainConfig
@@ -39,6 +40,9 @@ from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.tensorboard import Scalars
 from ccfast.training.transfer import init_encoder
 
+if TYPE_CHECKING:
+    from ccfast.inference.image_clusters import ImageClusters
+
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
@@ -48,12 +52,14 @@ Record = dict[str, Any]
 class TrainResult:
     """Where the run is, and what metrics.jsonl holds: one record an epoch, the first one from before training.
 
-    ``data`` is what it was trained on and measured with.
+    ``data`` is what it was trained on and measured with, ``clusters`` what clusters.csv says of the training images;
+    None where that file was not written.
     """
 
     run: Path
     records: list[Record]
     data: ReIDData = field(repr=False)
+    clusters: ImageClusters | None = field(default=None, repr=False)
 
 
 def train(config: TrainConfig) -> TrainResult:
@@ -72,7 +78,7 @@ def train(config: TrainConfig) -> TrainResult:
         >>> [record["epoch"] for record in result.records], result.run.name
         ([0, 1], 'run')
     """
-    return run_to_the_end(config, Run)
+    return leave_clusters(run_to_the_end(config, Run), config)
 
 
 def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
@@ -147,6 +153,8 @@ class Run:
 
     def check(self, config: TrainConfig, data: ReIDData) -> None:
         """Refuse options that do not suit the data."""
+        if not len(data.train):  # a table may list query and gallery alone
+            raise InputError(f"--data-dir: {config.data_dir}: lists no image of the training part to learn from")
         if config.k1 > len(data.train):
             raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
 

@@ -17,6 +17,7 @@ from ccfast.training.pseudo_labels import warn_of_structural_tie
 
 if TYPE_CHECKING:
     from ccfast.training.run_folder import RunFolder
+    from ccfast.training.verification import Verification
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,19 @@ def _ranking(record: Record, prefix: str) -> str:
     measured = [(f"rank-{rank}", record.get(f"{prefix}rank{rank}")) for rank in (1, 5, 10)]
     known = [(name, value) for name, value in [("mAP", record[f"{prefix}mAP"]), *measured] if value is not None]
     return "  ".join(f"{name} {100 * value:.1f}" for name, value in known)
+
+
+def verification(found: Verification) -> str:
+    """ "same or not, ...: ROC AUC 0.9812", and a line for each false positive rate."""
+    lines = [
+        f"same or not, by cosine similarity ({found.same:,} same pairs, {found.different:,} different ones): "
+        f"ROC AUC {found.auc:.4f}"
+    ]
+    for rate in found.thresholds:
+        few = " (no different pair is, as there are too few of them)" if found.different * rate.fpr < 1 else ""
+        threshold = f"similarity of at least {rate.threshold:.6f}{few}"
+        lines.append(f"  TPR {100 * rate.tpr:.1f} at FPR {rate.fpr:g}: {threshold}")
+    return "\n".join(lines)
 
 
 def epoch(record: Record, epochs: int) -> None:

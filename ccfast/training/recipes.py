@@ -39,6 +39,9 @@ DRAWINGS: Recipe = {
     "workers": 0,
 }
 
+#: Images of the user's own.
+OWN: Recipe = {**PUBLISHED, "height": 224, "width": 224, "iters": 100, "batch_size": 64, "num_instances": 4}
+
 RECIPES: dict[str, Recipe] = {
     "digits": {**DRAWINGS, "height": 8, "width": 8, "epochs": 15},
     "omniglot": {**DRAWINGS, "height": 32, "width": 32, "eps": 0.45, "epochs": 8, "iters": 100, "batch_size": 256},
@@ -49,7 +52,8 @@ RECIPES: dict[str, Recipe] = {
     "veri776": {**PUBLISHED, "iters": 400, "height": 224, "width": 224},
     "sysumm01": {**PUBLISHED, "height": 288, "width": 144},
     "ltcc": {**PUBLISHED, "height": 384, "width": 192},
-    "folder": {**PUBLISHED, "height": 224, "width": 224, "iters": 100, "batch_size": 64, "num_instances": 4},
+    "folder": OWN,
+    "csv": OWN,
 }
 
 #: k1 of the published InfoMap recipe, on every data set.

@@ -12,15 +12,19 @@ from torch import Tensor
 
 from ccfast._errors import InputError
 from ccfast.data import Part, ReIDData
+from ccfast.data.any_image import AnyImage
+from ccfast.data.image_list import load_images
+from ccfast.inference.image_encoder import ImageEncoder
 from ccfast.models import Encoder
 from ccfast.training.checkpoint import load, load_model
-from ccfast.training.config import TrainConfig
+from ccfast.training.config import FIELDS, TrainConfig
 from ccfast.training.config_file import from_stored
 from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.loop import make_encoder
 from ccfast.training.precision import Precision
+from ccfast.training.recipes import BUILT_IN
 from ccfast.training.run_folder import checkpoint_file
 
 
@@ -28,7 +32,8 @@ from ccfast.training.run_folder import checkpoint_file
 class Trained:
     """What :func:`load_trained` found: ``encoder`` is on ``device``, in evaluation mode.
 
-    ``epoch`` is the one that the checkpoint ``file`` was written after.
+    ``epoch`` is the one that the checkpoint ``file`` was written after; ``trained_on`` is the data set of its run,
+    ``config`` names the one that is looked at now.
     """
 
     file: Path
@@ -36,6 +41,7 @@ class Trained:
     config: TrainConfig
     encoder: Encoder
     device: torch.device
+    trained_on: str
     read: ReIDData | None = None
 
     @cached_property
@@ -50,14 +56,43 @@ class Trained:
             )
         return data.ignoring_cameras() if config.ignore_cameras else data
 
+    @cached_property
+    def view(self) -> AnyImage:
+        """The transforms that the encoder was trained with, whatever data set ``config`` names now."""
+        return AnyImage(self.encoder, self.trained_on, self.config.max_image_pixels)
+
+    def image_encoder(self) -> ImageEncoder:
+        """The encoder for images of any form."""
+        precision = Precision(self.config.amp, self.device)
+        return ImageEncoder(
+            self.encoder, self.view, device=self.device, precision=precision, batch_size=self.config.batch_size
+        )
+
+    def part(self, name: str) -> Part:
+        """The data set's part ``name``.
+
+        Raises:
+            InputError: it has none.
+        """
+        found: Part | None = getattr(self.data, name)
+        if found is None or not len(found):
+            raise InputError(f"--part {name}: {self.data.name} has no such images here")
+        return found
+
+    def read_images(self, option: str, path: str | Path) -> Part:
+        """All images at or below the folder ``path``, or the file ``path``, which ``option`` names."""
+        config = self.config
+        return load_images(
+            option, path, bad_images=config.bad_images, workers=config.workers, max_image_pixels=config.max_image_pixels
+        )
+
     def extract(self, part: Part, title: str = "extract") -> Tensor:
         """Features of a part's images, [N, D] of unit norm, on ``device``, in the precision that the run had."""
         config = self.config
-        view = self.data.make_views(self.encoder).plain
         return extract(
             self.encoder,
             part.images,
-            view,
+            self.view,
             batch_size=config.batch_size,
             workers=config.workers,
             device=self.device,
@@ -81,6 +116,12 @@ def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides:
     file = checkpoint_file(path)
     content = load(file)
     given = {name: value for name, value in overrides.items() if value is not None}
+    dataset = given.get("dataset")
+    trained_on = content["config"].get("dataset", FIELDS["dataset"].default)
+    if dataset not in (None, trained_on, *BUILT_IN) and "data_dir" not in given:
+        raise InputError(
+            f"--data-dir: expected the folder of {dataset!r}, got none; the run's own is of {trained_on!r}"
+        )
     config = from_stored(content["config"], str(file), **{"device": None, **given})
     device = choose_device(config.device)
     try:
@@ -88,7 +129,7 @@ def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides:
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     load_model(encoder, content, file)
-    return Trained(file, int(content["epoch"]), config, encoder.to(device).eval(), device, data)
+    return Trained(file, int(content["epoch"]), config, encoder.to(device).eval(), device, trained_on, data)
 
 
 def _channels(content: dict[str, Any]) -> int:
@@ -97,3 +138,14 @@ def _channels(content: dict[str, Any]) -> int:
     if not isinstance(mean, Tensor) or mean.dim() != 3:
         raise InputError("not a checkpoint of ccfast: its model has no input_mean [channels, 1, 1]")
     return mean.shape[0]
+
+
+def from_weights(config: TrainConfig) -> Trained:
+    """An encoder that was not trained here: the architecture and the weights that ``config`` names.
+
+    Raises:
+        InputError: no such architecture, or weights that do not fit it.
+    """
+    device = choose_device(config.device)
+    encoder = make_encoder(config, 3, config.weights).to(device).eval()
+    return Trained(Path(config.weights), 0, config, encoder, device, config.dataset)

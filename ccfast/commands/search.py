@@ -1,0 +1,85 @@
+"""``ccfast search``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+HELP = "the images of a folder that are nearest to some others"
+
+#: Lists that a page shows; a table has them all.
+ON_A_PAGE = 200
+
+log = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    from ccfast.commands._options import add_encoder, add_fields, add_trained, add_where
+
+    parser.description = (
+        "Search a folder of images for those that are nearest to each query image. RESULTS.csv gets query, rank, image "
+        "and score; RESULTS.html is a page with the images. The gallery's features are kept in GALLERY.index, "
+        "beside it; files that are new, changed or removed since are noticed."
+    )
+    add_trained(parser, optional=True)
+    parser.add_argument("--gallery", required=True, metavar="DIR", help="the images to search, at or below DIR")
+    parser.add_argument("--query", required=True, metavar="FILE|DIR", help="the image, or images, to search for")
+    parser.add_argument("-o", "--output", required=True, metavar="RESULTS.csv|.html", help="where the results go")
+    parser.add_argument("--top", type=int, metavar="N", help="results per query (default: 10)")
+    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking of the gallery first")
+    parser.add_argument("--index", metavar="DIR", help="where the gallery's features are kept (default: GALLERY.index)")
+    add_where(parser, data_dir=False)
+    add_encoder(parser)
+    add_fields(parser, ("bad_images",))
+
+
+def run(options: dict[str, Any]) -> None:
+    """Search."""
+    search_images(options.pop("path", None), **options)
+
+
+def search_images(
+    path: str | None,
+    *,
+    gallery: str,
+    query: str,
+    output: str,
+    top: int = 10,
+    rerank: bool = False,
+    index: str | None = None,
+    **options: Any,
+) -> None:
+    """Search ``gallery`` for the images of ``query`` by a run's encoder, or by one that was not trained here."""
+    from ccfast._errors import InputError
+    from ccfast._files import given_output, given_path, write_whole
+    from ccfast.commands._options import encoder_of
+    from ccfast.data.image_list import list_files
+    from ccfast.inference.gallery_index import indexed_gallery
+    from ccfast.inference.search import results_table, search
+    from ccfast.report.search_page import search_page
+    from ccfast.training.allocator import keep_freed_memory
+    from ccfast.training.evaluate import Reranking
+
+    keep_freed_memory()
+    if top < 1:
+        raise InputError(f"--top: expected at least 1, got {top}")
+    target = given_output("--output", output, (".csv", ".html"))
+    kept = None if index is None else given_path("--index", index)
+    for option, place in (("--gallery", gallery), ("--query", query)):
+        list_files(option, place)  # what is wrong is said before the encoder is loaded
+    trained = encoder_of(path, data_dir=None if path else gallery, **options)
+    queries = trained.read_images("--query", query)
+    images = indexed_gallery(trained, given_path("--gallery", gallery), kept)
+    features = trained.extract(queries, "query")
+    found = search(features, images.features, top, Reranking() if rerank else None)
+    names = list(queries.images.paths)
+    if target.suffix == ".csv":
+        write_whole(target, results_table(names, images.paths, found))
+    else:
+        if len(names) > ON_A_PAGE:
+            log.warning("%s shows %d of %d queries; a .csv file has all", target, ON_A_PAGE, len(names))
+        write_whole(target, search_page(trained, names[:ON_A_PAGE], images.paths, found, len(names), reranked=rerank))
+    log.info("%s quer%s, %s images: %s", f"{len(names):,}", "y" if len(names) == 1 else "ies",
+             f"{len(images.paths):,}", target)  # fmt: skip

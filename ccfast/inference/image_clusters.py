@@ -1,0 +1,186 @@
+"""Which image is in which cluster: as a table, and as a folder of images for each cluster."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import ccfast
+from ccfast._errors import InputError
+from ccfast._files import PREFIX, SUFFIX, as_unicode, given_path, printable
+from ccfast._progress import progress
+from ccfast.data import Part
+from ccfast.inference import COPY_MODES
+from ccfast.training.config import ClusterOptions
+from ccfast.training.pseudo_labels import PseudoLabels, advice, pseudo_labels
+from ccfast.training.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("path", "cluster", "distance")
+
+#: The folder of the images that are in no cluster.
+IN_NONE = "no_cluster"
+
+LINKS = COPY_MODES[0]
+
+
+@dataclass(frozen=True)
+class ImageClusters:
+    """Of each image its cluster, and how far it is from the cluster's centre, both on the CPU; and its feature.
+
+    ``labels`` [N]: 0 .. clusters - 1, or -1 for images in none. ``distances`` [N] float32: Euclidean distance of the
+    unit feature from the mean of its cluster's features, scaled to unit norm; NaN for images in none.
+    ``features`` [N, D] of unit norm, on the device that they were found on.
+    """
+
+    labels: Tensor
+    distances: Tensor
+    features: Tensor
+
+
+def cluster_images(features: Tensor, options: ClusterOptions, watch: Stopwatch) -> ImageClusters:
+    """Cluster ``features`` [N, D] of unit norm as ``options`` say."""
+    return with_distances(features, pseudo_labels(features, options, watch).labels)
+
+
+def with_distances(features: Tensor, labels: Tensor) -> ImageClusters:
+    """The clusters ``labels`` [N] of ``features`` [N, D] of unit norm, with the distances from their centres."""
+    distances = torch.full((len(features),), torch.nan, device=features.device)
+    rows = (labels >= 0).nonzero()[:, 0]
+    if len(rows):
+        centres = ccfast.cluster_centroids(features, labels)
+        for some in rows.split(2**16):
+            distances[some] = (features[some] - centres[labels[some]]).norm(dim=1)
+    return ImageClusters(labels.cpu(), distances.cpu(), features)
+
+
+def fitting(options: Any, images: int, given: dict[str, Any]) -> Any:
+    """``options`` with ``k1`` and ``k2`` no larger than the number of images, where the user did not name them."""
+    if options.k1 <= images:
+        return options
+    if given.get("k1") is not None:
+        raise InputError(f"--k1: expected at most the {images} images, got {options.k1}")
+    log.warning("k1 = %d instead of %d: there are %d images", images, options.k1, images)
+    options = copy.copy(options)
+    options.k1, options.k2 = images, min(options.k2, images)
+    return options
+
+
+def image_names(part: Part, name: str) -> list[str]:
+    """The path of each image; ``name[row]`` for images that are not files."""
+    paths = getattr(part.images, "paths", None)
+    return [f"{name}[{row}]" for row in range(len(part))] if paths is None else list(paths)
+
+
+def clusters_table(names: Sequence[str], found: ImageClusters) -> str:
+    """A .csv file of :data:`COLUMNS`, a line for each image in the order of ``names``.
+
+    Images in no cluster have cluster -1 and no distance; bytes of names that are not UTF-8 are written as ``\\xff``.
+    """
+    file = io.StringIO()
+    table = csv.writer(file)
+    table.writerow(COLUMNS)
+    for name, label, distance in zip(names, found.labels.tolist(), found.distances.tolist(), strict=True):
+        table.writerow([as_unicode(name), label, "" if label < 0 else f"{distance:.6f}"])
+    return file.getvalue()
+
+
+def told(found: ImageClusters) -> str:
+    """ "12 clusters of 3 to 40 images, 5 images in none"."""
+    labels = PseudoLabels(found.labels)
+    if not labels.clusters:
+        return f"no cluster among {len(found.labels):,} images"
+    sizes = torch.bincount(found.labels[found.labels >= 0])
+    least, most = int(sizes.min()), int(sizes.max())
+    return (
+        f"{labels.clusters:,} cluster{'' if labels.clusters == 1 else 's'} of "
+        f"{f'{least:,}' if least == most else f'{least:,} to {most:,}'} images, "
+        f"{labels.noise:,} of {len(found.labels):,} images in none"
+    )
+
+
+def advise(found: ImageClusters, features: Tensor, options: ClusterOptions) -> None:
+    """Say what to try where there are fewer than two clusters."""
+    labels = PseudoLabels(found.labels)
+    if labels.clusters < 2 and len(features) > 1:
+        log.warning("%s", advice(labels, features, options))
+
+
+def given_new_folder(option: str, path: str | os.PathLike[str]) -> Path:
+    """The path of a folder that is to be made: what is wrong with it is said before the work is done.
+
+    Raises:
+        InputError: it is there and holds something, it is a file, or it cannot be made.
+    """
+    target = given_path(option, path)
+    if os.path.lexists(target) and not target.is_dir():
+        raise InputError(f"{option}: expected a folder, got the file {target}")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{option}: {target} holds something already; expected a new folder or an empty one")
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"{option}: no such folder: {target.absolute().parent}; {target} cannot be made")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise InputError(f"{option}: {target} cannot be made: {target.absolute().parent} may not be written to")
+    return target
+
+
+def copy_clusters(paths: Sequence[str], labels: Tensor, target: Path, how: str) -> None:
+    """Make the folder ``target`` with a folder for each cluster, and one for the images in none.
+
+    Files keep their names; a name that is there already gets a number. The folder appears whole or not at all.
+
+    Args:
+        how: "links" (symbolic ones, to the files themselves) or "copies".
+    """
+    width = len(str(max(0, int(labels.max()))))
+    taken: set[str] = set()
+    parent = target.absolute().parent
+    unfinished = parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+    unfinished.mkdir()
+    try:
+        for path, label in progress(zip(paths, labels.tolist(), strict=True), how, len(paths)):
+            folder = unfinished / (IN_NONE if label < 0 else f"cluster_{label:0{width}d}")
+            folder.mkdir(exist_ok=True)
+            place = folder / _free_name(folder.name, Path(path).name, taken)
+            if how == LINKS:
+                place.symlink_to(Path(path).resolve())
+            else:
+                shutil.copy2(path, place)
+        if target.is_dir():
+            target.rmdir()  # empty: checked before
+        unfinished.rename(target)
+    except OSError as error:
+        raise OSError(f"--copy-to: {target} cannot be made: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _free_name(folder: str, name: str, taken: set[str]) -> str:
+    """``name``, or ``name`` with the first number that makes it new; file systems may not tell case apart."""
+    stem, suffix = Path(name).stem, Path(name).suffix
+    number, found = 1, name
+    while f"{folder}/{found}".lower() in taken:
+        number += 1
+        found = f"{stem}_{number}{suffix}"
+    taken.add(f"{folder}/{found}".lower())
+    return found
+
+
+def warn_of_copies_among(images: str | Path, target: Path) -> None:
+    """Say so where the next command would find the copies among the images."""
+    if Path(images).is_dir() and target.resolve().is_relative_to(Path(images).resolve()):
+        log.warning("--copy-to: %s lies in %s: commands that read it find these images twice", target,
+                    printable(str(images)))  # fmt: skip

@@ -1,0 +1,76 @@
+"""A run beside another one: what they came to, and which of their options differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ccfast._errors import InputError
+from ccfast._files import given_path
+from ccfast.report import history
+from ccfast.report.history import Record
+from ccfast.training.config_file import read_config
+from ccfast.training.records import read_records
+from ccfast.training.run_folder import RunFolder
+
+#: Options that say where a run was made, not what it computes: that they differ means nothing.
+PLACES = ("data_dir", "device", "workers", "max_image_pixels")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``names``: of this run and of the other one. ``results``: a measure and its value in each, "–" where it is not
+    known. ``options``: an option and its value in each, where they differ. ``records``: those of the other run."""
+
+    names: tuple[str, str]
+    results: list[tuple[str, str, str]]
+    options: list[tuple[str, Any, Any]]
+    records: list[Record]
+
+
+def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str | Path) -> Comparison:
+    """``run``, whose records and options are at hand, beside the run folder ``other`` (``--compare``).
+
+    Raises:
+        InputError: ``other`` is no run folder.
+    """
+    folder = RunFolder(given_path("--compare", other))
+    if not folder.config.is_file():
+        raise InputError(f"--compare: expected a run folder, got {folder.path}, which holds no {folder.config.name}")
+    others = history.readable(read_records(folder.metrics).records)
+    theirs = read_config(folder.config).stored()
+    names = [path.resolve().name for path in (run, folder.path)]
+    if names[0] == names[1]:
+        names = [str(run), str(folder.path)]
+    options = [
+        (name, stored.get(name), theirs.get(name))
+        for name in {**stored, **theirs}
+        if name not in PLACES and stored.get(name) != theirs.get(name)
+    ]
+    mine, yours = _results(records), _results(others)
+    results = [(name, mine.get(name, "–"), yours.get(name, "–")) for name in {**mine, **yours}]
+    return Comparison((names[0], names[1]), results, options, others)
+
+
+def _results(records: list[Record]) -> dict[str, str]:
+    """What a run came to: the metrics of its best epoch, and the clusters of its last one."""
+    found: dict[str, str] = {}
+    best = history.best_epoch(records)
+    if best is not None:
+        record = next(record for record in records if record["epoch"] == best)
+        found["best epoch"] = str(best)
+        for prefix in history.protocols(records):
+            for name in ("mAP", "rank1", "rank5", "rank10", "mINP"):
+                if prefix + name in record:
+                    found[prefix + name] = history.percent(record[prefix + name])
+        first = dict(history.points(records, "mAP")).get(0)
+        if first is not None:
+            found["mAP before training"] = history.percent(first)
+    for name, told in (("clusters", "{:,.0f}"), ("noise", "{:,.0f}"), ("nmi", "{:.3f}"), ("ari", "{:.3f}")):
+        if measured := history.points(records, name):
+            found[f"{name.upper() if name in ('nmi', 'ari') else name}, last epoch"] = told.format(measured[-1][1])
+    total = sum(stage.total for stage in history.stages(records))
+    if total:
+        found["time"] = history.duration(total)
+    return found
