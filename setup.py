@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from build_support import outputs, sources, torch_at_hand  # noqa: E402
 from build_support.cuda import CudaPlan, plan_cuda  # noqa: E402
-from build_support.jobs import compile_jobs  # noqa: E402
+from build_support.jobs import compile_jobs, load_alone  # noqa: E402
 
 VERSION = (ROOT / "VERSION").read_text().strip()
 if os.environ.get("CCFAST_NAME_TORCH") == "1":
@@ -82,6 +82,7 @@ def write_build_config(torch, plan: CudaPlan, package: Path) -> None:
     """What the extension is built for; ``import ccfast`` compares it with the torch it finds."""
     facts = {
         "version": VERSION,
+        "commit": load_alone("_commit").repository_commit(),
         "torch": torch.__version__,
         "cuda": plan.version,
         "arch_list": plan.architectures.replace(";", " ").split(),

@@ -10,6 +10,7 @@ from benchmarks import differences
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features
 from benchmarks.peaks import Work
+from ccfast.check import eager
 
 SIZES = {
     "quick": [{"B": 64, "N": 2000, "C": 400}],
@@ -38,13 +39,6 @@ def _with_gradient(mean):
     return run
 
 
-def in_eager_torch(similarities: Tensor, labels: Tensor, segments: int) -> tuple[Tensor, Tensor]:
-    """As SpCL's code: rows added to their label's, then divided by the counts."""
-    sums = torch.zeros(segments, len(similarities), device=labels.device).index_add(0, labels, similarities.T)
-    counts = torch.zeros(segments, device=labels.device).index_add(0, labels, torch.ones(len(labels)).to(sums))
-    return (sums / counts.clamp_min(1)[:, None]).T.contiguous(), counts > 0
-
-
 def cases(preset: str) -> list[Case]:
     return [
         Case(
@@ -55,7 +49,7 @@ def cases(preset: str) -> list[Case]:
             providers={
                 "ccfast": _with_gradient(ccfast.segment_mean),
                 "reference": _with_gradient(ccfast.reference.segment_mean),
-                "eager torch": _with_gradient(in_eager_torch),
+                "eager torch": _with_gradient(eager.segment_mean),
             },
             difference=differences.values,
             allowed=1e-4,

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.capture import Captured, captured
 from benchmarks.peaks import Work
+from ccfast.check.capture import Captured, captured
 
 CPU = torch.device("cpu")
 PRESETS = ("quick", "full")

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from benchmarks.attempts import EAGER
 from benchmarks.case import Case
 from benchmarks.measure import Measured, Timing
 from benchmarks.peaks import Peaks
+from ccfast._commit import commit
 
 Row = dict[str, Any]
 
@@ -37,7 +37,7 @@ def environment(device: torch.device, peaks: Peaks) -> Row:
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "timing": _timing() if device.type == "cuda" else "wall clock",
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "peaks": peaks.as_facts(),
     }
@@ -141,19 +141,3 @@ def _processor() -> str:
     except OSError:
         found = None
     return found.group(1) if found else platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """The commit, with a + where what is measured differs from it; CCFAST_COMMIT's where there is no repository."""
-    if "CCFAST_COMMIT" in os.environ:
-        return os.environ["CCFAST_COMMIT"]
-    try:
-        commit = _git("rev-parse", "--short=10", "HEAD")
-        changed = _git("status", "--porcelain", "--", "ccfast", "csrc", "setup.py", "build_support", "benchmarks/*.py")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()

@@ -16,12 +16,13 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # the benchmarks are part of the repository, not of what is installed
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import bench_memory, clock, differences, inputs, peaks, peers_cuda, results, table  # noqa: E402
+from benchmarks import bench_memory, differences, inputs, peaks, peers_cuda, results, table  # noqa: E402
 from benchmarks.attempts import Cell  # noqa: E402
 from benchmarks.case import CPU, Case, WrongAnswer  # noqa: E402
 from benchmarks.limits import Limits  # noqa: E402
 from benchmarks.measure import measure, plan  # noqa: E402
 from benchmarks.peaks import Peaks  # noqa: E402
+from ccfast.check.clock import more_than_l2  # noqa: E402
 
 CUDA = torch.device("cuda")
 PEAKS = Peaks({"float32": 1e11, "bfloat16": 1e12}, 1e10)
@@ -62,7 +63,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch):
     with OnCpu():
         yield
     inputs.use_device(CPU)
-    clock._more_than_l2.cache_clear()
+    more_than_l2.cache_clear()
     inputs.clustered_features.cache_clear()
 
 
