@@ -75,10 +75,16 @@ def segment_mean(similarities: Tensor, labels: Tensor, segments: int) -> tuple[T
     return (sums / counts.clamp_min(1)[:, None]).T.contiguous(), counts > 0
 
 
-def set_contrastive_loss(logits: Tensor, positives: Tensor, keep: Tensor) -> Tensor:
-    """Masked log softmax."""
-    log_sum = logits.masked_fill(~keep, -torch.inf).logsumexp(1)
-    return log_sum - logits.masked_fill(~positives, 0).sum(1) / positives.sum(1)
+def set_contrastive_loss(
+    logits: Tensor, positives: Tensor, keep: Tensor | None = None, *, multiplicity: Tensor | None = None
+) -> Tensor:
+    """Masked log softmax; a column of multiplicity w is logit + log w, and 0 for rows without a positive."""
+    counted = logits if multiplicity is None else logits + multiplicity.to(logits.dtype).log()
+    if keep is not None:
+        counted = counted.masked_fill(~keep, -torch.inf)
+    count = positives.sum(1)
+    losses = counted.logsumexp(1) - logits.masked_fill(~positives, 0).sum(1) / count.clamp_min(1)
+    return torch.where(count > 0, losses, 0)
 
 
 def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Tensor) -> None:
@@ -92,9 +98,9 @@ def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Tensor) -> None:
     pointer[0] = (at + len(rows)) % len(queue)
 
 
-def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     """As SwAV's code, on the transposed matrix."""
-    q = torch.exp(scores / 0.05).T
+    q = torch.exp(scores / epsilon).T
     q /= q.sum()
     prototypes, samples = q.shape
     for _ in range(iterations):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -46,9 +47,10 @@ class Row:
 def ops() -> dict[str, list[Trial]]:
     """The trials of every op, in the order in which they run."""
     found: dict[str, list[Trial]] = {}
-    for family in FAMILIES:
-        for trial in family.trials():
-            found.setdefault(trial.op, []).append(trial)
+    with _quiet():
+        for family in FAMILIES:
+            for trial in family.trials():
+                found.setdefault(trial.op, []).append(trial)
     return found
 
 
@@ -65,8 +67,7 @@ def check_device(device: torch.device, size: Size | None) -> Iterator[Row]:
         if lost:
             yield Row(str(device), op, 0, 0.0, 0, (f"not run: the GPU did not survive {lost}",), None)
             continue
-        with clock(f"{device}: {op}"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse", UserWarning)  # CSR is in beta
+        with clock(f"{device}: {op}"), _quiet():
             row = _row(device, op, trials, speeds.get(op))
         if row.faults and device.type == "cuda" and not _alive(device):
             lost = op
@@ -110,6 +111,14 @@ def _times(speed: Speed, device: torch.device, faults: list[str]) -> Times:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return times
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings that CSR is in beta."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)
+        yield
 
 
 def _reason(error: Exception) -> str:
