@@ -1,4 +1,4 @@
-"""The modules of ccfast.nn on plain PyTorch: their ops are replaced by those of ccfast.check.eager or ccfast.reference."""
+"""The modules of ccfast.nn on plain PyTorch: their ops give way to those of ccfast.check.eager or ccfast.reference."""
 
 from __future__ import annotations
 

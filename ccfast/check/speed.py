@@ -69,13 +69,11 @@ class Times:
 def time_speed(speed: Speed, device: torch.device) -> Times:
     """Time both, in this order; without room for the one in eager PyTorch, the op alone."""
     inputs = speed.inputs(device)
+    found, ours = _timed(speed.ours, inputs, device)
     if speed.eager is None:
-        return Times(speed.sizes, _seconds(speed.ours, inputs, device), note="nothing in eager PyTorch to compare with")
-    found = tensors_of(speed.ours(*copied(inputs, device)))
-    ours = _seconds(speed.ours, inputs, device)
+        return Times(speed.sizes, ours, note="nothing in eager PyTorch to compare with")
     try:
-        want = tensors_of(speed.eager(*copied(inputs, device)))
-        eager = _seconds(speed.eager, inputs, device)
+        want, eager = _timed(speed.eager, inputs, device)
     except torch.OutOfMemoryError:
         return Times(speed.sizes, ours, note="out of memory in eager PyTorch")
     return Times(speed.sizes, ours, eager, max(map(_share_off, found, want)))
@@ -89,12 +87,18 @@ def _share_off(found: torch.Tensor, want: torch.Tensor) -> float:
     return float(((found - want).abs() > OFF * scale).double().mean())
 
 
-def _seconds(function: Callable[..., Any], inputs: tuple[Any, ...], device: torch.device) -> float:
-    """The median over rounds, on a copy of the inputs, which the function may change."""
-    inputs = copied(inputs, device)
-    first = seconds_of(lambda: function(*inputs), device)
-    if first > SLOW:
-        return first
+def _timed(
+    function: Callable[..., Any], inputs: tuple[Any, ...], device: torch.device
+) -> tuple[list[torch.Tensor], float]:
+    """The answer of a first call on its own copy of the inputs, and the median seconds of the calls after it.
+
+    What is slow on a CPU is not called again.
+    """
+    own, answers = copied(inputs, device), []
+    first = seconds_of(lambda: answers.append(function(*own)), device)
+    answer = [value.clone() for value in tensors_of(answers.pop())]  # later calls may change what it is part of
+    if first > SLOW and device.type == "cpu":
+        return answer, first
     iterations = 1 if device.type == "cuda" else max(1, math.ceil(ROUND / first))
     rounds = min(max(3, int(BUDGET / (first * iterations))), 50)
-    return statistics.median(seconds_of(lambda: function(*inputs), device, iterations) for _ in range(rounds))
+    return answer, statistics.median(seconds_of(lambda: function(*own), device, iterations) for _ in range(rounds))
