@@ -155,8 +155,8 @@ def _reciprocal(rank: Tensor) -> Tensor:
 
 
 def _jaccard(rows: Tensor, others: Tensor) -> Tensor:
-    overlaps = rows.new_empty(len(rows), len(others))
+    overlaps, by_column = rows.new_empty(len(rows), len(others)), others.T.contiguous()
     for row, overlap in zip(rows, overlaps, strict=True):
         columns = row.nonzero()[:, 0]
-        overlap.copy_(torch.minimum(row[columns], others[:, columns]).sum(1))
+        overlap.copy_(torch.minimum(row[columns, None], by_column[columns]).sum(0))
     return (1 - overlaps / (2 - overlaps)).clamp_min(0)
