@@ -1,7 +1,7 @@
 """``python -m benchmarks.table_modules``: the table of the modules in docs/benchmarks.md; ``--check`` only compares.
 
-Made from the newest ``*-modules.json`` among the results, which ``python -m benchmarks --op modules --op similarity --sizes
-full`` measures.
+Made from the newest ``*-modules.json`` among the results, which come from ``python -m benchmarks --op modules --op
+similarity --sizes full``.
 """
 
 from __future__ import annotations
