@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmarks.case import Case
 from benchmarks.measure import Measured, Timing
 from benchmarks.peaks import Peaks
 from ccfast._commit import commit
+from ccfast.check import clock
 
 Row = dict[str, Any]
 
@@ -35,7 +37,7 @@ def environment(device: torch.device, peaks: Peaks) -> Row:
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "timing": _timing() if device.type == "cuda" else "wall clock",
+        "timing": _timing() if device.type == "cuda" else _cpu_timing(),
         "python": platform.python_version(),
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
@@ -54,6 +56,10 @@ def rows_of(case: Case, measured: Measured, peaks: Peaks, where: Row) -> list[Ro
     return rows + [
         {**common, **cell._asdict(), "left_out": reason, **floor, **where} for cell, reason in measured.left_out.items()
     ]
+
+
+def _cpu_timing() -> str:
+    return "wall clock" if clock.now is time.perf_counter else "processor time"
 
 
 def _timing() -> str:

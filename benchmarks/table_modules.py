@@ -49,8 +49,8 @@ def table(rows: list[Row]) -> str:
         cases.setdefault(f"{row['case']} {row['sizes']}", {})[row["provider"]] = row
     first = rows[0]
     lines = [
-        f"{first['device']}; {first['threads']} threads; load {max(row['load'] for row in rows):g}; "
-        f"torch {first['torch']}; commit {first['commit']}; {first['date']}. Medians of one process, in turns.",
+        f"{first['device']}; {first['threads']} thread(s), {first['timing']}, load {max(row['load'] for row in rows):g}"
+        f"; torch {first['torch']}; commit {first['commit']}; {first['date']}. Medians of one process, in turns.",
         "",
         "| module | sizes | ccfast | eager PyTorch | reference | saved by |",
         "|---|---|--:|--:|--:|---|",
