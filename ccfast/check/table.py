@@ -35,14 +35,17 @@ def line(row: Row) -> str:
     return _line(cells)
 
 
-def faults(rows: list[Row]) -> list[str]:
-    """What is wrong, a line each."""
+def verdict(rows: list[Row]) -> list[str]:
+    """What is wrong, one line for each fault; or that nothing is."""
     lines = []
     for row in rows:
         lines += [f"{row.op} on {row.device}: {fault}" for fault in row.faults[:MOST_FAULTS]]
         if len(row.faults) > MOST_FAULTS:
             lines.append(f"{row.op} on {row.device}: and {len(row.faults) - MOST_FAULTS} others")
-    return lines
+    if lines:
+        return lines
+    unchecked = ", ".join(dict.fromkeys(row.op for row in rows if not row.cases))
+    return [f"every op is right{f'; not checked: {unchecked}' if unchecked else ''}"]
 
 
 def seconds(value: float) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
 HELP = "whether every op is right on this machine, and how fast"
+
+#: What of ``ccfast info`` is printed above the table; the file has all.
+IN_HEAD = ("ccfast", "commit", "torch", "cuda", "arch_list", "python", "system", "processor", "threads")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,37 +40,37 @@ def run(options: dict[str, Any]) -> None:
     from ccfast.training.device import choose_device
 
     target = given_output("--json", options["json"]) if "json" in options else None
-    chosen = devices(choose_device(options.get("device")))
+    chosen = {device: describe(device) for device in devices(choose_device(options.get("device")))}
+    known = {name: str(value) for name, value in facts()}
+    timed = not ccfast.build_info()["emulated"]
     torch.set_float32_matmul_precision("highest")  # no TF32
-    found = dict(facts())
-    for name in ("ccfast", "commit", "torch", "cuda", "arch_list", "python", "system", "processor", "threads"):
-        print(f"{name}: {found[name]}")
-    for device in chosen:
-        print(f"{device}: {describe(device)}")
-    emulated = ccfast.build_info()["emulated"]
-    if emulated:
-        print("The emulation only shows whether the kernels are right: nothing is timed.")
-    if chosen[0].type == "cpu" and torch.cuda.is_available():
-        print(f"Not checked: {torch.cuda.device_count()} CUDA device(s); {_why_not(options)}.")
-    print(f"\n{table.heading()}", flush=True)
+    print("\n".join([*_head(known, chosen, options, timed), "", table.heading()]), flush=True)
     rows = []
     for device in chosen:
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            for row in check_device(device, None if emulated else speed.REAL[device.type]):
+            for row in check_device(device, speed.REAL[device.type] if timed else None):
                 rows.append(row)
                 print(table.line(row), flush=True)
     wrong = list(dict.fromkeys(row.op for row in rows if row.faults))
-    print("\n".join(["", *(table.faults(rows) or ["every op is right"])]))
+    print("\n".join(["", *table.verdict(rows)]))
     if target is not None:
-        report = {
-            "facts": {name: str(value) for name, value in found.items()},
-            "devices": {str(device): describe(device) for device in chosen},
-            "wrong": wrong,
-            "rows": [asdict(row) for row in rows],
-        }
+        by_name = {str(device): text for device, text in chosen.items()}
+        report = {"facts": known, "devices": by_name, "wrong": wrong, "rows": [asdict(row) for row in rows]}
         write_whole(target, json.dumps(report, indent=2) + "\n")
     if wrong:
         raise RunError(f"wrong on this machine: {', '.join(wrong)}; please report it with the output above")
+
+
+def _head(known: dict[str, str], chosen: dict[Any, str], options: dict[str, Any], timed: bool) -> Iterator[str]:
+    """The lines above the table: versions, devices, and what is not done."""
+    import torch
+
+    yield from (f"{name}: {known[name]}" for name in IN_HEAD)
+    yield from (f"{device}: {text}" for device, text in chosen.items())
+    if not timed:
+        yield "The emulation only shows whether the kernels are right: nothing is timed."
+    if torch.cuda.is_available() and all(device.type == "cpu" for device in chosen):
+        yield f"Not checked: {torch.cuda.device_count()} CUDA device(s); {_why_not(options)}."
 
 
 def _why_not(options: dict[str, Any]) -> str:
