@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,17 +11,18 @@ from typing import Any
 
 import torch
 
+from ccfast.check import clock
 from ccfast.check.clock import seconds_of as seconds_of
 
 
 def with_peak_memory(call: Callable[[], Any], device: torch.device) -> tuple[float, int | None, Any]:
     """Seconds, additional peak memory in bytes (its result included; None where Linux does not tell), and result."""
     before = _restart_peak(device)
-    start = time.perf_counter()
+    start = clock.now()
     result = call()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+    seconds = clock.now() - start
     return seconds, None if before is None else max(0, _peak(device) - before), result
 
 
