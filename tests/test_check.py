@@ -40,7 +40,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_op_is_checked_and_timed() -> None:
     public = {name for name in ccfast.__all__ if inspect.isfunction(getattr(ccfast, name))} - NO_OPS
-    assert public == set(ccfast.reference.__all__) == set(TRIALS) == set(timings(TINY))
+    assert public == set(TRIALS) == set(timings(TINY)) and public >= set(ccfast.reference.__all__)
 
 
 class Recorder(TorchDispatchMode):

@@ -17,6 +17,15 @@ def knn(features: Tensor, k: int, dtype: torch.dtype = torch.float32, block: int
     return torch.cat([(rows @ operand.T).topk(k).indices for rows in operand.split(block)])
 
 
+def refine_neighbours(features: Tensor, candidates: Tensor, k: int, block: int = 128) -> Tensor:
+    """Distances to the candidates and topk, by blocks of rows: the indices, near ties in any order."""
+    nearest = []
+    for rows, chosen in zip(features.split(block), candidates.split(block), strict=True):
+        distances = (features[chosen] - rows[:, None]).square().sum(2)
+        nearest.append(chosen.gather(1, distances.topk(k, largest=False).indices))
+    return torch.cat(nearest)
+
+
 def k_reciprocal_encoding(features: Tensor, k1: int, k2: int) -> Tensor:
     """V as a dense matrix, from masks and products of masks."""
     similarity = features @ features.T

@@ -27,6 +27,7 @@ NOISE, IMAGES_PER_IDENTITY = 2.0, 17
 def trials() -> Iterator[Trial]:
     """All of the family."""
     yield from _searches()
+    yield from _refinements()
     for name, features in FEATURES.items():
         yield from _encodings(name, features())
     for dtype in (torch.float16, torch.bfloat16):
@@ -43,7 +44,15 @@ def speeds(size: Size) -> list[Speed]:
     def features(device: torch.device) -> tuple[Tensor]:
         return (real_features(size, device),)
 
+    def candidates(device: torch.device) -> tuple[Tensor, Tensor]:
+        rows = real_features(size, device)
+        return rows, eager.knn(rows, 2 * K1)
+
     return [
+        Speed(
+            "refine_neighbours", f"{sizes} K={2 * K1} k={K1}", candidates,
+            lambda x, c: ccfast.refine_neighbours(x, c, K1)[0], lambda x, c: eager.refine_neighbours(x, c, K1),
+        ),
         Speed("knn", f"{sizes} k={K1}", features, lambda x: ccfast.knn(x, K1)[0], lambda x: eager.knn(x, K1)),
         Speed(
             "k_reciprocal_encoding", f"{sizes} k1={K1} k2={K2}", features,
@@ -92,6 +101,24 @@ def _searches() -> Iterator[Trial]:
     for name, queries in (("ties", signs(31)), ("duplicates", signs(130)[[5] * 31])):
         yield Trial("knn", f"queries, {name}", _search_queries, (signs(130), queries))
     yield Trial("knn", "half queries of float32 rows", _search_queries, (rows, rows[:50].bfloat16()))
+
+
+def _refinements() -> Iterator[Trial]:
+    for name in ("clustered", "ties", "duplicates", "odd dimension"):
+        rows = FEATURES[name]()[:130]
+        mixed = torch.rand(len(rows), len(rows), generator=torch.Generator().manual_seed(0)).argsort(1)
+        candidates = torch.cat([mixed, mixed[:, :3], torch.full((len(rows), 2), -1)], 1)  # some twice, some none
+        for k in (1, 13):
+            yield Trial("refine_neighbours", f"{name}, k={k}", _refine(k), (rows, candidates))
+
+
+def _refine(k: int):
+    def call(package: ModuleType, features: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        if package is ccfast.reference:  # all rows are candidates
+            return package.knn(features, k)
+        return package.refine_neighbours(features, candidates, k)
+
+    return call
 
 
 def _search(k: int, precision: str = "fp32"):
