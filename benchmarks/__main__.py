@@ -17,6 +17,7 @@ from benchmarks.case import PRESETS, Case
 from benchmarks.limits import Limits
 from benchmarks.measure import Measured, measure
 from benchmarks.peaks import measure_peaks
+from ccfast.check import clock
 
 OPS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 #: Seconds of timing for a provider. A GPU is timed more evenly, and its time is dearer.
@@ -33,10 +34,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, default=results.FOLDER, metavar="DIR", help="where the result file goes")
     parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after so many (default: all)")
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="measure the processor time of one thread: for a busy CPU",
+    )
     options = parser.parse_args(arguments)
     if options.features:
         inputs.use_features(options.features)
 
+    if options.processor_time:
+        clock.use_processor_time()
+        torch.set_num_threads(1)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no CUDA device")

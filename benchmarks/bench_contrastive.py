@@ -10,6 +10,7 @@ from benchmarks import differences, inputs, peers, peers_cuda
 from benchmarks.case import Case
 from benchmarks.inputs import memory_batch
 from benchmarks.peaks import Work
+from ccfast.check import eager
 
 SIZES = {
     "quick": [{"B": 64, "D": 256, "C": 200}],
@@ -81,14 +82,14 @@ def _eager_with_extras(features, memory, targets, temperature, mask, weights):
 def _in_float64(features, memory, labels):
     """The truth: torch's own ops in float64."""
     features = features.detach().double().requires_grad_()
-    return _forward_and_backward(peers.loss_in_eager_torch)(features, memory.double(), labels)
+    return _forward_and_backward(eager.centroid_contrastive_loss)(features, memory.double(), labels)
 
 
 def cases(preset: str) -> list[Case]:
     losses = {
         "ccfast": ccfast.centroid_contrastive_loss,
         "reference": ccfast.reference.centroid_contrastive_loss,
-        "eager torch": peers.loss_in_eager_torch,
+        "eager torch": eager.centroid_contrastive_loss,
         "torch.compile": peers.loss_compiled,
     }
     missing = {}

@@ -9,6 +9,7 @@ from benchmarks import differences, inputs, peers, peers_cuda
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features, feature_bytes, feature_sizes, neighbour_statistics
 from benchmarks.peaks import Work
+from ccfast.check import eager
 
 SIZES = {
     "quick": [{"N": 2000, "D": 256, "k": 30}],
@@ -35,7 +36,7 @@ def cases(preset: str) -> list[Case]:
         "ccfast": lambda x, k: ccfast.knn(x, k)[0],
         "ccfast, fp16 candidates": lambda x, k: ccfast.knn(x, k, precision="fp16")[0],
         "reference": lambda x, k: ccfast.reference.knn(x, k)[0],
-        "eager torch": peers.knn_by_topk,
+        "eager torch": eager.knn,
         "eager torch, bf16": peers.knn_by_topk_half,
     }
     others, missing = peers_cuda.searches() if inputs.on_cuda() else peers.searches()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 
 import ccfast
-from benchmarks import differences, peers
+from benchmarks import differences
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features, memory_batch
 from benchmarks.peaks import Work
+from ccfast.check import eager
 from ccfast.ops.memory import GROUP_MODES, MODES
 
 _BATCHES, _CLUSTERS = (64, 256, 1024, 4096), (500, 3000, 10_000, 100_000)
@@ -69,7 +70,7 @@ def cases(preset: str) -> list[Case]:
         providers={
             "ccfast": ccfast.cluster_centroids,
             "reference": ccfast.reference.cluster_centroids,
-            "eager torch": peers.centroids_in_eager_torch,
+            "eager torch": eager.cluster_centroids,
         },
         difference=differences.values,
         allowed=1e-6,
@@ -84,7 +85,7 @@ def _update_case(mode: str, sizes: dict) -> Case:
         "reference": _in_place(ccfast.reference.update_memory_, mode=mode),
     }
     if mode == "sequential":
-        providers["eager torch"] = _in_place(peers.update_in_eager_torch)
+        providers["eager torch"] = _in_place(eager.update_memory_)
     return Case(
         op="memory",
         name=f"update_memory_ ({mode})",

@@ -9,6 +9,7 @@ import ccfast
 from benchmarks import differences
 from benchmarks.case import Case
 from benchmarks.peaks import Work
+from ccfast.check import eager
 
 SIZES = {"quick": {"B": 64, "K": 2048, "D": 128}, "full": {"B": 256, "K": 65536, "D": 128}}
 
@@ -35,21 +36,8 @@ def _front(enqueue):
     return run
 
 
-def ring_in_eager_torch(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
-    """As MoCo's code."""
-    at = int(pointer)
-    queue[at : at + len(rows)] = rows
-    pointer[0] = (at + len(rows)) % len(queue)
-
-
-def front_in_eager_torch(queue: Tensor, pointer: None, rows: Tensor) -> None:
-    """As SwAV's code."""
-    queue[len(rows) :] = queue[: -len(rows)].clone()
-    queue[: len(rows)] = rows
-
-
 def cases(preset: str) -> list[Case]:
-    kinds = {"ring": (_ring, ring_in_eager_torch), "front": (_front, front_in_eager_torch)}
+    kinds = {"ring": _ring, "front": _front}
     return [
         Case(
             op="queue",
@@ -59,13 +47,13 @@ def cases(preset: str) -> list[Case]:
             providers={
                 "ccfast": run(ccfast.enqueue_),
                 "reference": run(ccfast.reference.enqueue_),
-                "eager torch": run(eager),
+                "eager torch": run(eager.enqueue_),
             },
             difference=differences.values,
             work=lambda B, K, D, name=name: Work(bytes=4.0 * D * 2 * (B if name == "ring" else K)),
             in_place=True,
         )
-        for name, (run, eager) in kinds.items()
+        for name, run in kinds.items()
     ]
 
 

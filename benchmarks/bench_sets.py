@@ -9,6 +9,7 @@ import ccfast
 from benchmarks import differences
 from benchmarks.case import Case
 from benchmarks.peaks import Work
+from ccfast.check import eager
 
 SIZES = {
     "quick": [{"B": 64, "P": 2000}],
@@ -38,12 +39,6 @@ def _with_gradient(loss):
     return run
 
 
-def in_eager_torch(logits: Tensor, positives: Tensor, keep: Tensor) -> Tensor:
-    """Masked log softmax."""
-    log_sum = logits.masked_fill(~keep, -torch.inf).logsumexp(1)
-    return log_sum - logits.masked_fill(~positives, 0).sum(1) / positives.sum(1)
-
-
 def cases(preset: str) -> list[Case]:
     return [
         Case(
@@ -54,7 +49,7 @@ def cases(preset: str) -> list[Case]:
             providers={
                 "ccfast": _with_gradient(ccfast.set_contrastive_loss),
                 "reference": _with_gradient(ccfast.reference.set_contrastive_loss),
-                "eager torch": _with_gradient(in_eager_torch),
+                "eager torch": _with_gradient(eager.set_contrastive_loss),
             },
             difference=differences.values,
             allowed=1e-5,

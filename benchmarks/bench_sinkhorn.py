@@ -9,6 +9,7 @@ import ccfast
 from benchmarks import differences
 from benchmarks.case import Case
 from benchmarks.peaks import Work
+from ccfast.check import eager
 
 ITERATIONS = 3
 SIZES = {
@@ -26,20 +27,6 @@ def _work(B: int, K: int) -> Work:
     return Work(bytes=4.0 * B * K * (2 + 1 + ITERATIONS))
 
 
-def in_eager_torch(scores: Tensor) -> Tensor:
-    """As SwAV's code, on the transposed matrix."""
-    q = torch.exp(scores / 0.05).T
-    q /= q.sum()
-    prototypes, samples = q.shape
-    for _ in range(ITERATIONS):
-        q /= q.sum(dim=1, keepdim=True)
-        q /= prototypes
-        q /= q.sum(dim=0, keepdim=True)
-        q /= samples
-    q *= samples
-    return q.T
-
-
 def cases(preset: str) -> list[Case]:
     return [
         Case(
@@ -50,7 +37,7 @@ def cases(preset: str) -> list[Case]:
             providers={
                 "ccfast": ccfast.sinkhorn,
                 "reference": ccfast.reference.sinkhorn,
-                "eager torch": in_eager_torch,
+                "eager torch": eager.sinkhorn,
             },
             difference=differences.values,
             allowed=2e-5,

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.capture import Captured, captured
 from benchmarks.peaks import Work
+from ccfast.check.capture import Captured, captured
 
 CPU = torch.device("cpu")
 PRESETS = ("quick", "full")
@@ -166,9 +166,11 @@ def copy_to(targets: tuple, sources: tuple) -> None:
 
 
 def moved(value: Any, device: torch.device) -> Any:
-    """The value with its tensors on the device, also those in tuples."""
+    """The value with its tensors on the device, also those in tuples and modules."""
     if isinstance(value, tuple):
         return tuple(moved(part, device) for part in value)
+    if isinstance(value, torch.nn.Module):
+        return copy.deepcopy(value).to(device)
     if not isinstance(value, torch.Tensor) or value.device.type == device.type:
         return value
     return value.detach().to(device).requires_grad_(value.requires_grad)

@@ -1,10 +1,9 @@
-"""Seconds and memory of a call, on a CPU or on a GPU."""
+"""Memory of a call, on a CPU or on a GPU; its seconds are those of ccfast.check.clock."""
 
 from __future__ import annotations
 
 import ctypes
 import re
-import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,49 +11,18 @@ from typing import Any
 
 import torch
 
-
-def seconds_of(call: Callable[[], Any], device: torch.device, iterations: int = 1, queued: bool = False) -> float:
-    """Mean seconds of a call.
-
-    On a GPU between two events, each call finding other data in the L2 cache. It also finds the GPU idle, so that the
-    waits for launches between its kernels count, unless it is ``queued``: then only the GPU's own time does.
-    """
-    if device.type == "cuda":
-        return sum(_seconds_by_events(call, queued) for _ in range(iterations)) / iterations
-    start = time.perf_counter()
-    for _ in range(iterations):
-        call()
-    return (time.perf_counter() - start) / iterations
-
-
-def _seconds_by_events(call: Callable[[], Any], queued: bool) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # Read, not written: dirty lines would be written back during the call. A queued call is launched while this runs.
-    _more_than_l2().sum()
-    if not queued:
-        torch.cuda.synchronize()
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
-
-
-@cache
-def _more_than_l2() -> torch.Tensor:
-    """Four times the L2 cache, in bytes."""
-    size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-    return torch.zeros(4 * size, dtype=torch.uint8, device="cuda").view(torch.int32)
+from ccfast.check import clock
+from ccfast.check.clock import seconds_of as seconds_of
 
 
 def with_peak_memory(call: Callable[[], Any], device: torch.device) -> tuple[float, int | None, Any]:
     """Seconds, additional peak memory in bytes (its result included; None where Linux does not tell), and result."""
     before = _restart_peak(device)
-    start = time.perf_counter()
+    start = clock.now()
     result = call()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
+    seconds = clock.now() - start
     return seconds, None if before is None else max(0, _peak(device) - before), result
 
 

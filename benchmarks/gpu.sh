@@ -3,6 +3,7 @@
 #
 # Steps, in this order unless named (each stays below ten minutes):
 #   build       the extension with its CUDA kernels, and what was built
+#   check       ccfast check: every op beside its reference and beside eager PyTorch, on every GPU
 #   cuda        tests/test_cuda.py: streams, graphs, no waiting on the training path, the CPU's results
 #   ops         the tests of all ops, on CUDA tensors
 #   sanitizer   compute-sanitizer over one call of every op: memcheck of all kernels, racecheck of ccfast's. racecheck sees
@@ -15,7 +16,7 @@
 set -uo pipefail
 
 if [ $# -lt 1 ]; then
-  sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,14s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 fi
 mkdir -p "$1" || exit 2
@@ -36,6 +37,10 @@ have_kernels() { # or every test would be skipped, which looks like a success
 build() {
   CCFAST_CUDA=1 MAX_JOBS=${MAX_JOBS:-$(nproc)} "$python" -m pip install --no-build-isolation --no-deps -e . &&
     "$python" -m ccfast info && have_kernels
+}
+
+check() {
+  have_kernels && timeout 580 "$python" -m ccfast check --device cuda --json "$out/check.json"
 }
 
 cuda() {
@@ -77,10 +82,10 @@ benchmarks() {
 }
 
 steps=("$@")
-[ ${#steps[@]} -gt 0 ] || steps=(build cuda ops sanitizer benchmarks)
+[ ${#steps[@]} -gt 0 ] || steps=(build check cuda ops sanitizer benchmarks)
 for step in "${steps[@]}"; do
   case $step in
-    build | cuda | ops | sanitizer | benchmarks) ;;
+    build | check | cuda | ops | sanitizer | benchmarks) ;;
     *) echo "unknown step: $step" >&2 && exit 2 ;;
   esac
 done

@@ -1,4 +1,4 @@
-"""What people would use instead of ccfast: PyTorch, eager and compiled, faiss and scikit-learn."""
+"""What people would use instead of ccfast, besides eager PyTorch (ccfast.check.eager): torch.compile, faiss, others."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from torch import Tensor
 
 import ccfast.reference.jaccard as reference_jaccard
 from ccfast import reference
-
-
-def knn_by_topk(features: Tensor, k: int, dtype: torch.dtype = torch.float32, block: int = 2048) -> Tensor:
-    """Products and topk, by blocks of rows: the indices for unit rows, near ties in any order."""
-    operand = features.to(dtype)
-    return torch.cat([(rows @ operand.T).topk(k).indices for rows in operand.split(block)])
+from ccfast.check import eager
 
 
 def knn_by_topk_half(features: Tensor, k: int) -> Tensor:
-    """The same in bfloat16, which confuses neighbours that are about as near."""
-    return knn_by_topk(features, k, torch.bfloat16)
+    """Products and topk in bfloat16, which confuses neighbours that are about as near."""
+    return eager.knn(features, k, torch.bfloat16)
 
 
 def searches() -> tuple[dict[str, Callable], dict[str, str]]:
@@ -68,19 +63,14 @@ def reference_labels(features: Tensor, k1: int, k2: int, eps: float) -> Tensor:
     return reference.dbscan(reference.jaccard_distance(features, k1, k2, max_distance=eps), eps)
 
 
-def loss_in_eager_torch(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
-    """The loss as it is usually written."""
-    return F.cross_entropy(F.normalize(features) @ memory.T / temperature, labels)
-
-
 @cache
 def _compiled_loss():
     # The whole graph: or a size too many would quietly run as it is.
-    return torch.compile(loss_in_eager_torch, dynamic=True, fullgraph=True)
+    return torch.compile(eager.centroid_contrastive_loss, dynamic=True, fullgraph=True)
 
 
 def loss_compiled(features: Tensor, memory: Tensor, labels: Tensor, temperature: float = 0.05) -> Tensor:
-    """torch.compile of :func:`loss_in_eager_torch`."""
+    """torch.compile of the loss in eager PyTorch."""
     return _compiled_loss()(features, memory, labels, temperature)
 
 
@@ -98,17 +88,3 @@ def linear_cross_entropy_chunked(features: Tensor, memory: Tensor, labels: Tenso
     """The same by chunks of the batch, which also computes the gradient in the forward pass."""
     options = torch.nn.LinearCrossEntropyOptions()
     return F.linear_cross_entropy(F.normalize(features) / temperature, memory, labels, options=options)
-
-
-def update_in_eager_torch(memory: Tensor, features: Tensor, labels: Tensor, momentum: float = 0.1) -> None:
-    """The sequential update as it is usually written: one sample after the other."""
-    for x, y in zip(features, labels, strict=True):
-        memory[y] = momentum * memory[y] + (1 - momentum) * x
-        memory[y] /= memory[y].norm()
-
-
-def centroids_in_eager_torch(features: Tensor, labels: Tensor) -> Tensor:
-    """Sums by index_add, normalised."""
-    kept = labels >= 0
-    sums = features.new_zeros(int(labels.max()) + 1, features.shape[1])
-    return F.normalize(sums.index_add_(0, labels[kept], features[kept]))

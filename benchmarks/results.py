@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import re
-import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from benchmarks.attempts import EAGER
 from benchmarks.case import Case
 from benchmarks.measure import Measured, Timing
 from benchmarks.peaks import Peaks
+from ccfast._commit import commit
+from ccfast.check import clock
 
 Row = dict[str, Any]
 
@@ -40,9 +42,9 @@ def machine(device: torch.device) -> Row:
         "load": round(os.getloadavg()[0], 1),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "timing": _timing() if device.type == "cuda" else "wall clock",
+        "timing": _timing() if device.type == "cuda" else _cpu_timing(),
         "python": platform.python_version(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
 
@@ -58,6 +60,10 @@ def rows_of(case: Case, measured: Measured, peaks: Peaks, where: Row) -> list[Ro
     return rows + [
         {**common, **cell._asdict(), "left_out": reason, **floor, **where} for cell, reason in measured.left_out.items()
     ]
+
+
+def _cpu_timing() -> str:
+    return "wall clock" if clock.now is time.perf_counter else "processor time"
 
 
 def _timing() -> str:
@@ -145,19 +151,3 @@ def _processor() -> str:
     except OSError:
         found = None
     return found.group(1) if found else platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """The commit, with a + where what is measured differs from it; CCFAST_COMMIT's where there is no repository."""
-    if "CCFAST_COMMIT" in os.environ:
-        return os.environ["CCFAST_COMMIT"]
-    try:
-        commit = _git("rev-parse", "--short=10", "HEAD")
-        changed = _git("status", "--porcelain", "--", "ccfast", "csrc", "setup.py", "build_support", "benchmarks/*.py")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return commit + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()

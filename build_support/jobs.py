@@ -15,16 +15,16 @@ MEMORY_FILES = (
 )
 
 
-def _load_processors() -> ModuleType:
-    """ccfast/_processors.py alone: the package itself needs the extension that is to be built."""
-    file = Path(__file__).parent.parent / "ccfast" / "_processors.py"
-    spec = importlib.util.spec_from_file_location("_ccfast_processors", file)
+def load_alone(name: str) -> ModuleType:
+    """A module of ccfast by its file alone: the package itself needs the extension that is to be built."""
+    file = Path(__file__).parent.parent / "ccfast" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"_ccfast{name}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-processors = _load_processors()
+processors = load_alone("_processors")
 
 
 def _facts(path: Path) -> dict[str, int]:

@@ -19,7 +19,9 @@ from ccfast._files import printable
 from ccfast._output import ends_with_its_reader, nobody_reads, set_up_log
 from ccfast._program import choose_threads
 
-COMMANDS = ("train", "pretrain", "evaluate", "report", "extract", "export", "cluster", "search", "info", "bench-train")
+COMMANDS = (
+    "train", "pretrain", "evaluate", "report", "extract", "export", "cluster", "search", "info", "check", "bench-train",
+)  # fmt: skip
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

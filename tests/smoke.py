@@ -17,6 +17,8 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 import ccfast  # noqa: E402
+from ccfast.check.run import ops  # noqa: E402
+from ccfast.check.trial import run_trial  # noqa: E402
 from ccfast.cli import main  # noqa: E402
 
 
@@ -48,6 +50,8 @@ def check_ops() -> None:
         loss = package.centroid_contrastive_loss(rows, ccfast.cluster_centroids(features, labels), labels)
         gradients.append(torch.autograd.grad(loss, rows)[0])
     torch.testing.assert_close(*gradients)
+    for trial in ops()["dbscan"]:
+        assert not run_trial(trial, torch.device("cpu")).faults, trial.title
 
 
 if __name__ == "__main__":

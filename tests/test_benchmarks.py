@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +18,14 @@ ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT))  # the benchmarks are part of the repository, not of what is installed
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import bench_memory, clock, differences, inputs, peaks, peers_cuda, results, table  # noqa: E402
+from benchmarks import bench_memory, bench_modules, differences, inputs, peaks, peers_cuda, results, table  # noqa: E402
 from benchmarks.attempts import Cell  # noqa: E402
-from benchmarks.case import CPU, Case, WrongAnswer  # noqa: E402
+from benchmarks.case import CPU, Bench, Case, WrongAnswer  # noqa: E402
 from benchmarks.limits import Limits  # noqa: E402
 from benchmarks.measure import measure, plan  # noqa: E402
 from benchmarks.peaks import Peaks  # noqa: E402
+from ccfast import nn  # noqa: E402
+from ccfast.check import clock  # noqa: E402
 
 CUDA = torch.device("cuda")
 PEAKS = Peaks({"float32": 1e11, "bfloat16": 1e12}, 1e10)
@@ -62,7 +66,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch):
     with OnCpu():
         yield
     inputs.use_device(CPU)
-    clock._more_than_l2.cache_clear()
+    clock.more_than_l2.cache_clear()
     inputs.clustered_features.cache_clear()
 
 
@@ -260,3 +264,23 @@ def test_methods_are_compared_by_mean_and_deviation_over_the_seeds():
         {**common, "seed": seed, "after": {"mAP": value, "rank1": value + 0.1}} for seed, value in enumerate((0.3, 0.5))
     ]
     assert table(runs).splitlines()[2] == "| cap | 20.0 | 40.0 ± 14.1 | 50.0 | 50.0 ± 14.1 | 10, 3 | 8 |"
+
+
+def test_processor_time_is_measured_where_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(clock, "now", clock.now)  # as it was, after the test
+    assert results.environment(CPU, PEAKS)["timing"] == "wall clock"
+    clock.use_processor_time()
+    assert clock.seconds_of(lambda: time.sleep(0.2), CPU) < 0.1
+    assert results.environment(CPU, PEAKS)["timing"] == "processor time"
+
+
+@pytest.mark.parametrize("case", bench_modules.cases("quick"), ids=str)
+def test_a_module_does_the_same_on_plain_pytorch(case):
+    bench = Bench(case)
+    for provider in case.truth_first():
+        bench.check(provider, bench.first_call(provider)())
+
+
+def test_every_module_is_measured():
+    modules = {name for name in nn.__all__ if inspect.isclass(getattr(nn, name))}
+    assert {name.partition(".")[0] for name in bench_modules.KINDS} == modules

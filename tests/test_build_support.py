@@ -166,7 +166,7 @@ extern "C" PyObject* INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&defi
 @pytest.mark.parametrize("emulate", ["0", "1"])
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="has no stable ABI")
 def test_a_build_in_place_leaves_no_library_of_an_earlier_one(tmp_path, emulate):
-    for name in ("setup.py", "VERSION", "build_support", "ccfast/_processors.py"):
+    for name in ("setup.py", "VERSION", "build_support", "ccfast/_processors.py", "ccfast/_commit.py"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy(ROOT / name, tmp_path / name)

@@ -27,17 +27,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: dict[str, Any]) -> None:
     """Print what a bug report needs."""
-    for name, value in _facts():
+    for name, value in facts():
         print(f"{name}: {value}")
 
 
-def _facts() -> Iterator[tuple[str, object]]:
+def facts() -> Iterator[tuple[str, object]]:
+    """(name, value) of all that :func:`run` prints."""
     import torch
 
     import ccfast
+    from ccfast._commit import commit
 
     built = ccfast.build_info()
     yield "ccfast", built.pop("version")
+    yield "commit", commit()
     for name, value in built.items():
         yield name, " ".join(value) or "none" if isinstance(value, list) else "none" if value is None else value
     yield "python", f"{platform.python_version()} ({platform.python_implementation()})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -54,12 +55,17 @@ def memory_similarity(features: Any, memory: Any, on_backward: OnBackward | None
     checks.same_columns(features=features, memory=memory)
     checks.same_device(features=features, memory=memory)
     features = features.to(torch.float64 if features.dtype is torch.float64 else torch.float32)
-    with torch.autocast(features.device.type, enabled=False):
+    with _without_autocast(features.device.type):
         if on_backward is None:
             return features @ memory.to(features.dtype).T
         if not callable(on_backward):
             raise TypeError(f"on_backward: expected a function, got {on_backward!r}")
         return _with_callback(features, memory, on_backward)
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Nothing where autocast is off anyway: to switch it off takes as long as a small product."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @torch.compiler.disable
@@ -80,7 +86,7 @@ class _MovingProduct(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (features,) = ctx.saved_tensors
         by_features = by_memory = None
-        with torch.autocast(features.device.type, enabled=False):
+        with _without_autocast(features.device.type):
             if ctx.needs_input_grad[0]:
                 by_features = upstream @ ctx.memory.to(upstream.dtype)
             if ctx.needs_input_grad[1]:

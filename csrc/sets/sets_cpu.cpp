@@ -47,7 +47,7 @@ inline __attribute__((always_inline)) T highest_in_lanes(const T* row, const T* 
 template <class T>
 inline __attribute__((always_inline)) T term(T value, T share, T highest) {
   const T below = value - highest;
-  return share * fast_exp(below < 0 ? below : T{0});
+  return share * exp_of_negative(below < 0 ? below : T{0});
 }
 
 template <class T>
@@ -75,11 +75,12 @@ CCFAST_CLONES double sum_of(const double* row, const double* shares, int64_t cou
   return sum_in_lanes(row, shares, count, highest);
 }
 
-// out = factor * (softmax - positive / count), a row at a time.
+// out = factor * (softmax - positive / count), a row at a time; two loops, of which compilers make vector code.
 template <class T>
 inline __attribute__((always_inline)) void gradient_in_lanes(const T* row, const T* shares, const bool* positives,
                                                              int64_t count, T log_sum, T factor, T pull, T* out) {
-  for (int64_t j = 0; j < count; ++j) out[j] = term(row[j], shares[j], log_sum) * factor - (positives[j] ? pull : T{0});
+  for (int64_t j = 0; j < count; ++j) out[j] = term(row[j], shares[j], log_sum) * factor;
+  for (int64_t j = 0; j < count; ++j) out[j] -= positives[j] ? pull : T{0};
 }
 
 CCFAST_CLONES void gradient_of(const float* row, const float* shares, const bool* positives, int64_t count,

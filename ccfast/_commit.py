@@ -1,0 +1,44 @@
+"""The commit that ccfast is of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+#: What makes ccfast what it is: a change of these after the commit is marked.
+SOURCES = ("ccfast", "csrc", "setup.py", "build_support", "benchmarks/*.py")
+
+
+def commit() -> str:
+    """The commit of the repository that ccfast lies in, with a + where the sources differ from it.
+
+    Without one, what the environment's CCFAST_COMMIT says, or the commit that was built; "unknown" where nobody knows.
+    """
+    if "CCFAST_COMMIT" in os.environ:
+        return os.environ["CCFAST_COMMIT"]
+    return repository_commit() or _built_commit() or "unknown"
+
+
+def repository_commit() -> str | None:
+    """The commit of ccfast's own repository, or None where it does not lie in one."""
+    if not ((ROOT / ".git").exists() and (ROOT / "csrc").is_dir()):
+        return None
+    try:
+        found = _git("rev-parse", "--short=10", "HEAD")
+        return found + ("+" if _git("status", "--porcelain", "--", *SOURCES) else "")
+    except (OSError, subprocess.CalledProcessError):  # no git, or a folder that it does not trust
+        return None
+
+
+def _built_commit() -> str | None:
+    try:
+        from ccfast import _build_config
+    except ImportError:
+        return None
+    return getattr(_build_config, "COMMIT", None)
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()

@@ -1,0 +1,150 @@
+"""All trials and timings of all ops, on every device."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+
+import ccfast
+from ccfast._progress import clock
+from ccfast.check import clusters, losses, memories, neighbours, rankings
+from ccfast.check.speed import MOST_OFF, OFF, Size, Speed, Times, time_speed
+from ccfast.check.trial import Trial, run_trial
+
+FAMILIES: tuple[ModuleType, ...] = (neighbours, clusters, memories, losses, rankings)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was seen of one op on one device.
+
+    Attributes:
+        device: where.
+        op: the op's name.
+        cases: how many trials ran.
+        difference: the largest difference to the reference, as a share of the largest entry.
+        graphs: how many trials were also replayed as a CUDA graph.
+        faults: what is wrong, a text for each; empty where all is right.
+        times: beside eager PyTorch, or None.
+        note: why the op or its timing is left out, or "".
+    """
+
+    device: str
+    op: str
+    cases: int
+    difference: float
+    graphs: int
+    faults: tuple[str, ...]
+    times: Times | None
+    note: str = ""
+
+
+def ops() -> dict[str, list[Trial]]:
+    """The trials of every op, in the order in which they run."""
+    found: dict[str, list[Trial]] = {}
+    with _quiet():
+        for family in FAMILIES:
+            for trial in family.trials():
+                found.setdefault(trial.op, []).append(trial)
+    return found
+
+
+def timings(size: Size) -> dict[str, Speed]:
+    """What is timed of every op."""
+    return {speed.op: speed for family in FAMILIES for speed in family.speeds(size)}
+
+
+def check_device(device: torch.device, size: Size | None) -> Iterator[Row]:
+    """A row for each op, as soon as it is known; nothing is timed where ``size`` is None."""
+    speeds = {} if size is None else timings(size)
+    lost = ""
+    for op, trials in ops().items():
+        if lost:
+            yield Row(str(device), op, 0, 0.0, 0, (f"not run: the GPU did not survive {lost}",), None)
+            continue
+        with clock(f"{device}: {op}"), _quiet():
+            row = _row(device, op, trials, speeds.get(op))
+        if row.faults and device.type == "cuda" and not _alive(device):
+            lost = op
+        yield row
+
+
+def _row(device: torch.device, op: str, trials: list[Trial], speed: Speed | None) -> Row:
+    faults: list[str] = []
+    largest, cases, graphs = 0.0, 0, 0
+    for trial in trials:
+        try:
+            outcome = run_trial(trial, device)
+        except ImportError as error:  # an optional package
+            return Row(str(device), op, 0, 0.0, 0, (), None, f"left out: {error}")
+        except Exception as error:  # whatever an op does on a machine that nobody has seen
+            faults.append(f"{trial.title}: {_reason(error)}")
+            if device.type == "cuda" and not _alive(device):
+                break
+            continue
+        cases += 1
+        graphs += trial.graph and device.type == "cuda"
+        largest = max(largest, outcome.difference)
+        faults += [f"{trial.title}: {fault}" for fault in outcome.faults]
+    times = None if faults or speed is None else _times(speed, device, faults)
+    return Row(str(device), op, cases, largest, graphs, tuple(faults), times, times.note if times else "")
+
+
+def _times(speed: Speed, device: torch.device, faults: list[str]) -> Times:
+    try:
+        times = time_speed(speed, device)
+    except torch.OutOfMemoryError:
+        times = Times(speed.sizes, note="out of memory")
+    except Exception as error:
+        faults.append(f"{speed.sizes}: {_reason(error)}")
+        times = Times(speed.sizes)
+    if times.off > MOST_OFF:
+        faults.append(
+            f"{speed.sizes}: {times.off:.1%} of the entries are off by more than {OFF:g} of the largest "
+            f"from eager PyTorch, at most {MOST_OFF:.0%} allowed"
+        )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return times
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warnings that CSR is in beta."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse", UserWarning)
+        yield
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _alive(device: torch.device) -> bool:
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:
+        return False
+    return True
+
+
+def devices(chosen: torch.device) -> list[torch.device]:
+    """Every GPU for a device ``cuda`` without a number, else the device alone."""
+    if chosen.type != "cuda" or chosen.index is not None:
+        return [chosen]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def describe(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        memory = f"{properties.total_memory / 2**30:.0f} GiB"
+        return f"{properties.name}, compute capability {properties.major}.{properties.minor}, {memory}"
+    return "CUDA kernels emulated on the CPU" if ccfast.build_info()["emulated"] else "CPU kernels"
