@@ -14,7 +14,7 @@ import torch
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "digits")
 #: Epochs after which the accuracy has risen clearly; 2 where nothing is said.
-EPOCHS = {"cluster_contrast": 3, "swav": 3}
+EPOCHS = {"cluster_contrast": 3, "own_method": 3, "swav": 3}
 
 
 @pytest.fixture(autouse=True)
