@@ -9,7 +9,6 @@ namespace {
 constexpr int kThreads = 256;         // of the kernels that have no say in it
 constexpr int kRescoreThreads = 128;  // four warps of four candidates: what is left idle at the end of a row is little
 constexpr int kTogether = 4;          // distances that a warp computes at a time, for the loads in flight
-constexpr int kPatch = 64;            // rows and columns that a block transposes
 
 // --- operands ---
 
@@ -45,26 +44,42 @@ __global__ void prepare_kernel(PrepareParams params) {
   if (params.half) params.rounding[row] = sqrt(lost);
 }
 
-// One block a patch. The odd row length of the patch in shared memory keeps its columns in different banks.
+// A lane turns a square of kQuad x kQuad products; the squares of a warp are kDown x kAcross, so that what it loads and
+// stores at a time are whole sectors, and the warp takes kSteps such patches beside each other.
+constexpr int kDown = 4, kAcross = 8, kSteps = 4;
+static_assert(kDown * kAcross == kWarp);
+constexpr int kBlockRows = kThreads / kWarp * kDown * kQuad, kBlockColumns = kSteps * kAcross * kQuad;
+
 template <class T>
-__global__ void transpose_kernel(TransposeParams params) {
-  T* patch = shared_memory<T>();
-  const ProductTile tile = params.tile;
-  const int64_t patches = (tile.cols + kPatch - 1) / kPatch;
-  const int64_t row0 = blockIdx.x / patches * kPatch, col0 = blockIdx.x % patches * kPatch;
-  const T* products = static_cast<const T*>(tile.products);
-  T* out = static_cast<T*>(params.out);
-  for (int at = threadIdx.x; at < kPatch * kPatch; at += kThreads) {
-    const int r = at / kPatch, c = at % kPatch;
-    if (row0 + r < tile.rows && col0 + c < tile.cols)
-      patch[r * (kPatch + 1) + c] = products[(row0 + r) * tile.ld + col0 + c];
+__device__ void turn(const TransposeParams& params, int64_t row, int64_t col, bool quads) {
+  const ProductTile& tile = params.tile;
+  const T* products = static_cast<const T*>(tile.products) + row * tile.ld + col;
+  T* out = static_cast<T*>(params.out) + col * params.ld + row;
+  if (quads && row + kQuad <= tile.rows && col + kQuad <= tile.cols) {
+    Pack<T, kQuad> rows[kQuad];
+    for (int r = 0; r < kQuad; ++r) rows[r] = load_pack<kQuad>(products + r * tile.ld);
+    for (int c = 0; c < kQuad; ++c) {
+      Pack<T, kQuad> column;
+      for (int r = 0; r < kQuad; ++r) column.value[r] = rows[r].value[c];
+      store_pack(out + c * params.ld, column);
+    }
+  } else {
+    for (int r = 0; r < kQuad && row + r < tile.rows; ++r)
+      for (int c = 0; c < kQuad && col + c < tile.cols; ++c) out[c * params.ld + r] = products[r * tile.ld + c];
   }
-  __syncthreads();
-  for (int at = threadIdx.x; at < kPatch * kPatch; at += kThreads) {
-    const int c = at / kPatch, r = at % kPatch;
-    if (row0 + r < tile.rows && col0 + c < tile.cols)
-      out[(col0 + c) * params.ld + row0 + r] = patch[r * (kPatch + 1) + c];
-  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) transpose_kernel(TransposeParams params) {
+  const int across = static_cast<int>((params.tile.cols + kBlockColumns - 1) / kBlockColumns);
+  const int block = static_cast<int>(blockIdx.x), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t row = block / across * kBlockRows + (warp * kDown + lane / kAcross) * kQuad;
+  const int64_t col = block % across * kBlockColumns + lane % kAcross * kQuad;
+  constexpr unsigned kBytes = kQuad * sizeof(T);
+  const bool quads = (reinterpret_cast<uintptr_t>(params.tile.products) % kBytes | params.tile.ld % kQuad |
+                      reinterpret_cast<uintptr_t>(params.out) % kBytes | params.ld % kQuad) == 0;
+  CCFAST_UNROLL(2)
+  for (int step = 0; step < kSteps; ++step) turn<T>(params, row, col + step * kAcross * kQuad, quads);
 }
 
 // --- exact distances ---
@@ -213,9 +228,8 @@ int64_t blocks_of_warps(int64_t warps) { return blocks_for(warps * kWarp, kThrea
 
 template <class T>
 void launch_transpose(const TransposeParams& params, void* stream) {
-  const int64_t down = (params.tile.rows + kPatch - 1) / kPatch, across = (params.tile.cols + kPatch - 1) / kPatch;
-  launch("knn transpose", transpose_kernel<T>, down * across, kThreads, kPatch * (kPatch + 1) * sizeof(T), stream,
-         params);
+  const int64_t down = blocks_for(params.tile.rows, kBlockRows), across = blocks_for(params.tile.cols, kBlockColumns);
+  launch("knn transpose", transpose_kernel<T>, down * across, kThreads, 0, stream, params);
 }
 
 }  // namespace
