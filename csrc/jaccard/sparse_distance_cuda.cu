@@ -40,7 +40,6 @@ struct Table {
   float* distance;      // of each; in the place of mass, which nobody needs by then
   int* number;          // of them
   int* full;            // something did not fit
-  int* counts;          // [32] of block-wide sums
   int slots, capacity;  // powers of two
 
   __device__ Table(char* memory, int slots) : slots(slots), capacity(capacity_of(slots)) {
@@ -52,12 +51,11 @@ struct Table {
     distance = reinterpret_cast<float*>(mass);
     number = reinterpret_cast<int*>(found + capacity);
     full = number + 1;
-    counts = number + 2;
   }
   static __host__ __device__ int capacity_of(int slots) { return slots > 8 ? slots / 8 : 1; }
   static size_t bytes(int slots) {
     return 2 * sizeof(int64_t) + kStagedColumns * sizeof(StagedColumn) +
-           sizeof(int32_t) * (2 * slots + capacity_of(slots)) + 34 * sizeof(int);
+           sizeof(int32_t) * (2 * slots + capacity_of(slots)) + 2 * sizeof(int);
   }
 
   // Begins and ends with a barrier.
@@ -102,6 +100,23 @@ __device__ void gather_mass(const SparseDistanceParams& params, int64_t i, int64
   __syncthreads();
 }
 
+// Sorts what is listed, ascending; begins after and ends with a barrier. A few are counted, many sorted.
+__device__ void sort_targets(int32_t* found, int number) {
+  constexpr int kFew = kThreads / 2;
+  const int slot = static_cast<int>(threadIdx.x);
+  if (number > kFew) {
+    const int padded = static_cast<int>(next_power_of_two(number));
+    for (int free = number + slot; free < padded; free += kThreads) found[free] = 0x7fffffff;
+    return block_sort(found, padded, Ascending());
+  }
+  const int32_t target = slot < number ? found[slot] : 0;
+  int rank = 0;
+  for (int other = 0; slot < number && other < number; ++other) rank += found[other] < target;
+  __syncthreads();
+  if (slot < number) found[rank] = target;
+  __syncthreads();
+}
+
 // Lists the targets that share at least `least`, ascending; returns how many, or -1 where there are too many.
 __device__ int list_targets(unsigned least, Table& table) {
   for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < table.slots; slot += kQuad * kThreads) {
@@ -116,9 +131,7 @@ __device__ int list_targets(unsigned least, Table& table) {
   __syncthreads();
   const int number = *table.number;
   if (number > table.capacity) return -1;
-  const int padded = static_cast<int>(next_power_of_two(number));
-  for (int slot = number + threadIdx.x; slot < padded; slot += blockDim.x) table.found[slot] = 0x7fffffff;
-  block_sort(table.found, padded, Ascending());
+  sort_targets(table.found, number);
   return number;
 }
 
@@ -131,15 +144,16 @@ struct OwnTerms {
 
   // What row i shares with another one that holds `other` of the column.
   __device__ float common(int64_t column, float other) const {
-    int low = 0, high = static_cast<int>(count);
+    const auto wanted = static_cast<Column>(column);
+    const auto all = static_cast<unsigned>(count);
+    unsigned low = 0, high = all;
     while (low < high) {
-      const int middle = (low + high) / 2;
-      if (static_cast<int64_t>(col[middle]) < column)
-        low = middle + 1;
-      else
-        high = middle;
+      const unsigned middle = (low + high) / 2;
+      const bool below = col[middle] < wanted;
+      low = below ? middle + 1 : low;
+      high = below ? high : middle;
     }
-    return low < count && static_cast<int64_t>(col[low]) == column ? shared_mass(val[low], other) : 0.0f;
+    return low < all && col[low] == wanted ? shared_mass(val[low], other) : 0.0f;
   }
 };
 
@@ -185,41 +199,29 @@ __device__ void measure(const DeviceCsr& v, int64_t i, int number, Table& table)
   measure(v, OwnTerms<int32_t>{col, val, count}, number, table);
 }
 
-// Place of this thread's entry among those of the block with `keep`, in thread order, and their number.
-__device__ int place_of(bool keep, int* counts, int* total) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const unsigned mask = __ballot_sync(kFullMask, keep);
-  __syncthreads();
-  if (lane == 0) counts[warp] = __popc(mask);
-  __syncthreads();
-  int before = 0, sum = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    before += w < warp ? counts[w] : 0;
-    sum += counts[w];
-  }
-  *total = sum;
-  return before + __popc(mask & ((1u << lane) - 1));
-}
-
 // Computes the distances of the listed targets and keeps those within max_distance, and i itself; returns how many.
 __device__ int keep_near(const SparseDistanceParams& params, int64_t i, int number, Table& table) {
   measure(params.v, i, number, table);
-  int kept = 0;
-  for (int step = 0; step < number; step += kThreads) {
-    const int t = step + static_cast<int>(threadIdx.x);
-    const int32_t target = t < number ? table.found[t] : kFree;
-    const float distance = t < number ? table.distance[t] : 0.0f;
-    int total;
-    const bool keep = t < number && (distance <= params.max_distance || target == i);
-    const int place = kept + place_of(keep, table.counts, &total);
-    if (keep) {  // at or before the place that it was read from
-      table.found[place] = target;
-      table.distance[place] = distance;
+  if (threadIdx.x < kWarp) {
+    int kept = 0;
+    for (int first = 0; first < number; first += kWarp) {
+      const int t = first + static_cast<int>(threadIdx.x);
+      const int32_t target = t < number ? table.found[t] : kFree;
+      const float distance = t < number ? table.distance[t] : 0.0f;
+      const bool keep = t < number && (distance <= params.max_distance || target == i);
+      const unsigned mask = __ballot_sync(kFullMask, keep);
+      if (keep) {  // at or before the place that it was read from
+        const int place = kept + __popc(mask & ((1u << threadIdx.x) - 1));
+        table.found[place] = target;
+        table.distance[place] = distance;
+      }
+      kept += __popc(mask);
+      __syncwarp();
     }
-    kept += total;
+    if (threadIdx.x == 0) *table.number = kept;
   }
   __syncthreads();
-  return kept;
+  return *table.number;
 }
 
 // The targets in [first, last) within max_distance of row i, and i itself, in table.found and table.distance; returns
