@@ -211,7 +211,7 @@ __device__ int keep_near(const SparseDistanceParams& params, int64_t i, int numb
       const bool keep = t < number && (distance <= params.max_distance || target == i);
       const unsigned mask = __ballot_sync(kFullMask, keep);
       __syncwarp();  // nobody writes before all have read
-      if (keep) {  // at or before the place that it was read from
+      if (keep) {    // at or before the place that it was read from
         const int place = kept + __popc(mask & ((1u << threadIdx.x) - 1));
         table.found[place] = target;
         table.distance[place] = distance;
