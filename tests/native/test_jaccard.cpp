@@ -411,9 +411,10 @@ TEST(cuda_sparse_distances_at_the_limit_are_kept) {
     for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {0, n.rows}, slots);
 }
 
-// Sums of many terms, which float32 rounds, over more columns than are staged at a time.
+// Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than a row has room
+// for in shared memory.
 TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
-  const int64_t rows = 300;
+  const int64_t rows = 800;
   native::Numbers numbers(3);
   CsrRows v;
   for (int64_t i = 0; i < rows; ++i) {
@@ -424,7 +425,7 @@ TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
     }
     v.end_row();
   }
-  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 5, rows}, kDefaultSlots);
+  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 3, rows}, kDefaultSlots);
 }
 
 // More targets than are accumulated at a time.
