@@ -83,4 +83,18 @@ __device__ inline int64_t take_by_block(const ScatteredRows& rows, int64_t i, in
   return *shared;
 }
 
+// The working set of this block: shared memory, or its slice of the workspace.
+__device__ inline char* working_set(const Workspace& workspace) {
+  if (workspace.data == nullptr) return shared_memory<char>();
+  return static_cast<char*>(workspace.data) + blockIdx.x * workspace.bytes;
+}
+
+inline int64_t grid_of(const Workspace& workspace, int64_t rows) {
+  return workspace.data && workspace.blocks < rows ? workspace.blocks : rows;
+}
+
+inline size_t shared_of(const Workspace& workspace, int64_t bytes) {
+  return workspace.data ? 16 : static_cast<size_t>(bytes);
+}
+
 }  // namespace ccfast::jaccard

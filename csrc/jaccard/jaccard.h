@@ -114,8 +114,8 @@ struct ExpandParams {
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
                          void* stream);
 
-// What a row holds of a column.
-struct Posting {
+// What a row holds of a column; aligned so that it is loaded in one piece.
+struct alignas(8) Posting {
   int32_t row;
   float val;
 };
@@ -146,7 +146,7 @@ struct SparseDistanceParams {
   DevicePostings postings;
   float max_distance;  // below 1
   RowRange rows;
-  int slots = kDefaultSlots;  // a power of two, at least 2
+  int slots = kDefaultSlots;  // a power of two, at least 4
 };
 void sparse_distance_cuda(const SparseDistanceParams& params, const ScatteredRows& out, void* stream);
 

@@ -4,6 +4,7 @@
 // every target: rounded up, so that the sum does not depend on the order of the threads and is never too low. The few
 // targets that can be near enough are sorted, and their distances computed as everywhere else: in float32, the columns
 // ascending. Targets are taken in ranges that fit the table, which for nearly every row is one range of all of them.
+#include "../common/pack.cuh"
 #include "jaccard.cuh"
 
 namespace ccfast::jaccard {
@@ -11,7 +12,9 @@ namespace {
 
 constexpr int kThreads = 384;
 constexpr int kWarps = kThreads / kWarp;
+constexpr int kPart = 8;  // lanes that compute a distance; a warp computes four at a time
 constexpr int32_t kFree = -1;
+constexpr int kQuad = kPackSize<int32_t>;
 constexpr int kMostProbes = 128;     // of the table for one target, before it counts as full
 constexpr float kOne = 16777216.0f;  // a mass of 1 as an integer: 2^24, so that hundreds of them do not overflow
 
@@ -37,7 +40,6 @@ struct Table {
   float* distance;      // of each; in the place of mass, which nobody needs by then
   int* number;          // of them
   int* full;            // something did not fit
-  int* counts;          // [32] of block-wide sums
   int slots, capacity;  // powers of two
 
   __device__ Table(char* memory, int slots) : slots(slots), capacity(capacity_of(slots)) {
@@ -49,20 +51,19 @@ struct Table {
     distance = reinterpret_cast<float*>(mass);
     number = reinterpret_cast<int*>(found + capacity);
     full = number + 1;
-    counts = number + 2;
   }
   static __host__ __device__ int capacity_of(int slots) { return slots > 8 ? slots / 8 : 1; }
   static size_t bytes(int slots) {
     return 2 * sizeof(int64_t) + kStagedColumns * sizeof(StagedColumn) +
-           sizeof(int32_t) * (2 * slots + capacity_of(slots)) + 34 * sizeof(int);
+           sizeof(int32_t) * (2 * slots + capacity_of(slots)) + 2 * sizeof(int);
   }
 
   // Begins and ends with a barrier.
   __device__ void clear() {
     __syncthreads();
-    for (int slot = threadIdx.x; slot < slots; slot += blockDim.x) {
-      key[slot] = kFree;
-      mass[slot] = 0;
+    for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < slots; slot += kQuad * kThreads) {
+      store_pack(key + slot, Pack<int32_t, kQuad>{{kFree, kFree, kFree, kFree}});
+      store_pack(mass + slot, Pack<unsigned, kQuad>{});
     }
     if (threadIdx.x == 0) *number = *full = 0;
     __syncthreads();
@@ -88,7 +89,7 @@ __device__ void gather_mass(const SparseDistanceParams& params, int64_t i, int64
   for (int64_t entry = v.crow[i]; entry < v.crow[i + 1]; entry += kStagedColumns) {
     const int columns = stage_columns(v, params.postings, entry, v.crow[i + 1], first, last, table.staged);
     for (int c = threadIdx.x / kWarp; c < columns; c += kWarps) {
-      if (__shfl_sync(kFullMask, lane == 0 ? atomicAdd(table.full, 0) : 0, 0)) break;
+      if (__shfl_sync(kFullMask, lane == 0 ? load_volatile(table.full) : 0, 0)) break;
       const StagedColumn column = table.staged[c];
       for (int64_t p = column.begin + lane; p < column.end; p += kWarp) {
         const Posting posting = params.postings.entry[p];
@@ -99,79 +100,129 @@ __device__ void gather_mass(const SparseDistanceParams& params, int64_t i, int64
   __syncthreads();
 }
 
+// Sorts what is listed, ascending; begins after and ends with a barrier. A few are counted, many sorted.
+__device__ void sort_targets(int32_t* found, int number) {
+  constexpr int kFew = kThreads / 2;
+  const int slot = static_cast<int>(threadIdx.x);
+  if (number > kFew) {
+    const int padded = static_cast<int>(next_power_of_two(number));
+    for (int free = number + slot; free < padded; free += kThreads) found[free] = 0x7fffffff;
+    return block_sort(found, padded, Ascending());
+  }
+  const int32_t target = slot < number ? found[slot] : 0;
+  int rank = 0;
+  for (int other = 0; slot < number && other < number; ++other) rank += found[other] < target;
+  __syncthreads();
+  if (slot < number) found[rank] = target;
+  __syncthreads();
+}
+
 // Lists the targets that share at least `least`, ascending; returns how many, or -1 where there are too many.
 __device__ int list_targets(unsigned least, Table& table) {
-  for (int slot = threadIdx.x; slot < table.slots; slot += blockDim.x) {
-    if (table.key[slot] == kFree || table.mass[slot] < least) continue;
-    const int place = atomicAdd(table.number, 1);
-    if (place < table.capacity) table.found[place] = table.key[slot];
+  for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < table.slots; slot += kQuad * kThreads) {
+    const auto mass = load_pack<kQuad>(table.mass + slot);
+    if (max(max(mass.value[0], mass.value[1]), max(mass.value[2], mass.value[3])) < least) continue;  // or free
+    for (int e = 0; e < kQuad; ++e) {
+      if (mass.value[e] < least) continue;
+      const int place = atomicAdd(table.number, 1);
+      if (place < table.capacity) table.found[place] = table.key[slot + e];
+    }
   }
   __syncthreads();
   const int number = *table.number;
   if (number > table.capacity) return -1;
-  const int padded = static_cast<int>(next_power_of_two(number));
-  for (int slot = number + threadIdx.x; slot < padded; slot += blockDim.x) table.found[slot] = 0x7fffffff;
-  block_sort(table.found, padded, Ascending());
+  sort_targets(table.found, number);
   return number;
 }
 
-// J(i, j) by one warp: what the rows share of every common column, added in ascending order of the columns.
-__device__ float pair_distance(const DeviceCsr& v, int64_t i, int64_t j) {
-  const auto column_at = [&](int64_t e) { return v.col[e]; };
-  const int64_t begin = v.crow[i], end = v.crow[i + 1], last = v.crow[j + 1];
-  float shared = 0;
-  for (int64_t first = v.crow[j]; first < last; first += kWarp) {
-    const int64_t e = first + threadIdx.x % kWarp;
-    float common = 0;
-    if (e < last) {
-      const int64_t same = lower_bound(begin, end, v.col[e], column_at);
-      if (same < end && v.col[same] == v.col[e]) common = shared_mass(v.val[same], v.val[e]);
+// The terms of row i, columns ascending: in shared memory where they fit, in global memory otherwise.
+template <class Column>
+struct OwnTerms {
+  const Column* col;
+  const float* val;
+  int64_t count;
+
+  // What row i shares with another one that holds `other` of the column.
+  __device__ float common(int64_t column, float other) const {
+    const auto wanted = static_cast<Column>(column);
+    const auto all = static_cast<unsigned>(count);
+    unsigned low = 0, high = all;
+    while (low < high) {
+      const unsigned middle = (low + high) / 2;
+      const bool below = col[middle] < wanted;
+      low = below ? middle + 1 : low;
+      high = below ? high : middle;
     }
-    for (unsigned mask = __ballot_sync(kFullMask, common > 0); mask; mask &= mask - 1)
-      shared += __shfl_sync(kFullMask, common, __ffs(static_cast<int>(mask)) - 1);
+    return low < all && col[low] == wanted ? shared_mass(val[low], other) : 0.0f;
+  }
+};
+
+// J(i, j) by each part of a warp, for a j of its own: what the rows share of every common column, added in ascending
+// order of the columns. Other columns add 0, which changes no bit. active: whether the part has a j.
+template <class Column>
+__device__ float pair_distance(const DeviceCsr& v, const OwnTerms<Column>& own, int64_t j, bool active) {
+  int64_t e = (active ? v.crow[j] : 0) + threadIdx.x % kPart;
+  const int64_t last = active ? v.crow[j + 1] : 0;
+  float shared = 0;
+  while (__any_sync(kFullMask, e < last)) {
+    const float common = e < last ? own.common(v.col[e], v.val[e]) : 0.0f;
+    for (int lane = 0; lane < kPart; ++lane) shared += __shfl_sync(kFullMask, common, lane, kPart);
+    e += kPart;
   }
   return distance_of(shared);
 }
 
-// Place of this thread's entry among those of the block with `keep`, in thread order, and their number.
-__device__ int place_of(bool keep, int* counts, int* total) {
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const unsigned mask = __ballot_sync(kFullMask, keep);
-  __syncthreads();
-  if (lane == 0) counts[warp] = __popc(mask);
-  __syncthreads();
-  int before = 0, sum = 0;
-  for (int w = 0; w < kWarps; ++w) {
-    before += w < warp ? counts[w] : 0;
-    sum += counts[w];
+// Distances of the listed targets from row i.
+template <class Column>
+__device__ void measure(const DeviceCsr& v, const OwnTerms<Column>& own, int number, Table& table) {
+  constexpr int kParts = kWarp / kPart;
+  for (int first = static_cast<int>(threadIdx.x) / kWarp * kParts; first < number; first += kWarps * kParts) {
+    const int t = first + static_cast<int>(threadIdx.x) % kWarp / kPart;
+    const float distance = pair_distance(v, own, t < number ? table.found[t] : 0, t < number);
+    if (threadIdx.x % kPart == 0 && t < number) table.distance[t] = distance;
   }
-  *total = sum;
-  return before + __popc(mask & ((1u << lane) - 1));
+  __syncthreads();
+}
+
+// The same, with the terms of row i in the place of the staged columns, which nobody needs by then.
+__device__ void measure(const DeviceCsr& v, int64_t i, int number, Table& table) {
+  constexpr int kMostTerms = kStagedColumns * sizeof(StagedColumn) / (sizeof(int32_t) + sizeof(float));
+  const int64_t begin = v.crow[i], count = v.crow[i + 1] - begin;
+  if (count > kMostTerms) return measure(v, OwnTerms<int64_t>{v.col + begin, v.val + begin, count}, number, table);
+  int32_t* col = reinterpret_cast<int32_t*>(table.staged);
+  float* val = reinterpret_cast<float*>(col + kMostTerms);
+  for (int e = threadIdx.x; e < count; e += kThreads) {
+    col[e] = static_cast<int32_t>(v.col[begin + e]);
+    val[e] = v.val[begin + e];
+  }
+  __syncthreads();
+  measure(v, OwnTerms<int32_t>{col, val, count}, number, table);
 }
 
 // Computes the distances of the listed targets and keeps those within max_distance, and i itself; returns how many.
 __device__ int keep_near(const SparseDistanceParams& params, int64_t i, int number, Table& table) {
-  for (int t = threadIdx.x / kWarp; t < number; t += kWarps) {
-    const float distance = pair_distance(params.v, i, table.found[t]);
-    if (threadIdx.x % kWarp == 0) table.distance[t] = distance;
-  }
-  __syncthreads();
-  int kept = 0;
-  for (int step = 0; step < number; step += kThreads) {
-    const int t = step + static_cast<int>(threadIdx.x);
-    const int32_t target = t < number ? table.found[t] : kFree;
-    const float distance = t < number ? table.distance[t] : 0.0f;
-    int total;
-    const bool keep = t < number && (distance <= params.max_distance || target == i);
-    const int place = kept + place_of(keep, table.counts, &total);
-    if (keep) {  // at or before the place that it was read from
-      table.found[place] = target;
-      table.distance[place] = distance;
+  measure(params.v, i, number, table);
+  if (threadIdx.x < kWarp) {
+    int kept = 0;
+    for (int first = 0; first < number; first += kWarp) {
+      const int t = first + static_cast<int>(threadIdx.x);
+      const int32_t target = t < number ? table.found[t] : kFree;
+      const float distance = t < number ? table.distance[t] : 0.0f;
+      const bool keep = t < number && (distance <= params.max_distance || target == i);
+      const unsigned mask = __ballot_sync(kFullMask, keep);
+      __syncwarp();  // nobody writes before all have read
+      if (keep) {    // at or before the place that it was read from
+        const int place = kept + __popc(mask & ((1u << threadIdx.x) - 1));
+        table.found[place] = target;
+        table.distance[place] = distance;
+      }
+      kept += __popc(mask);
+      __syncwarp();
     }
-    kept += total;
+    if (threadIdx.x == 0) *table.number = kept;
   }
   __syncthreads();
-  return kept;
+  return *table.number;
 }
 
 // The targets in [first, last) within max_distance of row i, and i itself, in table.found and table.distance; returns
@@ -229,7 +280,7 @@ __global__ void __launch_bounds__(kThreads, 3) sparse_distance_kernel(SparseDist
 
 // As many slots as leave the table half empty whatever comes, up to those asked for and those that fit.
 int slots_for(int64_t rows, int64_t most) {
-  int slots = 2;
+  int slots = 4;
   while (slots < 2 * rows && slots < most) slots *= 2;
   while (Table::bytes(slots) > max_shared_bytes()) slots /= 2;
   return slots;

@@ -1,40 +1,14 @@
-// CUDA kernels of the exact nearest-neighbour search; the contract is in knn.h.
+// CUDA kernels of the exact nearest-neighbour search, but for the selection; the contract is in knn.h.
 #include <algorithm>
 
-#include "../common/cuda.cuh"
-#include "../common/pack.cuh"
-#include "knn.h"
+#include "candidates.cuh"
 
 namespace ccfast::knn {
 namespace {
 
 constexpr int kThreads = 256;         // of the kernels that have no say in it
 constexpr int kRescoreThreads = 128;  // four warps of four candidates: what is left idle at the end of a row is little
-constexpr int kMostSelectThreads = 512;
-constexpr int kTogether = 4;             // distances that a warp computes at a time, for the loads in flight
-constexpr int kQuad = kPackSize<float>;  // neighbouring dimensions that a lane takes
-constexpr int kLoads = 4;                // 16-byte loads that a thread of the selection has in flight
-constexpr int kPatch = 64;               // rows and columns that a block transposes
-
-__device__ bool aligned(const void* address, unsigned bytes) {
-  return reinterpret_cast<uintptr_t>(address) % bytes == 0;
-}
-
-using Key = unsigned long long;  // a candidate; knn.h says how
-
-__device__ Key key_of(float score, int64_t index) {
-  const unsigned bits = __float_as_uint(score);
-  const unsigned ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return static_cast<Key>(ordered) << 32 | static_cast<unsigned>(~index);
-}
-
-// NaN for no candidate.
-__device__ float score_of(Key key) {
-  const unsigned ordered = static_cast<unsigned>(key >> 32);
-  return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
-}
-
-__device__ int64_t index_of(Key key) { return static_cast<unsigned>(~key); }
+constexpr int kTogether = 4;          // distances that a warp computes at a time, for the loads in flight
 
 // --- operands ---
 
@@ -70,235 +44,42 @@ __global__ void prepare_kernel(PrepareParams params) {
   if (params.half) params.rounding[row] = sqrt(lost);
 }
 
-// One block a patch. The odd row length of the patch in shared memory keeps its columns in different banks.
+// A lane turns a square of kQuad x kQuad products; the squares of a warp are kDown x kAcross, so that what it loads and
+// stores at a time are whole sectors, and the warp takes kSteps such patches beside each other.
+constexpr int kDown = 4, kAcross = 8, kSteps = 4;
+static_assert(kDown * kAcross == kWarp);
+constexpr int kBlockRows = kThreads / kWarp * kDown * kQuad, kBlockColumns = kSteps * kAcross * kQuad;
+
 template <class T>
-__global__ void transpose_kernel(TransposeParams params) {
-  T* patch = shared_memory<T>();
-  const ProductTile tile = params.tile;
-  const int64_t patches = (tile.cols + kPatch - 1) / kPatch;
-  const int64_t row0 = blockIdx.x / patches * kPatch, col0 = blockIdx.x % patches * kPatch;
-  const T* products = static_cast<const T*>(tile.products);
-  T* out = static_cast<T*>(params.out);
-  for (int at = threadIdx.x; at < kPatch * kPatch; at += kThreads) {
-    const int r = at / kPatch, c = at % kPatch;
-    if (row0 + r < tile.rows && col0 + c < tile.cols)
-      patch[r * (kPatch + 1) + c] = products[(row0 + r) * tile.ld + col0 + c];
-  }
-  __syncthreads();
-  for (int at = threadIdx.x; at < kPatch * kPatch; at += kThreads) {
-    const int c = at / kPatch, r = at % kPatch;
-    if (row0 + r < tile.rows && col0 + c < tile.cols)
-      out[(col0 + c) * params.ld + row0 + r] = patch[r * (kPatch + 1) + c];
-  }
-}
-
-// --- selection ---
-
-// A row of products, and |y|^2 / 2 of their targets.
-template <class T>
-struct ProductRow {
-  static constexpr int kWidth = 16 / sizeof(T);  // products that are loaded together
-
-  const T* products;
-  const float* half_norms;
-  int cols;
-
-  __device__ float score(int column) const { return to_float(products[column]) - half_norms[column]; }
-  // Columns that can be loaded kWidth at a time.
-  __device__ int whole() const { return aligned(products, 16) && aligned(half_norms, 16) ? cols / kWidth * kWidth : 0; }
-};
-
-// Shared memory of a block of the selection.
-struct SelectScratch {
-  int keep, room;  // room: candidates that can wait to be merged
-  Key *list, *merged, *fresh;
-  float* best;  // [threads + 1]
-  int* count;   // of fresh
-
-  __device__ explicit SelectScratch(int keep)
-      : keep(keep),
-        room(2 * static_cast<int>(blockDim.x)),
-        list(shared_memory<Key>()),
-        merged(list + keep),
-        fresh(merged + keep),
-        best(reinterpret_cast<float*>(fresh + room)),
-        count(reinterpret_cast<int*>(best + blockDim.x + 1)) {}
-};
-
-size_t select_bytes(int64_t keep, int threads) {
-  return (2 * keep + 2 * threads) * sizeof(Key) + (threads + 1) * sizeof(float) + sizeof(int);
-}
-
-// A block of this size looks at 4,096 halves in one go with 128 threads. The threshold that the first products of a row
-// give (first_floor) wants twice as many threads as there are candidates to keep.
-int select_threads(int64_t keep) {
-  int threads = 128;
-  while (threads < kMostSelectThreads && threads < 2 * keep) threads *= 2;
-  return threads;
-}
-
-// The part of the columns first .. end that a thread looks at: its n-th score is that of column_of(n). A block's shares
-// are kScores columns a thread.
-template <class T>
-struct Share {
-  static constexpr int kScores = kLoads * ProductRow<T>::kWidth;  // at most 32: one bit each
-
-  int first, end, width;  // width: neighbouring columns, ProductRow::kWidth or 1
-
-  __device__ int column_of(int n) const {
-    return first + (n / width * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * width + n % width;
-  }
-};
-
-// Which scores of the share are at least `floor`, a bit each, and the best score. All products are asked for before any
-// of them is waited for.
-template <class T>
-__device__ unsigned scan_whole(const ProductRow<T>& row, const Share<T>& share, float floor, float& best) {
-  constexpr int kWidth = ProductRow<T>::kWidth;
-  Pack<T, kWidth> products[kLoads];
-  int start[kLoads];
-  for (int load = 0; load < kLoads; ++load) {
-    start[load] = share.first + (load * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)) * kWidth;
-    const int from = start[load] < share.end ? start[load] : 0;  // of no use, but there
-    products[load] = *reinterpret_cast<const Pack<T, kWidth>*>(row.products + from);
-  }
-  unsigned passed = 0;
-  for (int load = 0; load < kLoads; ++load) {
-    if (start[load] >= share.end) break;
-    for (int part = 0; part < kWidth; part += kQuad) {
-      const auto half_norms = *reinterpret_cast<const Pack<float, kQuad>*>(row.half_norms + start[load] + part);
-      for (int e = 0; e < kQuad; ++e) {
-        const float score = to_float(products[load].value[part + e]) - half_norms.value[e];
-        best = max(best, score);
-        if (score >= floor) passed |= 1u << (load * kWidth + part + e);
-      }
+__device__ void turn(const TransposeParams& params, int64_t row, int64_t col, bool quads) {
+  const ProductTile& tile = params.tile;
+  const T* products = static_cast<const T*>(tile.products) + row * tile.ld + col;
+  T* out = static_cast<T*>(params.out) + col * params.ld + row;
+  if (quads && row + kQuad <= tile.rows && col + kQuad <= tile.cols) {
+    Pack<T, kQuad> rows[kQuad];
+    for (int r = 0; r < kQuad; ++r) rows[r] = load_pack<kQuad>(products + r * tile.ld);
+    for (int c = 0; c < kQuad; ++c) {
+      Pack<T, kQuad> column;
+      for (int r = 0; r < kQuad; ++r) column.value[r] = rows[r].value[c];
+      store_pack(out + c * params.ld, column);
     }
+  } else {
+    for (int r = 0; r < kQuad && row + r < tile.rows; ++r)
+      for (int c = 0; c < kQuad && col + c < tile.cols; ++c) out[c * params.ld + r] = products[r * tile.ld + c];
   }
-  return passed;
 }
 
 template <class T>
-__device__ unsigned scan(const ProductRow<T>& row, const Share<T>& share, float floor, float& best) {
-  best = -INFINITY;
-  if (share.width > 1) return scan_whole(row, share, floor, best);
-  unsigned passed = 0;
-  for (int n = 0; n < Share<T>::kScores && share.column_of(n) < share.end; ++n) {
-    const float score = row.score(share.column_of(n));
-    best = max(best, score);
-    if (score >= floor) passed |= 1u << n;
-  }
-  return passed;
-}
-
-// A score that at least `keep` of the block's threads have seen: the keep-th highest of their best. With twice as many
-// threads as candidates about 1.4 `keep` of all scores reach it, however many there are.
-__device__ float first_floor(const SelectScratch& scratch, float best) {
-  scratch.best[threadIdx.x] = best;
-  __syncthreads();
-  int above = 0;
-  for (int other = 0; other < static_cast<int>(blockDim.x); ++other) {
-    const float theirs = scratch.best[other];
-    above += theirs > best || (theirs == best && other < static_cast<int>(threadIdx.x));
-  }
-  if (above == scratch.keep - 1) scratch.best[blockDim.x] = best;
-  __syncthreads();
-  return scratch.best[blockDim.x];
-}
-
-// Adds the scores whose bits are set to the fresh candidates; returns the bits of those that found no room.
-template <class T>
-__device__ unsigned offer(const SelectScratch& scratch, const ProductRow<T>& row, const Share<T>& share, int64_t col0,
-                          unsigned passed, float floor, Key lowest) {
-  unsigned left = 0;
-  for (; passed; passed &= passed - 1) {
-    const int n = __ffs(static_cast<int>(passed)) - 1;
-    const int column = share.column_of(n);
-    const float score = row.score(column);
-    const Key key = key_of(score, col0 + column);
-    if (score < floor || key <= lowest) continue;
-    const int slot = atomicAdd(scratch.count, 1);
-    if (slot < scratch.room)
-      scratch.fresh[slot] = key;
-    else
-      left |= 1u << n;
-  }
-  return left;
-}
-
-// Keys of the list, which is in descending order, that are above `key`.
-__device__ int count_above(const Key* list, int count, Key key) {
-  int low = 0;
-  while (low < count) {
-    const int middle = (low + count) / 2;
-    if (list[middle] > key)
-      low = middle + 1;
-    else
-      count = middle;
-  }
-  return low;
-}
-
-// Merges the fresh candidates into the list: each goes to its rank. Keys differ, but for the zeros at the list's end,
-// so that no two have the same one. In a list that is full few are fresh, and counting beats sorting. Ends with a
-// barrier.
-__device__ void merge(SelectScratch& scratch, int fresh) {
-  const int keep = scratch.keep;
-  for (int slot = threadIdx.x; slot < keep + fresh; slot += blockDim.x) {
-    const Key key = slot < keep ? scratch.list[slot] : scratch.fresh[slot - keep];
-    int rank = slot < keep ? slot : count_above(scratch.list, keep, key);
-    for (int other = 0; other < fresh && rank < keep; ++other) rank += scratch.fresh[other] > key;
-    if (rank < keep) scratch.merged[rank] = key;
-  }
-  Key* const list = scratch.list;
-  scratch.list = scratch.merged;
-  scratch.merged = list;
-  __syncthreads();
-}
-
-// One block a row. Scores that reach the lowest one kept so far wait in shared memory; what waits is merged into the
-// list when there is no more room, and at the end. Where no score does, which is the rule, the list is not even read.
-template <class T>
-__global__ void __launch_bounds__(kMostSelectThreads, 2) select_kernel(SelectParams params) {
-  SelectScratch scratch(static_cast<int>(params.keep));
-  const int keep = scratch.keep;
-  const int64_t number = blockIdx.x;
-  Key* const kept = reinterpret_cast<Key*>(params.lists) + number * keep;
-  const ProductRow<T> row{static_cast<const T*>(params.tile.products) + number * params.tile.ld,
-                          params.half_norms + params.col0, static_cast<int>(params.tile.cols)};
-  const int chunk = static_cast<int>(blockDim.x) * Share<T>::kScores;
-  Key lowest = kept[keep - 1];
-  float floor = lowest ? score_of(lowest) : -INFINITY;
-  bool read = false;
-  if (threadIdx.x == 0) *scratch.count = 0;
-
-  const int whole = row.whole();
-  for (int first = 0, end = 0; first < row.cols; first = end) {
-    const bool vectors = first < whole;
-    end = min(first + chunk, vectors ? whole : row.cols);
-    const Share<T> share{first, end, vectors ? ProductRow<T>::kWidth : 1};
-    const bool last = end == row.cols;
-    float best;
-    unsigned waiting = scan(row, share, floor, best);
-    if (first == 0 && !lowest && keep <= static_cast<int>(blockDim.x)) floor = first_floor(scratch, best);
-    for (bool more = true; more;) {
-      __syncthreads();
-      waiting = offer(scratch, row, share, params.col0, waiting, floor, lowest);
-      __syncthreads();
-      const int count = *scratch.count;
-      more = count > scratch.room;
-      if (!more && !(last && count)) break;
-      if (!read)
-        for (int slot = threadIdx.x; slot < keep; slot += blockDim.x) scratch.list[slot] = kept[slot];
-      read = true;
-      __syncthreads();
-      if (threadIdx.x == 0) *scratch.count = 0;
-      merge(scratch, min(count, scratch.room));
-      lowest = scratch.list[keep - 1];
-      if (lowest) floor = max(floor, score_of(lowest));
-    }
-  }
-  if (read)
-    for (int slot = threadIdx.x; slot < keep; slot += blockDim.x) kept[slot] = scratch.list[slot];
+__global__ void __launch_bounds__(kThreads) transpose_kernel(TransposeParams params) {
+  const int across = static_cast<int>((params.tile.cols + kBlockColumns - 1) / kBlockColumns);
+  const int block = static_cast<int>(blockIdx.x), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+  const int64_t row = block / across * kBlockRows + (warp * kDown + lane / kAcross) * kQuad;
+  const int64_t col = block % across * kBlockColumns + lane % kAcross * kQuad;
+  constexpr unsigned kBytes = kQuad * sizeof(T);
+  const bool quads = (reinterpret_cast<uintptr_t>(params.tile.products) % kBytes | params.tile.ld % kQuad |
+                      reinterpret_cast<uintptr_t>(params.out) % kBytes | params.ld % kQuad) == 0;
+  CCFAST_UNROLL(2)
+  for (int step = 0; step < kSteps; ++step) turn<T>(params, row, col + step * kAcross * kQuad, quads);
 }
 
 // --- exact distances ---
@@ -445,19 +226,10 @@ __global__ void put_own_first_kernel(OwnFirstParams params) {
 
 int64_t blocks_of_warps(int64_t warps) { return blocks_for(warps * kWarp, kThreads); }
 
-size_t rescore_bytes(int64_t keep) { return keep * (sizeof(double) + sizeof(int64_t)); }
-
 template <class T>
 void launch_transpose(const TransposeParams& params, void* stream) {
-  const int64_t down = (params.tile.rows + kPatch - 1) / kPatch, across = (params.tile.cols + kPatch - 1) / kPatch;
-  launch("knn transpose", transpose_kernel<T>, down * across, kThreads, kPatch * (kPatch + 1) * sizeof(T), stream,
-         params);
-}
-
-template <class T>
-void launch_select(const SelectParams& params, void* stream) {
-  const int threads = select_threads(params.keep);
-  launch("knn select", select_kernel<T>, params.tile.rows, threads, select_bytes(params.keep, threads), stream, params);
+  const int64_t down = blocks_for(params.tile.rows, kBlockRows), across = blocks_for(params.tile.cols, kBlockColumns);
+  launch("knn transpose", transpose_kernel<T>, down * across, kThreads, 0, stream, params);
 }
 
 }  // namespace
@@ -469,19 +241,6 @@ void prepare_cuda(const PrepareParams& params, void* stream) {
 
 void transpose_cuda(const TransposeParams& params, void* stream) {
   params.tile.half ? launch_transpose<__half>(params, stream) : launch_transpose<float>(params, stream);
-}
-
-int64_t max_keep_cuda() {
-  const size_t bytes = max_shared_bytes();
-  int64_t keep = 1;
-  while (keep < (1 << 20) && select_bytes(2 * keep, select_threads(2 * keep)) <= bytes &&
-         rescore_bytes(2 * keep) <= bytes)
-    keep *= 2;
-  return keep;
-}
-
-void select_cuda(const SelectParams& params, void* stream) {
-  params.tile.half ? launch_select<__half>(params, stream) : launch_select<float>(params, stream);
 }
 
 void rescore_cuda(const RescoreParams& params, void* stream) {

@@ -29,6 +29,9 @@ constexpr int64_t kTileRows = 2048;
 constexpr int64_t kTileColumns = 4096;
 constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padded to that, so that every load is whole
 constexpr int64_t kExactDistances = int64_t{1} << 24;  // in memory at a time: 128 MiB
+// Open rows for which all distances cost less than float32 products: each reads the features once, where preparing the
+// operands and multiplying them reads them twice, and takes two launches for every kTileColumns targets.
+constexpr int64_t kFewOpen = 4;
 
 struct Search {
   at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous; the same one in a symmetric search
@@ -206,6 +209,7 @@ void search_in_single(const Search& search, double largest, const Neighbours& fo
 }
 
 void search_open_rows(const Search& search, const at::Tensor& open, double largest, const Neighbours& found) {
+  if (open.size(0) <= kFewOpen) return search_exactly(search, open, found);
   const Search rest{search.queries.index_select(0, open), search.features, search.k, search.stream};
   const Neighbours rest_found(open.size(0), search.k, found.distances.options());
   search_in_single(rest, largest, rest_found);

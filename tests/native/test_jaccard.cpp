@@ -379,7 +379,7 @@ void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int sl
 // From a table with room for all targets to one that holds one at a time.
 TEST(cuda_sparse_distances_do_not_depend_on_the_room_for_targets) {
   const CsrRows v = many_rows(701);
-  for (const int slots : {kDefaultSlots, 512, 64, 8, 2})
+  for (const int slots : {kDefaultSlots, 512, 64, 8, 4})
     for (const float limit : {0.0f, 0.5f, 0.99999994f}) check_sparse_distance(v, limit, {690, 701}, slots);
 }
 
@@ -411,9 +411,10 @@ TEST(cuda_sparse_distances_at_the_limit_are_kept) {
     for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {0, n.rows}, slots);
 }
 
-// Sums of many terms, which float32 rounds, over more columns than are staged at a time.
+// Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than a row has room
+// for in shared memory.
 TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
-  const int64_t rows = 300;
+  const int64_t rows = 800;
   native::Numbers numbers(3);
   CsrRows v;
   for (int64_t i = 0; i < rows; ++i) {
@@ -424,7 +425,7 @@ TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
     }
     v.end_row();
   }
-  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 5, rows}, kDefaultSlots);
+  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 3, rows}, kDefaultSlots);
 }
 
 // More targets than are accumulated at a time.

@@ -1,0 +1,71 @@
+// CUDA kernel of the query expansion; the contract is in jaccard.h.
+#include "index_set.cuh"
+
+namespace ccfast::jaccard {
+namespace {
+
+// Working set of one row.
+struct MeanSet {
+  IndexSet set;     // columns
+  float* sum;       // [capacity] of the entries of the column in this slot of the set
+  int32_t* sorted;  // [capacity] the columns, ascending
+  int64_t* start;   // [2]: of the row's entries in the result
+
+  __host__ __device__ MeanSet(char* memory, int64_t k2, int64_t max_entries) {
+    const int64_t capacity = slots_of(k2 * max_entries);
+    set.table = reinterpret_cast<int32_t*>(memory);
+    set.gathered = set.table + capacity;
+    set.capacity = static_cast<int>(capacity);
+    sum = reinterpret_cast<float*>(set.gathered + capacity);
+    sorted = reinterpret_cast<int32_t*>(sum + capacity);
+    start = reinterpret_cast<int64_t*>(sorted + capacity);
+    set.size = reinterpret_cast<int*>(start + 2);
+  }
+  __host__ __device__ int64_t bytes() const {
+    return set.capacity * (3 * sizeof(int32_t) + sizeof(float)) + 2 * sizeof(int64_t) + sizeof(int);
+  }
+};
+
+// Sums of the columns of V[rank[i][m]], m < k2, in the order of m: the columns of one m differ, and a barrier stands
+// between two of them.
+__device__ void add_rows(const ExpandParams& params, int64_t i, const MeanSet& row) {
+  for (int64_t m = 0; m < params.k2; ++m) {
+    const int64_t other = params.rank[i * params.rank_stride + m], end = params.v.crow[other + 1];
+    for (int64_t e = params.v.crow[other] + threadIdx.x; e < end; e += kWarp)
+      row.sum[row.set.add(static_cast<int32_t>(params.v.col[e]))] += params.v.val[e];
+    __syncthreads();
+  }
+}
+
+// One warp is a block.
+__global__ void __launch_bounds__(kWarp)
+    expand_queries_kernel(ExpandParams params, Workspace workspace, ScatteredRows out) {
+  const MeanSet row(working_set(workspace), params.k2, params.max_entries);
+  const auto rows = static_cast<float>(params.k2);
+  for (int64_t i = blockIdx.x; i < params.rank_rows; i += gridDim.x) {
+    row.set.clear();
+    for (int slot = threadIdx.x; slot < row.set.capacity; slot += kWarp) row.sum[slot] = 0.0f;
+    __syncthreads();
+    add_rows(params, i, row);
+    row.set.sort(row.sorted);
+    const int columns = *row.set.size;
+    const int64_t start = take_by_block(out, i, columns, row.start);
+    for (int c = threadIdx.x; start >= 0 && c < columns; c += kWarp) {
+      out.col[start + c] = row.sorted[c];
+      out.val[start + c] = row.sum[row.set.find(row.sorted[c])] / rows;
+    }
+    __syncthreads();
+  }
+}
+
+}  // namespace
+
+int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries) { return MeanSet(nullptr, k2, max_entries).bytes(); }
+
+void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
+                         void* stream) {
+  launch("jaccard expand_queries", expand_queries_kernel, grid_of(workspace, params.rank_rows), kWarp,
+         shared_of(workspace, expand_bytes_cuda(params.k2, params.max_entries)), stream, params, workspace, out);
+}
+
+}  // namespace ccfast::jaccard
