@@ -8,7 +8,10 @@ from types import ModuleType
 from ccfast._errors import InputError
 
 #: The extra of ccfast that brings a package, with all that is used beside it.
-EXTRAS = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "tensorboard": "tensorboard"}
+EXTRAS = {
+    "onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx", "tensorboard": "tensorboard", "wandb": "wandb",
+    "mlflow": "mlflow", "safetensors": "safetensors",
+}  # fmt: skip
 
 
 def how_to_install(package: str) -> str:

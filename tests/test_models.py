@@ -9,8 +9,8 @@ import torch
 
 from ccfast._errors import InputError
 from ccfast.models import build_encoder
-from ccfast.models.efficientnet_lite import MEAN, STD, to_timm_names
 from ccfast.models.pooling import Average, GeM
+from ccfast.pretrained.efficientnet_lite import MEAN, STD, to_timm_names
 
 
 def small(freeze_bn=False, pooling="average"):

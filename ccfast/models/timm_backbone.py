@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ccfast._errors import InputError
-from ccfast.models.efficientnet_lite import MEAN, STD, is_efficientnet_lite_pytorch, to_timm_names
 from ccfast.models.encoder import Backbone
 from ccfast.models.weights import CLASSIFIERS, StateDict, load_weights, misfits, not_downloaded
+from ccfast.pretrained import fitted, grid_of
 
 PREFIX = "timm/"
 
@@ -20,19 +20,17 @@ PREFIX = "timm/"
 def timm_backbone(arch: str, weights: str, state: StateDict | None, size: tuple[int, int]) -> Backbone:
     """A network of timm's for images of ``size`` (height, width).
 
-    ``arch``: "timm/NAME"; ``weights``: "none" or "imagenet" (timm's, downloaded); ``state`` is loaded if given, into
-    the network as timm makes it: position embeddings are then interpolated to ``size``.
+    ``arch``: "timm/NAME"; ``weights``: "none" or "imagenet" (timm's, downloaded); ``state`` is loaded if given. Its
+    position embeddings are interpolated to ``size``.
     """
     if weights not in ("none", "imagenet"):
         raise InputError(f"--weights: expected none, imagenet or a file that exists, got {weights}")
     network = _create(arch, pretrained=weights == "imagenet")
     mean, std = tuple(network.pretrained_cfg["mean"]), tuple(network.pretrained_cfg["std"])
     if state is not None:
-        if is_efficientnet_lite_pytorch(state):
-            state, mean, std = to_timm_names(state, network.state_dict()), MEAN, STD
-        else:
-            state = _converted(state, network)
-        load_weights(network, state, arch)
+        known = fitted(state, network.state_dict())
+        mean, std = known.mean or mean, known.std or std
+        load_weights(network, _converted(_with_positions(known.state, network, arch, size), network), arch)
     module = _at_size(network, arch, size)
     _freeze_idle(module, size)
     return Backbone(module, _outputs(module, module, size).shape[1], mean, std, pooled=isinstance(module, _Pooled))
@@ -70,15 +68,39 @@ def _converted(state: StateDict, network: Any) -> StateDict:
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
+def _with_positions(state: StateDict, network: Any, arch: str, size: tuple[int, int]) -> StateDict:
+    """``state`` with its position embeddings for images of ``size``, where they are not for the network's own size."""
+    positions, own = state.get("pos_embed"), getattr(network, "pos_embed", None)
+    if positions is None or own is None or positions.dim() != 3 or positions.shape == own.shape:
+        return state
+    grid = grid_of(positions.shape[1] - network.num_prefix_tokens)
+    if grid is None or positions.shape[2] != own.shape[2]:
+        return state  # for the loader to complain of
+    from timm.layers import resample_abs_pos_embed
+
+    _resized(network, arch, size)
+    new, kept = list(network.patch_embed.grid_size), network.num_prefix_tokens
+    return {**state, "pos_embed": resample_abs_pos_embed(positions, new, list(grid), kept)}
+
+
+def _resized(network: Any, arch: str, size: tuple[int, int]) -> None:
+    try:
+        resize(network, size)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise _wrong_size(arch, size, error) from error
+
+
+def _wrong_size(arch: str, size: tuple[int, int], error: Exception) -> InputError:
+    return InputError(f"--arch {arch}: expected --height and --width that it takes, got {size[0]} x {size[1]}: {error}")
+
+
 def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:
     """``network`` for images of ``size``, wrapped for what it gives: maps or tokens."""
     try:
         resize(network, size)
         outputs = _outputs(network, network.forward_features, size)
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"--arch {arch}: expected --height and --width that it takes, got {size[0]} x {size[1]}: {error}"
-        ) from error
+        raise _wrong_size(arch, size, error) from error
     channels = network.num_features
     if outputs.dim() == 3 and hasattr(network, "forward_head"):
         return _Pooled(network)

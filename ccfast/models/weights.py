@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,15 @@ from torch import Tensor, nn
 
 from ccfast._errors import InputError, is_out_of_memory
 from ccfast._optional import import_optional
+from ccfast.pretrained import unwrapped
 
 StateDict = dict[str, Tensor]
 
 #: Names of the classifiers that pretrained networks come with and an encoder has no use for.
 CLASSIFIERS = ("fc.", "classifier.", "head.", "_fc.")
+
+#: The ending of files that safetensors reads.
+SAFETENSORS = ".safetensors"
 
 #: How many tensors of a kind a message names.
 NAMED = 3
@@ -26,28 +28,26 @@ COUNTER = ".num_batches_tracked"
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """The state dict in ``path``; unwraps {"state_dict": ...}, {"model": ...} and DataParallel's ``module.``.
-
-    A file that ends in .safetensors is read by the package of that name.
-    """
-    if path.suffix == ".safetensors":
-        load: Callable[[Path], Any] = import_optional("safetensors.torch", f"--weights: {path}").load_file
-    else:
-        load = partial(torch.load, map_location="cpu", weights_only=True)
-    try:
-        content = load(path)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
-        if is_out_of_memory(error):
-            raise
-        raise InputError(f"--weights: {path}: not PyTorch weights, or truncated ({type(error).__name__})") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
+    """The state dict in ``path``, a file of torch's or of safetensors, without what others wrap it in."""
+    content = unwrapped(_read(path))
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
         raise InputError(f"--weights: {path} holds no state dict (names to tensors)")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+    return content
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == SAFETENSORS:
+            return import_optional("safetensors.torch", f"--weights: {path}").load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except Exception as error:  # they raise whatever the bytes lead them to
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"--weights: {path}: not PyTorch weights, or truncated ({type(error).__name__})") from error
 
 
 def not_downloaded(what: str, error: Exception) -> InputError:

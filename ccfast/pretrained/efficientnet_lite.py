@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 
-from ccfast.models.weights import StateDict
+from torch import Tensor
+
+StateDict = dict[str, Tensor]
 
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
