@@ -146,6 +146,9 @@ EXTRAS = {
     "timm": ["timm"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "tensorboard": ["tensorboard"],
+    "wandb": ["wandb"],
+    "mlflow": ["mlflow-skinny"],
+    "safetensors": ["safetensors"],
     "bench": ["pytest", "pytest-benchmark"],
     "test": ["pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "infomap>=2"],
     "cuda12": ["cupy-cuda12x"],
@@ -153,7 +156,7 @@ EXTRAS = {
     "docs": ["mkdocs-material", "mkdocstrings[python]", "nbclient", "nbformat", "ipykernel"],
     "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
 }
-IN_ALL = ("infomap", "timm", "onnx", "tensorboard", "bench", "test")
+IN_ALL = ("infomap", "timm", "onnx", "tensorboard", "safetensors", "bench", "test")
 EXTRAS["all"] = sorted({need for extra in IN_ALL for need in EXTRAS[extra]})
 
 EXTENSIONS = [declare("ccfast._C", sources.cpu_sources())]

@@ -16,7 +16,8 @@ from ccfast.methods import method_class
 from ccfast.training import TrainConfig, train
 from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 from ccfast.training.iterate import Batches, iterate
-from ccfast.training.loop import make_encoder, make_optimizer
+from ccfast.training.loop import make_encoder
+from ccfast.training.optimizers import make_optimizer
 from ccfast.training.precision import Precision
 
 pytestmark = [

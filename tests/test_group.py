@@ -139,6 +139,9 @@ def all_labels(group):
         found |= {
             f"{part} {k1} {k2} {eps}": getattr(near, part)() for part in ("crow_indices", "col_indices", "values")
         }
+    for options in ({"eps": "auto"}, {"cluster": "hdbscan"}, {"cluster": "kmeans", "num_clusters": 12}):
+        options = ClusterOptions(**options)
+        found[f"{options.cluster} {options.eps}"] = pseudo_labels(features, options, Stopwatch(CPU), group).labels
     if importlib.util.find_spec("infomap"):
         options = ClusterOptions(cluster="infomap", min_similarity=0.3)
         found["infomap"] = pseudo_labels(features, options, Stopwatch(CPU), group).labels

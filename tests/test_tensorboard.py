@@ -34,7 +34,7 @@ def add(folder, *records):
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     scalars = Scalars(folder)
     for record in records:
-        scalars.add(record)
+        scalars(record)
     return scalars
 
 

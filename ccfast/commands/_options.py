@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ccfast.training.config import FIELDS, NOT_STORED, TrainConfig, default_text, flag, kind
@@ -42,7 +43,18 @@ def _add_field(parser: argparse._ActionsContainer, name: str, default: str) -> N
         parser.add_argument(flag(name), action=switch, default=argparse.SUPPRESS, help=text)
     else:
         metavar = None if metadata["choices"] else METAVARS.get(name, kind(name).__name__.upper())
-        parser.add_argument(flag(name), type=kind(name), choices=metadata["choices"], metavar=metavar, help=text)
+        value = kind(name) if metadata["word"] is None else _number_or(metadata["word"], kind(name))
+        parser.add_argument(flag(name), type=value, choices=metadata["choices"], metavar=metavar, help=text)
+
+
+def _number_or(word: str, kind: type) -> Callable[[str], Any]:
+    """A parser of what is ``word`` or of ``kind``; its name is what argparse calls the value."""
+
+    def value(text: str) -> Any:
+        return text if text == word else kind(text)
+
+    value.__name__ = f"{kind.__name__} or {word}"
+    return value
 
 
 def add_trained(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

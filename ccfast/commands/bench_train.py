@@ -8,7 +8,7 @@ from typing import Any
 HELP = "how fast a training run's steps are"
 
 #: Options of ``ccfast train`` that mean nothing where no run folder is made.
-OF_A_RUN_FOLDER = ("run", "resume", "tensorboard", "ignore_cameras")
+OF_A_RUN_FOLDER = ("run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

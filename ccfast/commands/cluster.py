@@ -11,7 +11,7 @@ HELP = "cluster images by a trained encoder, or the rows of a .npy file"
 
 #: What finds the clusters; with a run its own values are the defaults.
 OPTIONS = (
-    "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "neighbours", "faiss_index",
+    "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "num_clusters", "neighbours", "faiss_index",
     "faiss_search",
 )  # fmt: skip
 
@@ -19,7 +19,7 @@ OPTIONS = (
 OF_IMAGES = ("data_dir", "dataset", "part", "workers", "max_image_pixels", "bad_images", "copy_to", "copy")
 
 #: Options that only features in a file have.
-OF_FEATURES = ("normalize", "memory_limit", "work_dir")
+OF_FEATURES = ("noise", "normalize", "memory_limit", "work_dir")
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", choices=("train", "query", "gallery"), help="its images (default: train)")
     parser.add_argument("--copy-to", metavar="DIR", help="also make a folder of images for each cluster in a new DIR")
     parser.add_argument("--copy", choices=COPY_MODES, help="what --copy-to makes (default: links)")
+    parser.add_argument(
+        "--sweep", action="store_true",
+        help="instead of clusters, say and draw into -o FILE.png (.svg, .pdf) how many clusters, how much noise and "
+        "which silhouette each eps gives",
+    )  # fmt: skip
     parser.add_argument("--normalize", action="store_true", help="scale the rows of FEATURES.npy to unit norm first")
     parser.add_argument(
         "--memory-limit",
@@ -55,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--work-dir", metavar="DIR", help="where --memory-limit keeps its files (default: LABELS.npy.work)"
     )
     add_encoder(parser)
-    add_fields(parser, ("bad_images", *OPTIONS), PUBLISHED)
+    add_fields(parser, ("bad_images", *OPTIONS, "noise"), PUBLISHED)
 
 
 def run(options: dict[str, Any]) -> None:
@@ -64,13 +69,14 @@ def run(options: dict[str, Any]) -> None:
     from ccfast.commands._options import ENCODER
     from ccfast.training.cluster_file import cluster_file
     from ccfast.training.config import flag
+    from ccfast.training.sweep_file import sweep_file
 
     source = options.pop("source", None)
     named = [flag(name) for name in (*OF_IMAGES, *ENCODER) if name in options]
     if source is not None and _is_features(Path(source), bool(named)):
         if named:
             raise InputError(f"{', '.join(named)}: only for images, not for the features in {source}")
-        cluster_file(source, **options)
+        sweep_file(source, **options) if options.pop("sweep", False) else cluster_file(source, **options)
         return
     if named := [flag(name) for name in OF_FEATURES if name in options]:
         raise InputError(f"{', '.join(named)}: only for FEATURES.npy, not for images")
@@ -81,7 +87,7 @@ def _is_features(source: Path, of_images: bool) -> bool:
     """Whether ``source`` is to be a .npy file, whatever its name is, rather than a run or a checkpoint."""
     if source.suffix == ".npy" or source.is_dir():
         return not source.is_dir()
-    return source.suffix not in (".pt", ".pth") and (source.is_file() or not of_images)
+    return source.suffix not in (".pt", ".pth", ".safetensors") and (source.is_file() or not of_images)
 
 
 def cluster(
@@ -93,6 +99,7 @@ def cluster(
     part: str | None = None,
     copy_to: str | None = None,
     copy: str | None = None,
+    sweep: bool = False,
     **options: Any,
 ) -> None:
     """Cluster images by the encoder of a run, or by one that was not trained here."""
@@ -102,9 +109,11 @@ def cluster(
     from ccfast.inference import image_clusters as clusters
     from ccfast.training.allocator import keep_freed_memory
     from ccfast.training.cluster_file import Announcing
+    from ccfast.training.pseudo_labels import PseudoLabels, warn_of_giant
+    from ccfast.training.sweep_file import PICTURES, require_dbscan, write_sweep
 
     keep_freed_memory()
-    target = given_output("--output", output, (".csv",))
+    target = given_output("--output", output, PICTURES if sweep else (".csv",))
     folder = None if copy_to is None else clusters.given_new_folder("--copy-to", copy_to)
     if copy is not None and folder is None:
         raise InputError("--copy: only with --copy-to")
@@ -118,11 +127,17 @@ def cluster(
     if folder is not None and not hasattr(images.images, "paths"):
         raise InputError(f"--copy-to: the images of {trained.data.name} are not files")
     config = clusters.fitting(trained.config, len(images), options)
+    if sweep:
+        require_dbscan(config)
     features = trained.extract(images)
+    if sweep:
+        write_sweep(features, config, target)
+        return
     found = clusters.cluster_images(features, config, Announcing(trained.device))
     write_whole(target, clusters.clusters_table(clusters.image_names(images, name), found))
     log.info("%s; %s", clusters.told(found), target)
     clusters.advise(found, features, config)
+    warn_of_giant(PseudoLabels(found.labels), features, config)
     if folder is not None:
         clusters.copy_clusters(images.images.paths, found.labels, folder, copy or clusters.LINKS)
         log.info("a folder for each cluster: %s", folder)

@@ -15,8 +15,8 @@ HELP = "how ccfast was built, and what it finds here"
 #: What ccfast itself needs beside torch, and what some of its commands use where it is installed.
 NEEDED = ("numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "jinja2", "pyyaml", "tqdm", "torchvision")
 OPTIONAL = (
-    "timm", "safetensors", "umap-learn", "infomap", "tensorboard", "onnx", "onnxscript", "onnxruntime", "cupy-cuda12x",
-    "cupy-cuda13x",
+    "timm", "safetensors", "umap-learn", "infomap", "tensorboard", "wandb", "mlflow-skinny", "onnx", "onnxscript",
+    "onnxruntime", "cupy-cuda12x", "cupy-cuda13x",
 )  # fmt: skip
 
 

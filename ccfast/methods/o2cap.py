@@ -28,7 +28,7 @@ class O2CAP(ProxyMethod):
         if others < 1:
             raise RunError(
                 f"{num_proxies} proxies (a camera of a cluster each): --method {config.method} needs more than "
-                f"{self.num_positives}; try a smaller --eps than {config.eps:g}"
+                f"{self.num_positives}; try a smaller --eps than {config.eps}"
             )
         return ccfast.nn.ProxyMemory.o2cap(
             num_features,

@@ -13,6 +13,7 @@ from ccfast._errors import InputError, RunError
 from ccfast.data import ClusterSampler, ReIDData
 from ccfast.data.sampler import FillingSampler
 from ccfast.methods.method import Method
+from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
     from ccfast.training.pseudo_labels import Clustering
@@ -37,7 +38,12 @@ class SpCL(Method):
         config, self.images = self.config, len(data.train)
         if config.cluster != "dbscan":
             raise InputError(f"--cluster: expected dbscan with --method {config.method}, got {config.cluster}")
-        if not self.gap <= config.eps < 1 - self.gap:
+        if config.noise != "drop":
+            raise InputError(
+                f"--noise: expected drop with --method {config.method}, where images in no cluster are classes of "
+                f"their own anyway, got {config.noise}"
+            )
+        if config.eps != AUTO and not self.gap <= config.eps < 1 - self.gap:
             raise InputError(
                 f"--eps: expected a number in [{self.gap}, {1 - self.gap}) with --method {config.method}, which also "
                 f"clusters at eps - {self.gap} and eps + {self.gap}, got {config.eps}"
@@ -58,7 +64,7 @@ class SpCL(Method):
     def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
         """The clusters that are relied on, -1 for all other images."""
         assert self.memory is not None
-        eps = self.config.eps
+        eps = cluster.radius(features)
         labels, tight, loose = cluster.at_radii(features, (eps, eps - self.gap, eps + self.gap))
         try:
             relied_on = self.memory.relabel(labels, tight, loose)

@@ -28,7 +28,8 @@ from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
 from ccfast.training.extract import extract
 from ccfast.training.iterate import Batches, Criterion, iterate
-from ccfast.training.loop import checked_labels, make_encoder, make_optimizer
+from ccfast.training.loop import checked_labels, make_encoder
+from ccfast.training.optimizers import make_optimizer
 from ccfast.training.precision import Precision
 from ccfast.training.pseudo_labels import Clustering
 from ccfast.training.stopwatch import Stopwatch

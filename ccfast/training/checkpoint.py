@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ccfast._errors import InputError, RunError, is_out_of_memory
 from ccfast._files import write_whole
@@ -20,7 +20,9 @@ from ccfast.training.checkpoint_content import Wrong, check_content, check_momen
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import known_options
 from ccfast.training.group import ALONE, Group
+from ccfast.training.optimizers import kept_of_each
 from ccfast.training.random_states import random_states, set_random_states
+from ccfast.training.safe_file import SUFFIX, read_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,7 @@ class State:
     """All that a run is between two epochs.
 
     ``scaler`` scales the gradients of fp16; ``head`` is what is learnt beside the encoder, if anything is;
-    ``method`` is asked for what it keeps.
+    ``method`` is asked for what it keeps; ``labels`` [N] are the last epoch's clusters.
     """
 
     encoder: Encoder
@@ -42,6 +44,7 @@ class State:
     first_clusters: int | None = None
     head: nn.Module | None = None
     method: Method | None = None
+    labels: Tensor | None = None
 
 
 def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[str, Any]:
@@ -54,6 +57,7 @@ def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[
         "epoch": state.epoch,
         "best": state.best,
         "first_clusters": state.first_clusters,
+        "labels": state.labels,
         "model": state.encoder.state_dict(),
         "head": None if state.head is None else state.head.state_dict(),
         "method": _state_of(state.method),
@@ -114,12 +118,12 @@ def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint of ccfast.
+    """The content of a checkpoint of ccfast, or of a best.safetensors.
 
     Raises:
         InputError: there is none, it is damaged, or its entries are of other types.
     """
-    content = _read(path)
+    content = read_safetensors(path) if path.suffix == SUFFIX else _read(path)
     _check(content, path)
     return content
 
@@ -190,13 +194,13 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
         for settings in content["optimizer"]["param_groups"]:
             settings.update(switches)  # "fused" is right for this device, which may be another one
         state.optimizer.load_state_dict(content["optimizer"])
-        check_moments(state.optimizer.state)
+        check_moments(state.optimizer.state, kept_of_each(state.optimizer))
         own = state.scheduler.state_dict()
         state.scheduler.load_state_dict({name: content["scheduler"].get(name, value) for name, value in own.items()})
         if state.scaler.is_enabled():
             state.scaler.load_state_dict(content["scaler"])
         state.epoch, state.best = content["epoch"], dict(content["best"])
-        state.first_clusters = content["first_clusters"]
+        state.first_clusters, state.labels = content["first_clusters"], content.get("labels")  # older ones have none
         states = content["random"]
         set_random_states(states[rank if rank < len(states) else 0])
     except (Wrong, InputError) as error:

@@ -6,6 +6,7 @@ import math
 from types import NoneType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -48,6 +49,9 @@ def check_state(content: dict[str, Any], optimizer: dict[str, Any], scheduler: d
     clusters = content["first_clusters"]
     if clusters is not None and (not _is_integer(clusters) or clusters < 0):
         raise Wrong(f"its first_clusters is {_told(clusters)}")
+    labels = content.get("labels")
+    if labels is not None and not (isinstance(labels, Tensor) and labels.dtype is torch.int64 and labels.dim() == 1):
+        raise Wrong("its labels are not a vector of integers")
     states = content["random"]
     if not isinstance(states, list | tuple) or not states or not all(isinstance(state, dict) for state in states):
         raise Wrong(f"its random is {_told(states)}, not the states of each process")
@@ -73,16 +77,16 @@ def check_plain(what: str, value: Any) -> None:
         raise Wrong(f"{what}: expected tensors and plain values, got a {type(value).__name__}")
 
 
-def check_moments(state: dict[Any, dict[str, Any]]) -> None:
-    """Raise :class:`Wrong` unless Adam's ``state`` has moments of the parameters' shapes."""
+def check_moments(state: dict[Any, dict[str, Any]], kept: tuple[str, ...]) -> None:
+    """Raise :class:`Wrong` unless an optimiser's ``state`` has the tensors ``kept`` in the parameters' shapes."""
     for parameter, moments in state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
+        for name in kept:
             value = moments.get(name)
             if not isinstance(value, Tensor) or value.shape != parameter.shape:
                 raise Wrong(f"its optimizer's {name} does not fit a parameter of shape {list(parameter.shape)}")
             if not value.isfinite().all():
                 raise Wrong(f"its optimizer's {name} has values that are not finite")
-        step = moments.get("step")
+        step = moments.get("step", 0)
         if not isinstance(step, Tensor | float | int) or (isinstance(step, Tensor) and step.numel() != 1):
             raise Wrong(f"its optimizer's step is {_told(step)}")
 

@@ -19,7 +19,8 @@ from ccfast.training.device import choose_device
 from ccfast.training.group import Group, join, leave
 from ccfast.training.out_of_core.cluster import cluster_by_blocks
 from ccfast.training.out_of_core.rows import load_matrix, opened
-from ccfast.training.pseudo_labels import PseudoLabels, advice, pseudo_labels, warn_of_structural_tie
+from ccfast.training.pseudo_labels import PseudoLabels, advice, pseudo_labels, warn_of_giant, warn_of_structural_tie
+from ccfast.training.recipes import AUTO
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
 
@@ -82,16 +83,24 @@ def _clustered(
     try:
         found = pseudo_labels(given, clustering, watch, group)
     except ValueError as error:
-        hint = "" if normalize else " (--normalize scales rows to unit norm)"
-        raise InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}") from error
-    group.from_main(lambda: write_whole(target, array_content(found.labels.cpu().numpy())))
+        raise not_clustered(features, error, normalize) from error
+    group.from_main(lambda: write_whole(target, array_content(found.as_classes(clustering).cpu().numpy())))
     log.info(
-        "%s rows: %s clusters, %s noise; %.2f s; labels in %s",
-        *(f"{number:,}" for number in (count, found.clusters, found.noise)), sum(watch.seconds.values()), output,
+        "%s rows: %s clusters, %s noise%s; %.2f s; labels in %s",
+        *(f"{number:,}" for number in (count, found.clusters, found.noise)),
+        f", eps {found.eps:g}" if clustering.eps == AUTO and found.eps is not None else "",
+        sum(watch.seconds.values()), output,
     )  # fmt: skip
     if found.clusters < 2:
         log.warning("%s", advice(found, given, clustering))
+    warn_of_giant(found, given, clustering)
     return found
+
+
+def not_clustered(features: str, error: ValueError, normalize: bool) -> InputError:
+    """What the ops say of the rows of the file ``features``, with a hint where they are not of unit norm."""
+    hint = "" if normalize else " (--normalize scales rows to unit norm)"
+    return InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}")
 
 
 class Announcing(Stopwatch):
@@ -101,6 +110,8 @@ class Announcing(Stopwatch):
         "infomap": "searching neighbours and finding clusters by InfoMap",
         "jaccard": "searching neighbours and measuring Jaccard distances",
         "dbscan": "finding clusters by DBSCAN",
+        "kmeans": "finding clusters by k-means",
+        "hdbscan": "finding clusters by HDBSCAN",
     }
 
     def __call__(self, stage: str) -> AbstractContextManager[None]:

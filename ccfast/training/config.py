@@ -14,7 +14,8 @@ from ccfast._errors import InputError
 from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast.methods.registry import METHODS, defaults_of, method_class
-from ccfast.training.recipes import BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
+from ccfast.training.clusterings import CLUSTERINGS, clusterer
+from ccfast.training.recipes import AUTO, BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
 
 if TYPE_CHECKING:
     from ccfast.methods import Method
@@ -36,38 +37,45 @@ _EXPECTED = {bool: "true or false", str: "text", int: "an integer", float: "a nu
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 200
 
-#: The value of an option that leaves the choice to ccfast.
-AUTO = "auto"
-
 #: What may be said anew when a run is resumed.
 FREE_ON_RESUME = (
     *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "max_image_pixels",
-    "tensorboard",
+    "tensorboard", "wandb", "mlflow",
 )  # fmt: skip
 
 
-def option(text: str, default: Any = None, choices: tuple[str, ...] | None = None, **bounds: Any) -> Any:
+def option(
+    text: str, default: Any = None, choices: tuple[str, ...] | None = None, word: str | None = None, **bounds: Any
+) -> Any:
     """A field of a configuration; one without a default takes the recipe's.
 
-    ``bounds``: ``low``, ``high`` and, for real numbers, ``ends`` of :mod:`ccfast._checks`.
+    ``word``: what a number may also be. ``bounds``: ``low``, ``high`` and, for real numbers, ``ends`` of
+    :mod:`ccfast._checks`.
     """
-    return field(default=default, metadata={"help": text, "choices": choices, "bounds": bounds})
+    return field(default=default, metadata={"help": text, "choices": choices, "word": word, "bounds": bounds})
 
 
 @dataclass
 class ClusterOptions:
     """How pseudo-labels are found; what is left out is filled in from the published recipe."""
 
-    cluster: str = option("how pseudo-labels are found", "dbscan", ("dbscan", "infomap"))
-    eps: float = option("DBSCAN: largest Jaccard distance between neighbours, in [0, 1)", low=0, high=1, ends="[)")
-    min_samples: int = option("DBSCAN: neighbours that make a core, itself included", 4, low=1)
+    cluster: str = option("how pseudo-labels are found", "dbscan", tuple(CLUSTERINGS))
+    eps: float | str = option(
+        "DBSCAN: largest Jaccard distance between neighbours, in [0, 1), or auto: what suits each epoch's features",
+        word=AUTO, low=0, high=1, ends="[)",
+    )  # fmt: skip
+    min_samples: int = option("DBSCAN, HDBSCAN: neighbours that make a core, itself included", 4, low=1)
     k1: int = option(
         "size of the neighbour lists, the image itself included: in the k-reciprocal encoding, or in InfoMap's graph",
         low=1,
     )
     k2: int = option("neighbours averaged in the query expansion of the encoding", 6, low=1)
     min_similarity: float = option("InfoMap: smallest cosine similarity of a link", 0.5, low=-1, high=1)
-    min_cluster_size: int = option("InfoMap: smaller clusters are noise", 5, low=1)
+    min_cluster_size: int = option("InfoMap, HDBSCAN: smaller clusters are noise", 5, low=1)
+    num_clusters: int | None = option("k-means: how many clusters to find", low=2)
+    noise: str = option(
+        "images in no cluster: left out of the epoch, or each in a class of its own", "drop", ("drop", "single")
+    )
     neighbours: str = option("how the nearest images are found: all of them, or most of them by faiss", "exact",
                              ("exact", "faiss"))  # fmt: skip
     faiss_index: str = option(
@@ -82,18 +90,14 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         check_field(self, "cluster")
-        recipe = self._recipe()
-        if self.cluster == "infomap":
-            recipe = {**recipe, "k1": INFOMAP_K1}
+        found = clusterer(self.cluster)
+        recipe = {**self._recipe(), **found.recipe}
         for item in dataclasses.fields(self):
             if getattr(self, item.name) is None and item.name in recipe:
                 setattr(self, item.name, recipe[item.name])
             check_field(self, item.name)
-        if self.cluster == "infomap" and importlib.util.find_spec("infomap") is None:
-            raise InputError("--cluster infomap needs the package infomap: pip install 'ccfast[infomap]'")
         self._check_faiss()
-        if self.k2 > self.k1 and self.cluster == "dbscan":
-            raise InputError(f"--k2: expected at most --k1 ({self.k1}), got {self.k2}")
+        found.check(self)
 
     def _check_faiss(self) -> None:
         given = [name for name in ("faiss_index", "faiss_search") if getattr(self, name) != AUTO]
@@ -123,7 +127,7 @@ class TrainConfig(ClusterOptions):
     dataset: str = option("data set", "digits", tuple(RECIPES))
     method: str = option(f"how to learn: {', '.join(METHODS)}, or module:Class for one of your own", "cluster-contrast")
     data_dir: str | None = option("folder of the images, or the table of --dataset csv (docs/datasets.md)")
-    arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, or timm/NAME")
+    arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, timm/NAME or torchreid/NAME")
     weights: str = option("starting weights of the backbone: none, imagenet, a torchvision weights name, or a file")
     init: str | None = option("start from the whole encoder of this run folder or checkpoint, instead of --weights")
     pooling: str = option("from feature maps to vectors", choices=("gem", "average"))
@@ -131,14 +135,20 @@ class TrainConfig(ClusterOptions):
     height: int = option("height of the encoder's input", low=1)
     width: int = option("width of the encoder's input", low=1)
     freeze_bn: bool = option("leave the backbone's BatchNorm statistics as they are while training", False)
+    freeze_patch_embed: bool = option("transformers of timm: leave the patch embedding as it is", False)
     bn_group: int = option("images a BatchNorm layer normalises together while training; 0: the whole batch", 64, low=0)
 
     epochs: int = option("epochs", low=1)
     iters: int = option("iterations per epoch", low=1)
     batch_size: int = option("images per batch: clusters x instances", low=1)
     num_instances: int = option("instances of a cluster in a batch; must divide the batch size", low=1)
-    lr: float = option("Adam's learning rate", low=0, ends="()")
-    weight_decay: float = option("Adam's weight decay", 5e-4, low=0, ends="[)")
+    optimizer: str = option("what takes the steps; SGD has momentum 0.9", "adam", ("adam", "adamw", "sgd"))
+    lr: float = option("learning rate", low=0, ends="()")
+    weight_decay: float = option("weight decay", 5e-4, low=0, ends="[)")
+    schedule: str = option(
+        "learning rate: a tenth after every --step-size epochs, or half a cosine down to 0 over all epochs", "step",
+        ("step", "cosine"),
+    )  # fmt: skip
     step_size: int = option("epochs after which the learning rate falls to a tenth", 20, low=1)
     warmup: int = option("epochs in which the learning rate grows to --lr in equal steps", 0, low=0)
     temperature: float = option("temperature of the contrastive loss (default: the method's)", low=0, ends="()")
@@ -166,6 +176,8 @@ class TrainConfig(ClusterOptions):
     )
 
     tensorboard: bool = option("write the metrics for TensorBoard too, into the run folder", False)
+    wandb: bool = option("log the metrics to Weights & Biases (WANDB_MODE=offline: into the run folder)", False)
+    mlflow: bool = option("log the metrics to MLflow, at MLFLOW_TRACKING_URI or into the run folder", False)
     run: str | None = option("run folder (default: runs/<dataset>-<time>)")
     resume: bool = option("go on with the run in the folder that --run names", False)
     quiet: bool = option("print warnings and errors only", False)
@@ -182,8 +194,11 @@ class TrainConfig(ClusterOptions):
             )
         if self.bn_group == 1:
             raise InputError("--bn-group: expected 0 or at least 2, got 1: one image has no variance")
-        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            raise InputError("--tensorboard needs the package tensorboard: pip install 'ccfast[tensorboard]'")
+        if self.schedule == "cosine" and self.warmup >= self.epochs:
+            raise InputError(f"--warmup: expected fewer than the {self.epochs} epochs, got {self.warmup}")
+        for package in ("tensorboard", "wandb", "mlflow"):
+            if getattr(self, package) and importlib.util.find_spec(package) is None:
+                raise InputError(f"{flag(package)} needs the package {package}: pip install 'ccfast[{package}]'")
         if self.dataset not in BUILT_IN and self.data_dir is None:
             what = "folder that holds" if self.dataset != "csv" else "table that lists"
             raise InputError(f"--data-dir: expected the {what} the images of {self.dataset!r}, got none")
@@ -244,6 +259,11 @@ def kind(name: str) -> type:
     return next((part for part in get_args(hint) if part is not type(None)), hint)
 
 
+def is_optional(name: str) -> bool:
+    """Whether a field may stay without a value."""
+    return type(None) in get_args(get_type_hints(TrainConfig)[name])
+
+
 def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
     """ " (default: ...)" for the help: one value, or the common one and those of the ``datasets`` that differ."""
     default = FIELDS[name].default
@@ -284,7 +304,10 @@ def check_field(options: Any, name: str) -> None:
     item = next(item for item in dataclasses.fields(options) if item.name == name)
     choices, bounds = item.metadata["choices"], item.metadata["bounds"]
     setattr(options, name, expanded(name, getattr(options, name)))
-    value, expected = getattr(options, name), _EXPECTED[kind(name)]
+    value, word = getattr(options, name), item.metadata["word"]
+    if (word is not None and value == word) or (value is None and is_optional(name)):
+        return
+    expected = _EXPECTED[kind(name)] + ("" if word is None else f" or {word}")
     wrong = not isinstance(value, kind(name)) if kind(name) in (bool, str) else not _may_be_number(value)
     if wrong and value is not None:  # YAML's values have types
         raise InputError(f"{flag(name)}: expected {expected}, got {shortened(value)}")

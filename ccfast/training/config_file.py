@@ -117,6 +117,11 @@ def check_command(stored: dict[str, Any], config_type: type[TrainConfig], run: P
 def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
     """Refuse what a resumed run cannot take on. Options that came after the run began had their defaults in it."""
     before = {name: stored.get(name, item.default) for name, item in FIELDS.items()}
+    if before["schedule"] == "cosine" and wanted.get("epochs", before["epochs"]) != before["epochs"]:
+        raise InputError(
+            f"--epochs: expected {before['epochs']}, as {run} was begun, got {wanted['epochs']}: a cosine schedule is "
+            "laid out over all epochs; to learn on, begin a new run with --init"
+        )
     changed = [
         f"{flag(name)} {shortened(value)} (the run has {shortened(before[name])})"
         for name, value in wanted.items()

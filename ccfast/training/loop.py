@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shlex
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import StepLR
 
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
@@ -24,6 +24,7 @@ from ccfast.training import messages
 from ccfast.training.after_run import leave_clusters
 from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
 from ccfast.training.claim import claimed
+from ccfast.training.cluster_numbers import told_of
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_command, check_unchanged, write_config
 from ccfast.training.data_of import data_of
@@ -32,12 +33,14 @@ from ccfast.training.evaluate import agreement, evaluate, obstacles
 from ccfast.training.extract import extract_shard
 from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate
+from ccfast.training.optimizers import make_optimizer, make_scheduler
 from ccfast.training.precision import Precision
-from ccfast.training.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse
+from ccfast.training.pseudo_labels import Clustering, PseudoLabels, is_giant, warn_of_collapse, warn_of_giant
 from ccfast.training.run_folder import RunFolder
+from ccfast.training.safe_file import can_be_written, write_safetensors
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
-from ccfast.training.tensorboard import Scalars
+from ccfast.training.trackers import OnRecord, trackers_of
 from ccfast.training.transfer import init_encoder
 
 if TYPE_CHECKING:
@@ -62,8 +65,14 @@ class TrainResult:
     clusters: ImageClusters | None = field(default=None, repr=False)
 
 
-def train(config: TrainConfig) -> TrainResult:
+def train(config: TrainConfig, on_record: OnRecord | None = None) -> TrainResult:
     """Train as ``config`` says; progress goes to the log of "ccfast", results to the run folder.
+
+    Args:
+        on_record: called with the record of each epoch that this call does, as metrics.jsonl has it, once its
+            checkpoint is written; epoch 0 is from before training. A ``close()`` that it has is called at the end of
+            the run, whatever ends it. With several processes the main one calls it. An error that it raises ends the
+            run, which can be resumed.
 
     Raises:
         InputError: wrong options or data; nothing was trained.
@@ -74,19 +83,21 @@ def train(config: TrainConfig) -> TrainResult:
         >>> from ccfast.training import TrainConfig, train
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     config = TrainConfig(epochs=1, iters=2, device="cpu", quiet=True, run=f"{folder}/run")
-        ...     result = train(config)
+        ...     result = train(config, on_record=lambda record: print(record["epoch"], sorted(record)[:3]))
+        0 ['clusters', 'loss', 'mAP']
+        1 ['ari', 'clusters', 'eps']
         >>> [record["epoch"] for record in result.records], result.run.name
         ([0, 1], 'run')
     """
-    return leave_clusters(run_to_the_end(config, Run), config)
+    return leave_clusters(run_to_the_end(config, Run, on_record), config)
 
 
-def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
+def run_to_the_end(config: TrainConfig, kind: type[Run], on_record: OnRecord | None = None) -> TrainResult:
     """All epochs of a run of ``kind``, or those that are left of it."""
     group, device = join(choose_device(config.device))
     with claimed(config, group) as (folder, config):
         try:
-            result = _epochs(config, kind, folder, device, group)
+            result = _epochs(config, kind, folder, device, group, on_record)
         except KeyboardInterrupt as error:
             raise Interrupted(_how_to_resume(folder, group, config.command)) from error
         except RuntimeError as error:
@@ -101,16 +112,24 @@ def run_to_the_end(config: TrainConfig, kind: type[Run]) -> TrainResult:
         return result
 
 
-def _epochs(config: TrainConfig, kind: type[Run], folder: RunFolder, device: torch.device, group: Group) -> TrainResult:
+def _epochs(
+    config: TrainConfig,
+    kind: type[Run],
+    folder: RunFolder,
+    device: torch.device,
+    group: Group,
+    on_record: OnRecord | None,
+) -> TrainResult:
     data = group.from_main(lambda: data_of(config))  # it decodes every image once: no need that all do
     run = kind(config, data, folder, device, group)
+    if group.is_main:
+        run.listeners = [*trackers_of(config, folder.path), *([] if on_record is None else [on_record])]
     try:
         run.resume() if config.resume else run.start()
         for _ in range(run.state.epoch, config.epochs):
             run.epoch()
     finally:
-        if run.scalars is not None:
-            run.scalars.close()
+        run.close()
     return TrainResult(folder.path, run.records, data)
 
 
@@ -126,6 +145,7 @@ class Run:
         self.method = prepared(self.method_class(), config, data, device)
         self.measured = self._measured()
         self.records: list[Record] = []
+        self.warned_of_giant = False
         torch.manual_seed(config.seed)
         own = config.resume or config.init is not None  # a checkpoint brings its own weights
         encoder = make_encoder(config, data.channels, "none" if own else config.weights)
@@ -139,7 +159,7 @@ class Run:
         if config.compile:
             self.encoder.compile()
         self.state = new_state(self.encoder, config, self.precision.scaler, self._head(), self.method)
-        self.scalars = Scalars(folder.path) if config.tensorboard and group.is_main else None
+        self.listeners: list[OnRecord] = []
 
     def _measured(self) -> bool:
         """Whether there is anything to measure with: learning needs none of it, so it is only said."""
@@ -209,14 +229,24 @@ class Run:
         with watch("extract"):
             features = method.features(lambda: self.extract(self.data.train, "extract", gather=not method.shards))
         cluster = Clustering(self.config, watch, self.group, state.first_clusters)
-        found = PseudoLabels(checked_labels(method, features, cluster, len(self.data.train)))
-        state.first_clusters = state.first_clusters or found.clusters
-        warn_of_collapse(found, state.first_clusters)
+        labels = checked_labels(method, features, cluster, len(self.data.train))
+        found = PseudoLabels(labels, cluster.eps)
+        found = found.clusters_alone() if self.config.noise == "single" else found
+        self._warn(found, features)
         with watch("memory"):
-            method.start_epoch(features, found.labels, state.epoch)
-        loss = self.learn(found.labels, watch)
-        record = {"epoch": state.epoch + 1, "loss": loss, "clusters": found.clusters, "noise": found.noise}
+            method.start_epoch(features, labels, state.epoch)
+        loss = self.learn(labels, watch)
+        record = {"epoch": state.epoch + 1, "loss": loss, **told_of(found, features, state.labels)}
+        state.labels = found.labels.cpu()
         self.end_epoch(record | agreement(found.labels, self.data.train.ids), watch)
+
+    def _warn(self, found: PseudoLabels, features: Tensor | Shard) -> None:
+        """Of clusters that are gone, and, once, of one that has swallowed others."""
+        self.state.first_clusters = self.state.first_clusters or found.clusters
+        warn_of_collapse(found, self.state.first_clusters)
+        if is_giant(found) and not self.warned_of_giant:  # in all processes: each may have a shard of the features
+            warn_of_giant(found, features, self.config)
+            self.warned_of_giant = True
 
     def learn(self, labels: Tensor, watch: Stopwatch) -> float:
         """Train by the method's criterion on the images' ``labels`` [N]; the mean loss."""
@@ -301,11 +331,25 @@ class Run:
             return
         folder.append(record)
         if best or not self.measured:  # nothing to measure with: the last one is the best
-            save(for_search(state, self.config), folder.best)
+            self._save_best()
         save(content, folder.checkpoint, folder.previous)
-        if self.scalars is not None:
-            self.scalars.add(record)
         messages.epoch(record, self.config.epochs)
+        for listener in self.listeners:
+            listener(copy.deepcopy(record))
+
+    def _save_best(self) -> None:
+        """best.pt, and best.safetensors where that package is installed."""
+        content = for_search(self.state, self.config)
+        save(content, self.folder.best)
+        if can_be_written():
+            write_safetensors(content, self.folder.best_safe)
+
+    def close(self) -> None:
+        """Tell those who listen that no record comes any more."""
+        for listener in self.listeners:
+            close = getattr(listener, "close", None)
+            if close is not None:
+                close()
 
 
 def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
@@ -319,14 +363,8 @@ def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
         pooling=config.pooling,
         projection=config.projection,
         freeze_bn=config.freeze_bn,
+        freeze_patch_embed=config.freeze_patch_embed,
     )
-
-
-def make_optimizer(encoder: Encoder, config: TrainConfig, head: nn.Module | None = None) -> torch.optim.Adam:
-    """Adam over what is learnt; on a GPU in one kernel, which does not wait for the scaler of fp16 either."""
-    modules = [encoder] if head is None else [encoder, head]
-    learnt = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(learnt, lr=config.lr, weight_decay=config.weight_decay, fused=learnt[0].is_cuda)
 
 
 def checked_labels(method: Method, features: Tensor, cluster: Clustering, images: int) -> Tensor:
@@ -341,19 +379,6 @@ def checked_labels(method: Method, features: Tensor, cluster: Clustering, images
     return labels.to(features.device)
 
 
-class WarmUp(StepLR):
-    """The rate grows in equal steps over the first ``warmup`` epochs, and falls as without them."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, step_size: int, warmup: int) -> None:
-        self.warmup = warmup
-        super().__init__(optimizer, step_size, gamma=0.1)
-
-    def get_lr(self) -> list[float]:
-        """Of the epoch ``last_epoch``, counted from 0."""
-        share = min(1.0, (self.last_epoch + 1) / self.warmup)
-        return [share * base * self.gamma ** (self.last_epoch // self.step_size) for base in self.base_lrs]
-
-
 def new_state(
     encoder: Encoder,
     config: TrainConfig,
@@ -361,12 +386,9 @@ def new_state(
     head: nn.Module | None = None,
     method: Method | None = None,
 ) -> State:
-    """The state before the first epoch; the rate falls to a tenth every ``step_size`` epochs."""
+    """The state before the first epoch."""
     optimizer = make_optimizer(encoder, config, head)
-    scheduler = StepLR(optimizer, config.step_size, gamma=0.1)
-    if config.warmup:
-        scheduler = WarmUp(optimizer, config.step_size, config.warmup)
-    return State(encoder, optimizer, scheduler, scaler, head=head, method=method)
+    return State(encoder, optimizer, make_scheduler(optimizer, config), scaler, head=head, method=method)
 
 
 def _how_to_resume(folder: RunFolder, group: Group, command: str) -> str:

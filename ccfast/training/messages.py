@@ -78,6 +78,10 @@ def verification(found: Verification) -> str:
     return "\n".join(lines)
 
 
+#: What is said of clusters where nothing is known of the identities.
+UNLABELLED = (("silhouette", "silhouette"), ("last_ari", "ARI with the last clusters"))
+
+
 def epoch(record: Record, epochs: int) -> None:
     """One line for an epoch, one more where it was evaluated."""
     title = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
@@ -87,6 +91,7 @@ def epoch(record: Record, epochs: int) -> None:
     parts = [f"loss {record['loss']:.3f}"]
     if "clusters" in record:
         parts.append(f"{record['clusters']} clusters, {record['noise']} images in none")
+        parts += [f"{name} {record[key]:.3f}" for key, name in UNLABELLED if record.get(key) is not None]
     if "nmi" in record:
         parts += [f"NMI {record['nmi']:.3f}", f"ARI {record['ari']:.3f}"]
     if "mAP" in record:

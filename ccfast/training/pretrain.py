@@ -18,19 +18,20 @@ from ccfast.training.config import TrainConfig
 from ccfast.training.loop import Run, TrainResult, run_to_the_end
 from ccfast.training.pretrain_config import PretrainConfig
 from ccfast.training.stopwatch import Stopwatch
+from ccfast.training.trackers import OnRecord
 
 LABEL_SMOOTHING = 0.1
 MARGIN = 0.3
 
 
-def pretrain(config: PretrainConfig) -> TrainResult:
-    """Train with labels as ``config`` says; the run folder is that of :func:`ccfast.training.train`.
+def pretrain(config: PretrainConfig, on_record: OnRecord | None = None) -> TrainResult:
+    """Train with labels as ``config`` says; run folder and ``on_record`` are those of :func:`ccfast.training.train`.
 
     Raises:
         InputError: wrong options or data; nothing was trained.
         RunError: the run could not go on; its folder keeps the last whole epoch.
     """
-    return run_to_the_end(config, _SupervisedRun)
+    return run_to_the_end(config, _SupervisedRun, on_record)
 
 
 class Supervised(Method):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,9 +15,10 @@ from ccfast import _checks as checks
 from ccfast._errors import RunError
 from ccfast._progress import clock
 from ccfast.training import sharded
+from ccfast.training.clusterings import clusterer
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import ALONE, Group
-from ccfast.training.recipes import PUBLISHED
+from ccfast.training.recipes import AUTO, PUBLISHED
 from ccfast.training.shard import Shard
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ AGAINST_COLLAPSE = "Try --freeze-bn or a smaller --lr."
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """``labels`` [N]: 0 .. clusters - 1, or -1 for noise."""
+    """``labels`` [N]: 0 .. clusters - 1, or -1 for noise; ``eps``: what DBSCAN found them at, if it did."""
 
     labels: Tensor
+    eps: float | None = None
 
     @property
     def clusters(self) -> int:
@@ -49,6 +51,31 @@ class PseudoLabels:
         """How many images are in none."""
         return int((self.labels == -1).sum())
 
+    @property
+    def largest(self) -> int:
+        """How many images are in the largest cluster."""
+        inside = self.labels[self.labels >= 0]
+        return int(inside.bincount().max()) if len(inside) else 0
+
+    def as_classes(self, options: ClusterOptions) -> Tensor:
+        """The labels to learn from: with ``--noise single`` each image of the noise is a class of its own.
+
+        Those come after the clusters, in the order of the images.
+        """
+        if options.noise == "drop":
+            return self.labels
+        outside = self.labels == -1
+        return torch.where(outside, outside.cumsum(0) - 1 + self.clusters, self.labels)
+
+    def clusters_alone(self) -> PseudoLabels:
+        """With classes of one image taken for noise again: what :meth:`as_classes` made of it."""
+        inside = self.labels >= 0
+        sizes = self.labels[inside].bincount()
+        number = torch.where(sizes > 1, (sizes > 1).cumsum(0) - 1, -1)
+        labels = self.labels.clone()
+        labels[inside] = number[self.labels[inside]]
+        return PseudoLabels(labels, self.eps)
+
 
 def pseudo_labels(
     features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group = ALONE
@@ -57,42 +84,53 @@ def pseudo_labels(
 
     All of them have the features, or each has its shard of them.
     """
-    if options.cluster == "infomap":
-        arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
-        with watch("infomap"), clock("neighbours and InfoMap"):
-            given = _given(features, options, group)
-            if isinstance(features, Tensor) and group.size == 1:
-                return PseudoLabels(ccfast.infomap(*arguments, neighbours=given))
-            return PseudoLabels(sharded.infomap(*arguments, neighbours=given, group=group))
-    return PseudoLabels(_by_dbscan(features, options, (options.eps,), watch, group)[0])
+    return clusterer(options.cluster).find(features, options, watch, group)
 
 
-def _by_dbscan(
+def by_infomap(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
+    """Labels by InfoMap."""
+    arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
+    with watch("infomap"), clock("neighbours and InfoMap"):
+        given = _given(features, options, group)
+        if isinstance(features, Tensor) and group.size == 1:
+            return PseudoLabels(ccfast.infomap(*arguments, neighbours=given))
+        return PseudoLabels(sharded.infomap(*arguments, neighbours=given, group=group))
+
+
+def by_dbscan(
     features: Tensor | Shard, options: ClusterOptions, radii: Sequence[float], watch: Stopwatch, group: Group
-) -> list[Tensor]:
-    """The labels at each of ``radii``, from distances that are measured once."""
-    arguments, limit = (features, options.k1, options.k2), max(radii)
+) -> list[PseudoLabels]:
+    """Labels at each of ``radii``, from distances that are measured once."""
+    distances = jaccard_distances(features, options, max(radii), watch, group)
+    with watch("dbscan"), clock("DBSCAN"):
+        return [PseudoLabels(ccfast.dbscan(distances, radius, options.min_samples), eps=radius) for radius in radii]
+
+
+def jaccard_distances(
+    features: Tensor | Shard, options: ClusterOptions, limit: float, watch: Stopwatch, group: Group
+) -> Tensor:
+    """The Jaccard distances up to ``limit``, sparse."""
+    arguments = (features, options.k1, options.k2)
     with watch("jaccard"), clock("Jaccard distances"):
         given = _given(features, options, group)
         if isinstance(features, Tensor) and group.size == 1:
-            distances = ccfast.jaccard_distance(*arguments, max_distance=limit, neighbours=given)
-        else:
-            distances = sharded.jaccard_distance(*arguments, max_distance=limit, neighbours=given, group=group)
-    with watch("dbscan"), clock("DBSCAN"):
-        return [ccfast.dbscan(distances, radius, options.min_samples) for radius in radii]
+            return ccfast.jaccard_distance(*arguments, max_distance=limit, neighbours=given)
+        return sharded.jaccard_distance(*arguments, max_distance=limit, neighbours=given, group=group)
 
 
 @dataclass(frozen=True)
 class Clustering:
     """``cluster(features)`` as the options of a run say, for its methods; ``first``: clusters of the run's first epoch.
 
-    The processes of ``group`` share the work: all of them have the features, or each has its shard of them.
+    The processes of ``group`` share the work: all of them have the features, or each has its shard of them. ``found``
+    collects what was found.
     """
 
     options: ClusterOptions
     watch: Stopwatch
     group: Group = ALONE
     first: int | None = None
+    found: list[PseudoLabels] = field(default_factory=list)
 
     def __call__(self, features: Tensor | Shard, images: str = "images") -> Tensor:
         """Labels ``[N]`` of ``features`` ``[N, D]`` of unit norm, -1 for noise.
@@ -100,14 +138,28 @@ class Clustering:
         ``images``: what they are called where there are fewer than two clusters, which ends the run with a RunError.
         """
         found = pseudo_labels(features, self.options, self.watch, self.group)
+        self.found.append(found)
         require_clusters(found, features, self.options, self.first, images)
-        return found.labels
+        return found.as_classes(self.options)
+
+    def radius(self, features: Tensor | Shard) -> float:
+        """``--eps``, or the best one for ``features`` where it is ``auto``."""
+        if self.options.eps != AUTO:
+            return self.options.eps
+        found = pseudo_labels(features, self.options, self.watch, self.group)
+        return found.eps
 
     def at_radii(self, features: Tensor | Shard, radii: Sequence[float]) -> list[Tensor]:
         """Labels ``[N]`` at each of ``radii`` by DBSCAN; the first of them must be of two clusters or more."""
-        labels = _by_dbscan(features, self.options, radii, self.watch, self.group)
-        require_clusters(PseudoLabels(labels[0]), features, self.options, self.first)
-        return labels
+        found = by_dbscan(features, self.options, radii, self.watch, self.group)
+        self.found.append(found[0])
+        require_clusters(found[0], features, self.options, self.first)
+        return [one.labels for one in found]
+
+    @property
+    def eps(self) -> float | None:
+        """What DBSCAN found the labels at: the largest where there were several sets of images; None without one."""
+        return max((one.eps for one in self.found if one.eps is not None), default=None)
 
 
 def _given(features: Tensor | Shard, options: ClusterOptions, group: Group) -> tuple[Tensor, Tensor] | None:
@@ -160,7 +212,9 @@ def _rounded(eps: float, k2: int) -> float:
 
 def warn_of_structural_tie(options: ClusterOptions) -> None:
     """Say so where many pairs lie at eps within rounding, and which values near it are free of that."""
-    common = structural_tie(options.eps, options.k2) if options.cluster == "dbscan" else None
+    if options.cluster != "dbscan" or options.eps == AUTO:
+        return
+    common = structural_tie(options.eps, options.k2)
     if common is None:
         return
     log.warning(
@@ -186,6 +240,30 @@ def require_clusters(
     raise RunError(f"{message} {advice(found, features, options)}")
 
 
+#: A cluster of more than this share of the images, and so many times as large as the others on average, is a giant.
+GIANT_SHARE, GIANT_TIMES = 0.1, 5
+
+
+def is_giant(found: PseudoLabels) -> bool:
+    """Whether the largest cluster is out of proportion: different things may be in it."""
+    clustered = len(found.labels) - found.noise
+    others = (clustered - found.largest) / max(1, found.clusters - 1)
+    return found.largest > GIANT_SHARE * len(found.labels) and found.largest > GIANT_TIMES * others
+
+
+def warn_of_giant(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> None:
+    """Say so where one cluster is out of proportion, and what to try."""
+    if found.clusters < 2 or not is_giant(found):
+        return
+    others = (len(found.labels) - found.noise - found.largest) / (found.clusters - 1)
+    log.warning(
+        "one of the %d clusters has %.0f%% of the images (%d of %d, the others %.0f on average): it may hold different "
+        "things. %s",
+        found.clusters, 100 * found.largest / len(found.labels), found.largest, len(found.labels), others,
+        clusterer(options.cluster).against_giants(features, options),
+    )  # fmt: skip
+
+
 def warn_of_collapse(found: PseudoLabels, first: int) -> None:
     """Say so when most of the clusters that the run began with are gone."""
     if found.clusters < first / COLLAPSE:
@@ -197,14 +275,7 @@ def warn_of_collapse(found: PseudoLabels, first: int) -> None:
 
 def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
     """Which value of the clustering's option to try."""
-    if options.cluster == "infomap":
-        direction = "larger" if found.clusters else "smaller"
-        return f"Try a {direction} --min-similarity than {options.min_similarity:g}."
-    suggestion = suggested_eps(features, options)
-    if suggestion is None:
-        return f"No --eps gives clusters; try a smaller --min-samples than {options.min_samples}."
-    eps, clusters, noise = suggestion
-    return f"Try --eps {eps:g}: on these features it gives {clusters} clusters, {noise:.0%} noise."
+    return clusterer(options.cluster).advice(found, features, options)
 
 
 #: With more images than this, eps is searched on a random choice of them: the search keeps most of the N x N distances.
@@ -217,7 +288,7 @@ def suggested_eps(features: Tensor | Shard, options: ClusterOptions) -> tuple[fl
     Returns it with its clusters and its share of noise; None where no eps in 0.05, 0.1, ..., 0.95 gives two clusters.
     Values on a structural tie are not tried.
     """
-    features = _some(features)
+    features, _ = some_of(features, SEARCH_LIMIT)
     grid = [step / 20 for step in range(1, 20) if structural_tie(step / 20, options.k2) is None]
     distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=grid[-1])
     tried = []
@@ -228,10 +299,19 @@ def suggested_eps(features: Tensor | Shard, options: ClusterOptions) -> tuple[fl
     return min(tried, key=lambda trial: (trial[2] > 0.5, abs(trial[0] - PUBLISHED_EPS)), default=None)
 
 
-def _some(features: Tensor | Shard) -> Tensor:
-    """The features, or a random choice of them where there are many; the same in every process."""
-    if len(features) <= SEARCH_LIMIT:
-        return features if isinstance(features, Tensor) else features.gathered()
-    chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:SEARCH_LIMIT]
-    chosen = chosen.to(features.device)
-    return features[chosen] if isinstance(features, Tensor) else features.fetch(chosen.sort()[0])
+def some_of(features: Tensor | Shard, limit: int) -> tuple[Tensor, Tensor]:
+    """The features, or a random choice of ``limit`` of them where there are more, and which rows they are.
+
+    The same in every process; all of them call it where each has a shard.
+    """
+    if len(features) <= limit:
+        chosen = torch.arange(len(features), device=features.device)
+        return features if isinstance(features, Tensor) else features.gathered(), chosen
+    chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:limit]
+    chosen = chosen.sort()[0].to(features.device)
+    return features[chosen] if isinstance(features, Tensor) else features.fetch(chosen), chosen
+
+
+def to_measure(features: Tensor | Shard) -> tuple[Tensor, Tensor]:
+    """The features whose silhouette is taken, and which rows they are: all, or some where each process has a shard."""
+    return some_of(features, len(features) if isinstance(features, Tensor) else SEARCH_LIMIT)

@@ -59,6 +59,9 @@ RECIPES: dict[str, Recipe] = {
 #: k1 of the published InfoMap recipe, on every data set.
 INFOMAP_K1 = 15
 
+#: The value that leaves a choice to ccfast: of ``--eps`` to each epoch's features.
+AUTO = "auto"
+
 #: Data sets that need no folder of images.
 BUILT_IN = ("digits",)
 

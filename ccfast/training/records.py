@@ -15,7 +15,10 @@ LARGEST_EPOCH = 2**31 - 1
 
 #: What a record says beside its epoch and its seconds: numbers, or None where there is none. A protocol beside the data
 #: set's own puts its name before its metrics ("clothes_changing/mAP").
-NUMBERS = ("loss", "clusters", "noise", "lr", "nmi", "ari", "purity", "peak_memory_mb", "mAP", "mINP")
+NUMBERS = (
+    "loss", "clusters", "noise", "largest", "eps", "silhouette", "last_ari", "lr", "nmi", "ari", "purity",
+    "peak_memory_mb", "mAP", "mINP",
+)  # fmt: skip
 RANK = "rank"
 
 #: How many faults a message names.

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 CONFIG, METRICS, CURVES = "config.yaml", "metrics.jsonl", "curves.png"
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
+BEST_SAFE = "best.safetensors"
 
 
 class RunFolder:
@@ -26,10 +27,11 @@ class RunFolder:
         self.config, self.metrics = path / CONFIG, path / METRICS
         self.checkpoint, self.previous = path / CHECKPOINT, path / PREVIOUS
         self.best, self.curves = path / BEST, path / CURVES
+        self.best_safe = path / BEST_SAFE
 
     def held(self) -> list[str]:
         """The names of the files of a run that are in the folder already."""
-        files = (self.config, self.metrics, self.checkpoint, self.previous, self.best)
+        files = (self.config, self.metrics, self.checkpoint, self.previous, self.best, self.best_safe)
         return [file.name for file in files if os.path.lexists(file)]
 
     def has_checkpoint(self) -> bool:

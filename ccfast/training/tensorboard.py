@@ -30,7 +30,7 @@ class Scalars:
         self._folder = folder / FOLDER
         self._writer: Any = None
 
-    def add(self, record: dict[str, Any]) -> None:
+    def __call__(self, record: dict[str, Any]) -> None:
         """Write the numbers of ``record``, as metrics.jsonl has it; they are on the disk when this returns."""
         epoch = record["epoch"]
         if self._writer is None:

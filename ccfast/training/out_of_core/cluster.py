@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._files import array_content, given_output, given_path, write_whole
-from ccfast.training.config import ClusterOptions
+from ccfast.training.config import AUTO, ClusterOptions
 from ccfast.training.device import choose_device
 from ccfast.training.group import processes_started
 from ccfast.training.out_of_core.budget import parse_size
@@ -43,6 +43,10 @@ def cluster_by_blocks(
     """
     if options.cluster != "dbscan":
         raise InputError(f"--memory-limit: expected --cluster dbscan, got {options.cluster}, which needs all links")
+    if options.eps == AUTO or options.noise != "drop":
+        raise InputError(
+            f"--memory-limit: expected a number for --eps and --noise drop, got {options.eps} and {options.noise}"
+        )
     if processes_started() > 1:
         raise InputError("--memory-limit: expected one process; of several, each holds its share of the rows")
     limit = parse_size("--memory-limit", memory_limit)
