@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -76,6 +77,14 @@ def test_a_missing_package_is_named(kind, package, tmp_path, monkeypatch):
         TrainConfig(**{package: True})
 
 
+def appears(text, file, within=30):
+    """Whether ``text`` comes into ``file`` in so many seconds: a process of wandb writes it when it gets to it."""
+    end = time.monotonic() + within
+    while text not in file.read_bytes() and time.monotonic() < end:
+        time.sleep(0.1)
+    return text in file.read_bytes()
+
+
 def test_weights_and_biases_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -88,7 +97,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     name = (tmp_path / "wandb-run.txt").read_text().strip()
     files = sorted((tmp_path / "wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))
     assert len(files) == 2
-    assert b"seconds/train" in files[1].read_bytes() and b"0.125" in files[0].read_bytes()
+    assert appears(b"0.125", files[0]) and appears(b"seconds/train", files[1])
 
 
 def test_mlflow_into_the_run_folder(tmp_path, monkeypatch):
