@@ -117,7 +117,7 @@ def test_every_preset_names_a_data_set_and_every_data_set_has_a_whole_recipe():
         assert not [name for name, value in config.stored().items() if value is None and name not in OPTIONAL]
 
 
-OPTIONAL = {"data_dir", "init", "device"}
+OPTIONAL = {"data_dir", "init", "device", "num_clusters"}
 
 
 def test_command_line_goes_before_file_before_preset_before_recipe(tmp_path):
