@@ -64,7 +64,7 @@ class SpCL(Method):
     def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
         """The clusters that are relied on, -1 for all other images."""
         assert self.memory is not None
-        eps = cluster.radius(features)
+        eps = cluster.best_eps(features) if self.config.eps == AUTO else self.config.eps
         labels, tight, loose = cluster.at_radii(features, (eps, eps - self.gap, eps + self.gap))
         try:
             relied_on = self.memory.relabel(labels, tight, loose)

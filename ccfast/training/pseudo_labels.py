@@ -142,12 +142,9 @@ class Clustering:
         require_clusters(found, features, self.options, self.first, images)
         return found.as_classes(self.options)
 
-    def radius(self, features: Tensor | Shard) -> float:
-        """``--eps``, or the best one for ``features`` where it is ``auto``."""
-        if self.options.eps != AUTO:
-            return self.options.eps
-        found = pseudo_labels(features, self.options, self.watch, self.group)
-        return found.eps
+    def best_eps(self, features: Tensor | Shard) -> float | None:
+        """What ``--eps auto`` takes for ``features``."""
+        return pseudo_labels(features, self.options, self.watch, self.group).eps
 
     def at_radii(self, features: Tensor | Shard, radii: Sequence[float]) -> list[Tensor]:
         """Labels ``[N]`` at each of ``radii`` by DBSCAN; the first of them must be of two clusters or more."""
