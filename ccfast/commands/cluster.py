@@ -11,8 +11,8 @@ HELP = "cluster images by a trained encoder, or the rows of a .npy file"
 
 #: What finds the clusters; with a run its own values are the defaults.
 OPTIONS = (
-    "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "num_clusters", "neighbours", "faiss_index",
-    "faiss_search",
+    "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "num_clusters", "neighbours",
+    "faiss_index", "faiss_search",
 )  # fmt: skip
 
 #: Options that only images have, and those that only an encoder which was not trained here has.
