@@ -63,6 +63,7 @@ FiberPool pool;
 Fiber host;  // where run() is
 SharedMemory shared;
 std::mutex one_launch_at_a_time;
+Launcher launcher = nullptr;
 
 // --- turns ---
 
@@ -252,6 +253,22 @@ void fail(const char* what) {
 }
 
 void* shared_memory() { return shared.data(); }
+
+void ccfast_emulation_set_launcher(Launcher chosen) {
+  const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
+  launcher = chosen;
+}
+
+bool run_elsewhere(const char* name, const void* kernel, int64_t grid, int block_size, size_t shared_bytes,
+                   const void* const* arguments) {
+  const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
+  if (!launcher) return false;
+  if (grid <= 0) return true;
+  check_launch(name, grid, block_size, shared_bytes);
+  if (const char* error = launcher(name, kernel, grid, block_size, shared_bytes, arguments))
+    throw std::runtime_error("kernel " + std::string(name) + ": " + error);
+  return true;
+}
 
 void run(const char* name, int64_t grid, int block_size, size_t shared_bytes, Body body, const void* arguments) {
   if (grid <= 0) return;

@@ -53,10 +53,21 @@ void* shared_memory();
 using Body = void (*)(const void* arguments);
 void run(const char* name, int64_t grid, int block, size_t shared_bytes, Body body, const void* arguments);
 
+// What runs a launch in place of the fibers: tests/ptx runs what nvcc made of the kernel. Gets a pointer to each
+// argument; returns null, or what went wrong.
+using Launcher = const char* (*)(const char* name, const void* kernel, int64_t grid, int block, size_t shared_bytes,
+                                 const void* const* arguments);
+extern "C" void ccfast_emulation_set_launcher(Launcher launcher);  // null: the fibers
+// Whether a launcher is set and has run the kernel. Throws what it says went wrong.
+bool run_elsewhere(const char* name, const void* kernel, int64_t grid, int block, size_t shared_bytes,
+                   const void* const* arguments);
+
 template <class... Params>
 void launch(const char* name, int64_t grid, int block, size_t shared_bytes, void (*kernel)(Params...),
             std::decay_t<Params>... args) {
   static_assert((std::is_trivially_copyable_v<Params> && ...), "a GPU gets its arguments as bytes");
+  const void* const addresses[] = {&args..., nullptr};
+  if (run_elsewhere(name, reinterpret_cast<const void*>(kernel), grid, block, shared_bytes, addresses)) return;
   using Call = std::tuple<void (*)(Params...), Params...>;
   const Call call(kernel, args...);
   run(

@@ -1,0 +1,1 @@
+"""Executes what nvcc makes of the CUDA kernels; see README.md."""

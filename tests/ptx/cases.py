@@ -1,0 +1,177 @@
+"""Every op on small inputs: what is counted, and run under many orders.
+
+A case is a function without arguments that returns the tensors that its op gives. Together they launch every kernel of
+the project, most of them with each of their types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import ccfast
+from tests import sample_inputs
+
+Case = Callable[[int], Iterable[Tensor]]
+
+OPS: dict[str, dict[str, Case]] = {}
+
+
+def _case(op: str, name: str = "") -> Callable[[Case], Case]:
+    def add(case: Case) -> Case:
+        OPS.setdefault(op, {})[f"{op} {name}".strip()] = case
+        return case
+
+    return add
+
+
+def _features(rows: int, dim: int = 64, noise: float = 0.7) -> Tensor:
+    return sample_inputs.clustered(rows, dim, max(2, rows // 12), noise)[0]
+
+
+@_case("knn")
+def _(rows: int) -> Iterable[Tensor]:
+    return ccfast.knn(_features(rows), min(30, rows))
+
+
+@_case("knn", "half")
+def _(rows: int) -> Iterable[Tensor]:
+    return ccfast.knn(_features(rows), min(30, rows), precision="fp16")
+
+
+@_case("knn", "ties")
+def _(rows: int) -> Iterable[Tensor]:
+    return ccfast.knn(sample_inputs.signs(rows), min(20, rows), precision="fp16")
+
+
+@_case("jaccard_distance", "sparse")
+def _(rows: int) -> Iterable[Tensor]:
+    sparse = ccfast.jaccard_distance(_features(rows), min(30, rows), min(6, rows), max_distance=0.6)
+    return sparse.crow_indices(), sparse.col_indices(), sparse.values()
+
+
+@_case("jaccard_distance", "dense")
+def _(rows: int) -> Iterable[Tensor]:
+    return (ccfast.jaccard_distance(_features(rows), min(20, rows), min(6, rows)),)
+
+
+@_case("dbscan")
+def _(rows: int) -> Iterable[Tensor]:
+    distances = sample_inputs.symmetric_distances(rows)
+    sparse = sample_inputs.to_csr(distances, distances < 0.5)
+    return ccfast.dbscan(distances, 0.08, 3), ccfast.dbscan(sparse, 0.08, 3)
+
+
+def _memory(rows: int, dtype: torch.dtype, dim: int, mode: str, **options: Any) -> Tensor:
+    memory, features, labels = sample_inputs.memory_batch(12, dim, rows // 4, dtype)
+    if options.pop("grouped", False):
+        options["groups"] = torch.arange(rows // 4) % 3
+    ccfast.update_memory_(memory, features, labels, mode=mode, **options)
+    return memory
+
+
+@_case("update_memory_", "sequential")
+def _(rows: int) -> Iterable[Tensor]:
+    return [_memory(rows, dtype, dim, "sequential") for dtype in (torch.float32, torch.float64) for dim in (48, 37)]
+
+
+@_case("update_memory_", "hardest")
+def _(rows: int) -> Iterable[Tensor]:
+    return [_memory(rows, dtype, dim, "hardest") for dtype in (torch.float32, torch.float64) for dim in (48, 37)]
+
+
+@_case("update_memory_", "long rows")
+def _(rows: int) -> Iterable[Tensor]:
+    return [
+        _memory(16, dtype, 9001, mode) for dtype in (torch.float32, torch.float64) for mode in ("sequential", "hardest")
+    ]
+
+
+@_case("cluster_centroids")
+def _(rows: int) -> Iterable[Tensor]:
+    labels = torch.arange(rows) % 7
+    return [
+        ccfast.cluster_centroids(_features(rows, dim).to(dtype), labels)
+        for dtype in (torch.float32, torch.float64)
+        for dim in (64, 37)
+    ]
+
+
+def _loss(rows: int, dtype: torch.dtype, dim: int, targets: bool) -> list[Tensor]:
+    memory, features, labels = sample_inputs.memory_batch(50, dim, rows // 4, torch.float32)
+    memory, features = memory.to(dtype), features.to(dtype).requires_grad_()
+    options = {}
+    if targets:
+        generator = torch.Generator().manual_seed(1)
+        labels = F.softmax(torch.randn(rows // 4, 50, generator=generator), dim=1).to(memory.dtype)
+    loss = ccfast.centroid_contrastive_loss(features, memory, labels, **options)
+    (gradient,) = torch.autograd.grad(loss, features)
+    return [loss.detach(), gradient]
+
+
+@_case("centroid_contrastive_loss")
+def _(rows: int) -> Iterable[Tensor]:
+    return [
+        out for dtype in (torch.float32, torch.float64) for dim in (64, 37) for out in _loss(rows, dtype, dim, False)
+    ]
+
+
+@_case("centroid_contrastive_loss", "targets")
+def _(rows: int) -> Iterable[Tensor]:
+    return [out for dim in (64, 37) for out in _loss(rows, torch.float32, dim, True)]
+
+
+@_case("segment_mean")
+def _(rows: int) -> Iterable[Tensor]:
+    outputs = []
+    for dtype in (torch.float32, torch.float64):
+        similarities = _features(rows, 90).to(dtype)[:40].requires_grad_()
+        mean, counts = ccfast.segment_mean(similarities, torch.arange(90) % 8, 8)
+        outputs += [mean.detach(), counts, *torch.autograd.grad(mean.square().sum(), similarities)]
+    return outputs
+
+
+@_case("set_contrastive_loss")
+def _(rows: int) -> Iterable[Tensor]:
+    outputs = []
+    for dtype in (torch.float32, torch.float64):
+        logits = (5 * _features(rows, 90)[:30]).to(dtype).requires_grad_()
+        positives = torch.arange(90)[None, :] % 6 == torch.arange(30)[:, None] % 6
+        loss = ccfast.set_contrastive_loss(logits, positives)
+        outputs += [loss.detach(), *torch.autograd.grad(loss, logits)]
+    return outputs
+
+
+@_case("enqueue_")
+def _(rows: int) -> Iterable[Tensor]:
+    outputs = []
+    for dtype in (torch.float32, torch.float64):
+        for pointer in (torch.tensor([90]), None):
+            queue = torch.zeros(100, 24, dtype=dtype)
+            ccfast.enqueue_(queue, pointer, _features(rows, 24)[:33].to(dtype))
+            outputs += [queue] if pointer is None else [queue, pointer]
+    return outputs
+
+
+@_case("sinkhorn")
+def _(rows: int) -> Iterable[Tensor]:
+    return [ccfast.sinkhorn(_features(rows, 50)[:60].to(dtype)) for dtype in (torch.float32, torch.float64)]
+
+
+@_case("k_reciprocal_rerank")
+def _(rows: int) -> Iterable[Tensor]:
+    features = _features(rows)
+    return (ccfast.k_reciprocal_rerank(features[: rows // 4], features[rows // 4 :], min(20, rows // 4), 6),)
+
+
+@_case("evaluate_ranking")
+def _(rows: int) -> Iterable[Tensor]:
+    outputs = []
+    for dtype in (torch.float32, torch.float64):
+        distances, *ids = sample_inputs.retrieval_case(20, rows, 9, levels=40)
+        outputs += [torch.as_tensor(value) for value in ccfast.evaluate_ranking(distances.to(dtype), *ids)]
+    return outputs

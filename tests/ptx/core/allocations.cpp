@@ -1,0 +1,48 @@
+// Tells the executor what memory torch gives to tensors on the CPU while it is installed. A library of its own: the
+// only part that needs torch's headers.
+#include <c10/core/CPUAllocator.h>
+
+#include <cstdint>
+
+namespace {
+
+using Add = void (*)(uint64_t begin, uint64_t bytes);
+using Remove = void (*)(uint64_t begin);
+
+Add add = nullptr;
+Remove remove_ = nullptr;
+c10::Allocator* torchs_own = nullptr;
+
+// The context of our DataPtr: the one that torch's own allocator returned.
+struct Held {
+  c10::DataPtr memory;
+};
+
+void release(void* context) {
+  auto* held = static_cast<Held*>(context);
+  remove_(reinterpret_cast<uint64_t>(held->memory.get()));
+  delete held;
+}
+
+struct Watched final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    auto* held = new Held{torchs_own->allocate(bytes)};
+    void* memory = held->memory.get();
+    if (memory) add(reinterpret_cast<uint64_t>(memory), bytes);
+    return {memory, held, &release, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
+};
+
+Watched watched;
+
+}  // namespace
+
+extern "C" void ptx_watch_torch(Add chosen_add, Remove chosen_remove) {
+  if (torchs_own) return;
+  add = chosen_add;
+  remove_ = chosen_remove;
+  torchs_own = c10::GetCPUAllocator();
+  c10::SetCPUAllocator(&watched, 255);
+}

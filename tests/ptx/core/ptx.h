@@ -1,0 +1,145 @@
+// nvcc's PTX as the executor holds it: a kernel is a list of decoded instructions.
+//
+// A register is a row of 32 values of 64 bits, one per lane. Constants have rows too, so that every operand is the
+// number of a row: 0 and up in the warp's registers, below 0 in the kernel's constants.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace ptx {
+
+constexpr int kLanes = 32;
+using Mask = uint32_t;
+constexpr Mask kAllLanes = 0xffffffffu;
+using Row = uint64_t[kLanes];
+
+enum class Type : uint8_t {
+  kPred,
+  kBits8,
+  kBits16,
+  kBits32,
+  kBits64,
+  kUnsigned8,
+  kUnsigned16,
+  kUnsigned32,
+  kUnsigned64,
+  kSigned8,
+  kSigned16,
+  kSigned32,
+  kSigned64,
+  kHalf,
+  kFloat,
+  kDouble,
+  kNone
+};
+int size_of(Type type);
+bool is_signed(Type type);
+bool is_float(Type type);
+
+// What a profiler would count an instruction as.
+enum class Class : uint8_t {
+  kFloat,
+  kDouble,
+  kInteger,
+  kCompare,
+  kConvert,
+  kMove,
+  kSpecial,
+  kGlobal,
+  kShared,
+  kAtomic,
+  kExchange,
+  kBranch,
+  kBarrier,
+  kCount
+};
+const char* name_of(Class kind);
+
+enum class Kind : uint8_t {
+  kCompute,
+  kBranch,
+  kExit,
+  kBlockBarrier,
+  kWarpBarrier,
+  kShuffle,
+  kVote,
+  kMatch,
+  kLoad,
+  kStore,
+  kAtomic,
+  kFence,
+  kNothing,
+  kTrap
+};
+enum class Space : uint8_t { kGeneric, kGlobal, kShared, kLocal, kParam };
+
+struct Warp;
+struct Instruction;
+// Computes an instruction without effects outside the warp's registers.
+using Compute = void (*)(Warp& warp, const Instruction& instruction, Mask lanes);
+
+struct Instruction {
+  Kind kind = Kind::kNothing;
+  Class counted_as = Class::kMove;
+  Compute compute = nullptr;
+  int guard = 0;  // the predicate's row
+  bool guarded = false, guard_negated = false;
+  std::vector<int> to, from;  // rows; kIgnored where the result is not wanted
+  Type type = Type::kNone, from_type = Type::kNone;
+  std::vector<std::string> parts;  // of the name
+  int target = 0;                  // of a branch
+  // Memory: the row of `address` plus offset.
+  Space space = Space::kGeneric;
+  int address = 0;
+  int64_t offset = 0;
+  int values = 1;       // of a vector
+  bool strong = false;  // volatile or relaxed: may meet accesses of other threads
+  bool acquire = false, release = false;
+  int line = 0;  // of the source, 0 when not known
+  int file = 0;
+  std::string text;
+
+  bool has(const char* part) const;
+};
+
+constexpr int kIgnored = INT32_MAX;
+
+struct Parameter {
+  int64_t offset, bytes;
+};
+
+struct Kernel {
+  std::string name;
+  std::vector<Instruction> code;
+  std::vector<std::array<uint64_t, kLanes>> constants;
+  std::map<std::string, int> special;  // special registers in use, and their rows
+  int registers = 0;
+  std::vector<Parameter> parameters;
+  int64_t parameter_bytes = 0;
+  int64_t static_shared_bytes = 0, local_bytes = 0;
+};
+
+// One .ptx file. Kernels are decoded when they are first asked for.
+class Module {
+ public:
+  explicit Module(const std::string& path);
+  std::vector<std::string> kernels() const;
+  const Kernel& kernel(const std::string& name);
+  const std::string& file(int number) const;
+
+ private:
+  std::string text_;
+  std::map<std::string, size_t> begin_;
+  std::map<std::string, std::unique_ptr<Kernel>> decoded_;
+  std::map<int, std::string> files_;
+};
+
+// Fills kind, counted_as and compute by the instruction's name. False when the executor does not know it.
+bool decode(Instruction& instruction);
+
+}  // namespace ptx

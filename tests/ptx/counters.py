@@ -1,0 +1,105 @@
+"""What a launch costs, as counted by the executor: by kernel, by class of instruction, by line of the source."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from . import executor
+
+CLASSES = (
+    "float32",
+    "float64",
+    "integer",
+    "compare",
+    "convert",
+    "move",
+    "special",
+    "global",
+    "shared",
+    "atomic",
+    "exchange",
+    "branch",
+    "barrier",
+)
+
+
+@dataclass
+class Counts:
+    """Of one kernel, or of one line of it, over all its launches.
+
+    Attributes:
+        launches, blocks, warps: That ran.
+        instructions: Of PTX, one for each warp that executes one, by class.
+        lanes: The same, one for each thread.
+        divergences: Branches that split a warp.
+        global_requests, sectors: Loads, stores and atomics of a warp to global memory, and 32-byte sectors they touch.
+        shared_requests, wavefronts: The same to shared memory, and how often it had to answer: conflicts are the excess.
+        atomics: Requests that are atomic.
+    """
+
+    launches: int = 0
+    blocks: int = 0
+    warps: int = 0
+    instructions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLASSES, 0))
+    lanes: int = 0
+    divergences: int = 0
+    global_requests: int = 0
+    sectors: int = 0
+    shared_requests: int = 0
+    wavefronts: int = 0
+    atomics: int = 0
+
+    @property
+    def total(self) -> int:
+        """All instructions."""
+        return sum(self.instructions.values())
+
+    @property
+    def barriers(self) -> int:
+        """Instructions that are a barrier of the block: one for each warp."""
+        return self.instructions["barrier"]
+
+    def flat(self) -> dict[str, int]:
+        """Numbers by name, those above zero."""
+        numbers = {"launches": self.launches, "instructions": self.total, **self.instructions}
+        for name in ("divergences", "global_requests", "sectors", "shared_requests", "wavefronts", "atomics"):
+            numbers[name] = getattr(self, name)
+        return {name: number for name, number in numbers.items() if number}
+
+    def add(self, kind: str, executed: int, lanes: int, diverged: int, requests: int, sectors: int, waves: int) -> None:
+        """Adds one instruction's counts."""
+        self.instructions[kind] += executed
+        self.lanes += lanes
+        self.divergences += diverged
+        self.sectors += sectors
+        self.wavefronts += waves
+        self.global_requests += requests if sectors else 0
+        self.shared_requests += requests if waves else 0
+        self.atomics += requests if kind == "atomic" else 0
+
+
+def _label(launch: str, kernel: str) -> str:
+    """The launch's name with the kernel's template arguments."""
+    found = re.search(r"_kernel<(.*?)>\(", executor.plain_name(kernel))
+    short = re.sub(r"ccfast::\w+::|\(anonymous namespace\)::|__nv_|__", "", found[1]) if found else ""
+    return f"{launch}<{short}>" if short else launch
+
+
+def collect() -> tuple[dict[str, Counts], dict[tuple[str, str], Counts]]:
+    """What ran since :func:`executor.clear_counts`: by kernel; by kernel and ``file:line``."""
+    kernels: dict[str, Counts] = {}
+    lines: dict[tuple[str, str], Counts] = defaultdict(Counts)
+    label = ""
+    for text in executor.counts().splitlines():
+        fields = text.split("\t")
+        if fields[0] == "kernel":
+            label = _label(fields[1], fields[2])
+            kernels[label] = Counts(*map(int, fields[3:6]))
+            continue
+        kind, numbers, file, line = fields[0], [int(number) for number in fields[1:7]], fields[7], fields[8]
+        kernels[label].add(kind, *numbers)
+        lines[label, f"{os.path.basename(file)}:{line}"].add(kind, *numbers)
+    return kernels, lines
