@@ -7,10 +7,8 @@ the project, most of them with each of their types.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import ccfast
@@ -48,6 +46,27 @@ def _(rows: int) -> Iterable[Tensor]:
     return ccfast.knn(sample_inputs.signs(rows), min(20, rows), precision="fp16")
 
 
+@_case("knn", "queries")
+def _(rows: int) -> Iterable[Tensor]:  # three tiles of targets: the lists are full after the first
+    return ccfast.knn(_features(8300, 8), 30, queries=_features(rows // 16, 8))
+
+
+@_case("knn", "tiles")
+def _(rows: int) -> Iterable[Tensor]:  # more rows than a tile has: what lies below the diagonal is transposed
+    return ccfast.knn(_features(2101, 8), 4)
+
+
+@_case("knn", "tiles, float32 products")
+def _(rows: int) -> Iterable[Tensor]:
+    if not hasattr(torch.backends.cuda.matmul, "allow_fp16_accumulation"):  # torch before 2.7
+        return ()
+    try:
+        torch.backends.cuda.matmul.allow_fp16_accumulation = True
+        return ccfast.knn(_features(2060, 8), 1)
+    finally:
+        torch.backends.cuda.matmul.allow_fp16_accumulation = False
+
+
 @_case("jaccard_distance", "sparse")
 def _(rows: int) -> Iterable[Tensor]:
     sparse = ccfast.jaccard_distance(_features(rows), min(30, rows), min(6, rows), max_distance=0.6)
@@ -66,29 +85,31 @@ def _(rows: int) -> Iterable[Tensor]:
     return ccfast.dbscan(distances, 0.08, 3), ccfast.dbscan(sparse, 0.08, 3)
 
 
-def _memory(rows: int, dtype: torch.dtype, dim: int, mode: str, **options: Any) -> Tensor:
-    memory, features, labels = sample_inputs.memory_batch(12, dim, rows // 4, dtype)
-    if options.pop("grouped", False):
-        options["groups"] = torch.arange(rows // 4) % 3
-    ccfast.update_memory_(memory, features, labels, mode=mode, **options)
-    return memory
+def _memory(rows: int, modes: tuple[str, ...], dims: tuple[int, ...]) -> list[Tensor]:
+    outputs = []
+    for dtype in (torch.float32, torch.float64):
+        for dim in dims:
+            for mode in modes:
+                memory, features, labels = sample_inputs.memory_batch(12, dim, rows, dtype)
+                groups = torch.arange(rows) % 3 if mode.startswith("group") else None
+                ccfast.update_memory_(memory, features, labels, mode=mode, groups=groups)
+                outputs.append(memory)
+    return outputs
 
 
-@_case("update_memory_", "sequential")
+@_case("update_memory_")
 def _(rows: int) -> Iterable[Tensor]:
-    return [_memory(rows, dtype, dim, "sequential") for dtype in (torch.float32, torch.float64) for dim in (48, 37)]
+    return _memory(rows // 4, ("sequential", "hardest", "mean"), (48, 37))
 
 
-@_case("update_memory_", "hardest")
+@_case("update_memory_", "chosen samples")
 def _(rows: int) -> Iterable[Tensor]:
-    return [_memory(rows, dtype, dim, "hardest") for dtype in (torch.float32, torch.float64) for dim in (48, 37)]
+    return _memory(rows // 4, ("last", "group_first", "group_hardest", "group_mean", "group_harmonic"), (48, 37))
 
 
 @_case("update_memory_", "long rows")
 def _(rows: int) -> Iterable[Tensor]:
-    return [
-        _memory(16, dtype, 9001, mode) for dtype in (torch.float32, torch.float64) for mode in ("sequential", "hardest")
-    ]
+    return _memory(12, ("hardest", "group_harmonic"), (9001,))
 
 
 @_case("cluster_centroids")
@@ -102,27 +123,28 @@ def _(rows: int) -> Iterable[Tensor]:
 
 
 def _loss(rows: int, dtype: torch.dtype, dim: int, targets: bool) -> list[Tensor]:
-    memory, features, labels = sample_inputs.memory_batch(50, dim, rows // 4, torch.float32)
-    memory, features = memory.to(dtype), features.to(dtype).requires_grad_()
-    options = {}
+    clusters = 51
+    memory, features, labels = sample_inputs.memory_batch(clusters, dim, rows, torch.float64)
+    features, memory = features.to(dtype), memory.to(torch.float64 if dtype == torch.float64 else torch.float32)
     if targets:
         generator = torch.Generator().manual_seed(1)
-        labels = F.softmax(torch.randn(rows // 4, 50, generator=generator), dim=1).to(memory.dtype)
-    loss = ccfast.centroid_contrastive_loss(features, memory, labels, **options)
+        labels = torch.softmax(torch.randn(rows, clusters, generator=generator, dtype=memory.dtype), dim=1)
+    features.requires_grad_()
+    loss = ccfast.centroid_contrastive_loss(features, memory, labels)
     (gradient,) = torch.autograd.grad(loss, features)
     return [loss.detach(), gradient]
 
 
 @_case("centroid_contrastive_loss")
 def _(rows: int) -> Iterable[Tensor]:
-    return [
-        out for dtype in (torch.float32, torch.float64) for dim in (64, 37) for out in _loss(rows, dtype, dim, False)
-    ]
+    dtypes = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+    return [out for dtype in dtypes for dim in (64, 37) for out in _loss(rows // 4, dtype, dim, False)]
 
 
 @_case("centroid_contrastive_loss", "targets")
 def _(rows: int) -> Iterable[Tensor]:
-    return [out for dim in (64, 37) for out in _loss(rows, torch.float32, dim, True)]
+    dtypes = (torch.float32, torch.float64)
+    return [out for dtype in dtypes for dim in (64, 37) for out in _loss(rows // 4, dtype, dim, True)]
 
 
 @_case("segment_mean")
@@ -141,7 +163,7 @@ def _(rows: int) -> Iterable[Tensor]:
     for dtype in (torch.float32, torch.float64):
         logits = (5 * _features(rows, 90)[:30]).to(dtype).requires_grad_()
         positives = torch.arange(90)[None, :] % 6 == torch.arange(30)[:, None] % 6
-        loss = ccfast.set_contrastive_loss(logits, positives)
+        loss = ccfast.set_contrastive_loss(logits, positives).sum()
         outputs += [loss.detach(), *torch.autograd.grad(loss, logits)]
     return outputs
 

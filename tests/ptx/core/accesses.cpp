@@ -28,17 +28,17 @@ T changed(const Instruction& in, T old, T value, T other) {
     else
       return static_cast<T>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
   };
-  if (in.has("add")) return sum(old, value);
-  if (in.has("min")) return std::min(old, value);
-  if (in.has("max")) return std::max(old, value);
-  if (in.has("exch")) return value;
-  if (in.has("cas")) return old == value ? other : old;
+  if (in.has(Word::kAdd)) return sum(old, value);
+  if (in.has(Word::kMin)) return std::min(old, value);
+  if (in.has(Word::kMax)) return std::max(old, value);
+  if (in.has(Word::kExch)) return value;
+  if (in.has(Word::kCas)) return old == value ? other : old;
   if constexpr (std::is_unsigned_v<T>) {
-    if (in.has("and")) return old & value;
-    if (in.has("or")) return old | value;
-    if (in.has("xor")) return old ^ value;
-    if (in.has("inc")) return old >= value ? 0 : old + 1;
-    if (in.has("dec")) return old == 0 || old > value ? value : old - 1;
+    if (in.has(Word::kAnd)) return old & value;
+    if (in.has(Word::kOr)) return old | value;
+    if (in.has(Word::kXor)) return old ^ value;
+    if (in.has(Word::kInc)) return old >= value ? 0 : old + 1;
+    if (in.has(Word::kDec)) return old == 0 || old > value ? value : old - 1;
   }
   throw LaunchError("not known to the executor: " + in.text);
 }
@@ -159,10 +159,18 @@ void Launch::locate_global(Warp& warp, const Instruction& in, int at, Mask lanes
     GlobalMemory::Part* part = global_.find(addresses[lane], bytes);
     if (!part) fail(warp, at, lane, "out of bounds: " + std::to_string(bytes) + " bytes that no allocation holds");
     targets.bytes[lane] = reinterpret_cast<uint8_t*>(addresses[lane]);
+    if (warp.any_undefined) follow_global(warp, in, at, lane);
     if (!options_.races) return;
     if (!part->shadow) part->shadow = std::make_unique<Shadow>(part->end - part->begin + 16);
     look_for_race(warp, in, at, lane, *part->shadow, addresses[lane] - (part->begin & ~uint64_t{7}));
   });
+}
+
+void Launch::follow_global(Warp& warp, const Instruction& in, int at, int lane) {
+  const Mask bit = Mask{1} << lane;
+  for (const int row : in.from)
+    if (warp.undefined_in(row) & bit) fail(warp, at, lane, "stores what nobody has written to shared memory");
+  for (const int row : in.to) warp.set_undefined(row, bit, 0);
 }
 
 void Launch::locate_shared(Warp& warp, const Instruction& in, int at, Mask lanes, const uint64_t* offsets,
@@ -178,14 +186,28 @@ void Launch::locate_shared(Warp& warp, const Instruction& in, int at, Mask lanes
            "shared memory: out of bounds: byte " + std::to_string(offset) + " of " +
                std::to_string(shared.bytes.size()));
     targets.bytes[lane] = &shared.bytes[offset];
-    if (in.kind == Kind::kStore)
-      std::fill(shared.written.begin() + static_cast<std::ptrdiff_t>(offset),
-                shared.written.begin() + static_cast<std::ptrdiff_t>(end), true);
-    else if (!shared.all_written(offset, bytes))
-      fail(warp, at, lane, "reads shared memory that nobody has written");
+    follow_copy(warp, in, at, lane, offset);
     if (options_.races) look_for_race(warp, in, at, lane, shared.shadow, offset);
   });
   counts.wavefronts += static_cast<uint64_t>(wavefronts(offsets, lanes, bytes, in.kind == Kind::kAtomic));
+}
+
+// Which values of shared memory are such that somebody has written them, after this access and in its registers.
+void Launch::follow_copy(Warp& warp, const Instruction& in, int at, int lane, uint64_t offset) {
+  SharedMemory& shared = warp.block->shared;
+  const auto size = static_cast<size_t>(size_of(in.from_type));
+  const Mask bit = Mask{1} << lane;
+  if (in.kind == Kind::kAtomic && !shared.all_written(offset, size))
+    fail(warp, at, lane, "changes shared memory that nobody has written");
+  if (in.kind == Kind::kStore) {
+    for (size_t n = 0; n < in.from.size(); ++n)
+      std::memset(&shared.written[offset + n * size], warp.undefined_in(in.from[n]) & bit ? 0 : 1, size);
+  } else if (in.kind == Kind::kLoad) {
+    const size_t all = size * in.to.size();
+    if (!warp.any_undefined && shared.all_written(offset, all)) return;
+    for (size_t n = 0; n < in.to.size(); ++n)
+      warp.set_undefined(in.to[n], bit, shared.all_written(offset + n * size, size) ? 0 : bit);
+  }
 }
 
 void Launch::look_for_race(Warp& warp, const Instruction& in, int at, int lane, Shadow& shadow, uint64_t offset) {

@@ -10,8 +10,10 @@ constexpr uint64_t kPoison = 0x7ffbcbcbu;  // from a lane that gives nothing
 int source(const Instruction& in, int lane, unsigned b, unsigned c) {
   const int by = static_cast<int>(b & 31), clamp = static_cast<int>(c & 31), segment = static_cast<int>(c >> 8 & 31);
   const int last = (lane & segment) | (clamp & ~segment);
-  if (in.has("up")) return lane - by >= last ? lane - by : -1;
-  const int wanted = in.has("down") ? lane + by : in.has("bfly") ? lane ^ by : (lane & segment) | (by & ~segment);
+  if (in.has(Word::kUp)) return lane - by >= last ? lane - by : -1;
+  const int wanted = in.has(Word::kDown)   ? lane + by
+                     : in.has(Word::kBfly) ? lane ^ by
+                                           : (lane & segment) | (by & ~segment);
   return wanted <= last ? wanted : -1;
 }
 
@@ -35,7 +37,10 @@ void vote(Warp& warp, const Instruction& in, Mask lanes) {
   Mask votes = 0;
   for_lanes(lanes, [&](int lane) { votes |= static_cast<Mask>(given[lane] & 1) << lane; });
   const bool all = votes == lanes, any = votes != 0;
-  const uint64_t result = in.has("ballot") ? votes : in.has("all") ? all : in.has("any") ? any : all || !any;
+  const uint64_t result = in.has(Word::kBallot) ? votes
+                          : in.has(Word::kAll)  ? all
+                          : in.has(Word::kAny)  ? any
+                                                : all || !any;
   for_lanes(lanes, [&](int lane) { warp.row(in.to[0])[lane] = result; });
 }
 
@@ -51,7 +56,7 @@ void match(Warp& warp, const Instruction& in, Mask lanes) {
   });
   for_lanes(lanes, [&](int lane) {
     const bool all = equal[lane] == lanes;
-    warp.row(in.to[0])[lane] = in.has("any") || all ? equal[lane] : 0;
+    warp.row(in.to[0])[lane] = in.has(Word::kAny) || all ? equal[lane] : 0;
     if (in.to.size() > 1 && in.to[1] != kIgnored) warp.row(in.to[1])[lane] = all;
   });
 }

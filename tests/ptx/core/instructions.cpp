@@ -131,7 +131,10 @@ struct MadWide {
 template <class T>
 struct Fma {
   static void run(Warp& w, const Instruction& i, Mask m) {
-    const int mode = i.has("rm") ? FE_DOWNWARD : i.has("rp") ? FE_UPWARD : i.has("rz") ? FE_TOWARDZERO : FE_TONEAREST;
+    const int mode = i.has(Word::kRm)   ? FE_DOWNWARD
+                     : i.has(Word::kRp) ? FE_UPWARD
+                     : i.has(Word::kRz) ? FE_TOWARDZERO
+                                        : FE_TONEAREST;
     if (mode != FE_TONEAREST) std::fesetround(mode);
     map3<T, T, T, T>(w, i, m, [](T a, T b, T c) { return std::fma(a, b, c); });
     if (mode != FE_TONEAREST) std::fesetround(FE_TONEAREST);
@@ -255,7 +258,7 @@ struct Shr {
 
 // Funnel shift of the 64 bits {b, a}.
 void funnel(Warp& w, const Instruction& i, Mask m) {
-  const bool left = i.has("l"), wrap = i.has("wrap");
+  const bool left = i.has(Word::kL), wrap = i.has(Word::kWrap);
   map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, i, m, [=](uint32_t a, uint32_t b, uint32_t c) {
     const uint32_t by = wrap ? c % 32 : std::min(c, 32u);
     const uint64_t both = static_cast<uint64_t>(b) << 32 | a;
@@ -341,7 +344,7 @@ struct CountLeadingZeros {
 template <class T>
 struct FindBit {
   static void run(Warp& w, const Instruction& i, Mask m) {
-    const bool shift = i.has("shiftamt");
+    const bool shift = i.has(Word::kShiftamt);
     map1<uint32_t, T>(w, i, m, [=](T a) {
       const T positive = a < 0 ? static_cast<T>(~a) : a;
       if (positive == 0) return ~0u;
@@ -365,9 +368,12 @@ struct ReverseBits {
 
 enum class Comparison { kEq, kNe, kLt, kLe, kGt, kGe, kNumber, kNan };
 
-template <class T>
-bool compare(Comparison comparison, T a, T b) {
-  switch (comparison) {
+template <class T, Comparison kComparison>
+bool compare(T a, T b, bool with_nan) {
+  const bool missing = a != a || b != b;
+  if constexpr (kComparison == Comparison::kNumber) return !missing;
+  if (missing) return with_nan;
+  switch (kComparison) {
     case Comparison::kEq:
       return a == b;
     case Comparison::kNe:
@@ -380,54 +386,71 @@ bool compare(Comparison comparison, T a, T b) {
       return a > b;
     case Comparison::kGe:
       return a >= b;
-    case Comparison::kNumber:
-      return a == a && b == b;
-    case Comparison::kNan:
-      return a != a || b != b;
+    default:
+      return false;
   }
-  return false;
 }
 
-struct NamedComparison {
-  Comparison comparison;
-  bool with_nan;  // what a comparison with a NaN gives
-};
-
-bool find_comparison(const std::string& name, bool floating, NamedComparison& found) {
+bool find_comparison(Instruction& in) {
   static const std::map<std::string, Comparison> names = {
       {"eq", Comparison::kEq}, {"ne", Comparison::kNe}, {"lt", Comparison::kLt},      {"le", Comparison::kLe},
       {"gt", Comparison::kGt}, {"ge", Comparison::kGe}, {"lo", Comparison::kLt},      {"ls", Comparison::kLe},
       {"hi", Comparison::kGt}, {"hs", Comparison::kGe}, {"num", Comparison::kNumber}, {"nan", Comparison::kNan}};
-  std::string plain = name;
-  found.with_nan = floating && name.size() == 3 && name.back() == 'u';
-  if (found.with_nan) plain.pop_back();
-  const auto place = names.find(plain);
-  if (place == names.end()) return false;
-  found.comparison = place->second;
-  found.with_nan |= found.comparison == Comparison::kNan;
+  std::string name = in.parts.at(1);
+  in.with_nan = is_float(in.type) && ((name.size() == 3 && name.back() == 'u') || name == "nan");
+  if (in.with_nan && name.back() == 'u') name.pop_back();
+  const auto found = names.find(name);
+  if (found == names.end()) return false;
+  in.comparison = static_cast<uint8_t>(found->second);
   return true;
+}
+
+template <class T, Comparison kComparison>
+void set_predicate(Warp& w, const Instruction& i, Mask m) {
+  const uint64_t *a = w.operand(i.from[0]), *b = w.operand(i.from[1]);
+  uint64_t ignored[kLanes];
+  uint64_t* to = i.to[0] == kIgnored ? ignored : w.row(i.to[0]);
+  const bool with_nan = i.with_nan;
+  if (i.from.size() == 2 && i.to.size() == 1) {
+    return for_lanes(
+        m, [&](int lane) { to[lane] = compare<T, kComparison>(value_of<T>(a[lane]), value_of<T>(b[lane]), with_nan); });
+  }
+  uint64_t* opposite = i.to.size() < 2 || i.to[1] == kIgnored ? ignored : w.row(i.to[1]);
+  const uint64_t* with = i.from.size() > 2 ? w.operand(i.from[2]) : nullptr;
+  const auto combine = [&](bool result, bool other) {
+    if (!with) return result;
+    return i.has(Word::kAnd) ? result && other : i.has(Word::kOr) ? result || other : result != other;
+  };
+  for_lanes(m, [&](int lane) {
+    const bool result = compare<T, kComparison>(value_of<T>(a[lane]), value_of<T>(b[lane]), with_nan),
+               other = with && (with[lane] & 1);
+    to[lane] = combine(result, other);
+    opposite[lane] = combine(!result, other);
+  });
 }
 
 template <class T>
 struct SetPredicate {
-  static void run(Warp& w, const Instruction& i, Mask m) {
-    NamedComparison named{};
-    find_comparison(i.parts[1], kIsFloat<T>, named);
-    const std::string& join = i.parts[2];
-    const uint64_t *a = w.operand(i.from[0]), *b = w.operand(i.from[1]);
-    const uint64_t* with = i.from.size() > 2 ? w.operand(i.from[2]) : nullptr;
-    const auto combine = [&](bool result, int lane) {
-      if (!with) return result;
-      const bool other = with[lane] & 1;
-      return join == "and" ? result && other : join == "or" ? result || other : result != other;
-    };
-    for_lanes(m, [&](int lane) {
-      const T x = value_of<T>(a[lane]), y = value_of<T>(b[lane]);
-      const bool missing = (x != x || y != y) && named.comparison != Comparison::kNumber;
-      const bool result = missing ? named.with_nan : compare(named.comparison, x, y);
-      if (i.to[0] != kIgnored) w.row(i.to[0])[lane] = combine(result, lane);
-      if (i.to.size() > 1 && i.to[1] != kIgnored) w.row(i.to[1])[lane] = combine(!result, lane);
-    });
+  static Compute find(const Instruction& in) {
+    switch (static_cast<Comparison>(in.comparison)) {
+      case Comparison::kEq:
+        return set_predicate<T, Comparison::kEq>;
+      case Comparison::kNe:
+        return set_predicate<T, Comparison::kNe>;
+      case Comparison::kLt:
+        return set_predicate<T, Comparison::kLt>;
+      case Comparison::kLe:
+        return set_predicate<T, Comparison::kLe>;
+      case Comparison::kGt:
+        return set_predicate<T, Comparison::kGt>;
+      case Comparison::kGe:
+        return set_predicate<T, Comparison::kGe>;
+      case Comparison::kNumber:
+        return set_predicate<T, Comparison::kNumber>;
+      case Comparison::kNan:
+        return set_predicate<T, Comparison::kNan>;
+    }
+    return nullptr;
   }
 };
 
@@ -464,7 +487,7 @@ struct Move {
 // Generic addresses of shared and local memory are in windows of their own.
 void change_window(Warp& w, const Instruction& i, Mask m) {
   const uint64_t window = i.space == Space::kShared ? kSharedWindow : i.space == Space::kLocal ? kLocalWindow : 0;
-  const uint64_t change = i.has("to") ? 0 - window : window;
+  const uint64_t change = i.has(Word::kTo) ? 0 - window : window;
   map1<uint64_t, uint64_t>(w, i, m, [=](uint64_t address) { return address + change; });
 }
 
@@ -486,8 +509,9 @@ To to_integer(From value, bool up, bool down, bool nearest) {
 
 template <class To, class From>
 void convert_as(Warp& w, const Instruction& i, Mask m) {
-  const bool up = i.has("rpi"), down = i.has("rmi"), nearest = i.has("rni"), saturates = i.has("sat");
-  const bool rounds_to_whole = kIsFloat<To> && kIsFloat<From> && (up || down || nearest || i.has("rzi"));
+  const bool up = i.has(Word::kRpi), down = i.has(Word::kRmi), nearest = i.has(Word::kRni),
+             saturates = i.has(Word::kSat);
+  const bool rounds_to_whole = kIsFloat<To> && kIsFloat<From> && (up || down || nearest || i.has(Word::kRzi));
   map1<To, From>(w, i, m, [=](From value) -> To {
     if constexpr (kIsFloat<From> && !kIsFloat<To>) {
       return to_integer<To>(value, up, down, nearest);
@@ -511,11 +535,11 @@ struct ConvertTo {
   template <class From>
   struct Convert {
     static void run(Warp& w, const Instruction& i, Mask m) {
-      const int mode = !kIsFloat<To> ? FE_TONEAREST
-                       : i.has("rz") ? FE_TOWARDZERO
-                       : i.has("rm") ? FE_DOWNWARD
-                       : i.has("rp") ? FE_UPWARD
-                                     : FE_TONEAREST;
+      const int mode = !kIsFloat<To>      ? FE_TONEAREST
+                       : i.has(Word::kRz) ? FE_TOWARDZERO
+                       : i.has(Word::kRm) ? FE_DOWNWARD
+                       : i.has(Word::kRp) ? FE_UPWARD
+                                          : FE_TONEAREST;
       if (mode != FE_TONEAREST) std::fesetround(mode);
       convert_as<To, From>(w, i, m);
       if (mode != FE_TONEAREST) std::fesetround(FE_TONEAREST);
@@ -556,7 +580,7 @@ void approximate_reciprocal(Warp& w, const Instruction& i, Mask m) {
   map1<uint64_t, double>(w, i, m, [](double a) { return bits_of(1 / a) & ~uint64_t{0xffffffff}; });
 }
 void power_of_two(Warp& w, const Instruction& i, Mask m) {
-  const bool flush = i.has("ftz");
+  const bool flush = i.has(Word::kFtz);
   map1<float, float>(w, i, m, [=](float a) {
     if (flush && std::fabs(a) < std::numeric_limits<float>::min()) a = 0;
     const float result = static_cast<float>(std::exp2(static_cast<double>(a)));
@@ -634,7 +658,7 @@ Compute for_bytes_too(Type type) {
 Compute conversion(const Instruction& in) {
   const Type to = in.type, from = in.from_type;
   if (to == Type::kFloat && from == Type::kHalf) return half_to_float;
-  if (to == Type::kHalf && from == Type::kFloat && in.has("rn")) return float_to_half;
+  if (to == Type::kHalf && from == Type::kFloat && in.has(Word::kRn)) return float_to_half;
   switch (to) {
     case Type::kUnsigned8:
       return for_bytes_too<ConvertTo<uint8_t>::Convert>(from);
@@ -662,21 +686,41 @@ Compute conversion(const Instruction& in) {
 }
 
 Compute multiplication(const Instruction& in, bool adds) {
-  if (in.has("wide")) return adds ? for_narrow_integers<MadWide>(in.type) : for_narrow_integers<MulWide>(in.type);
-  if (in.has("hi")) return adds ? nullptr : for_integers<MulHigh>(in.type);
+  if (in.has(Word::kWide)) return adds ? for_narrow_integers<MadWide>(in.type) : for_narrow_integers<MulWide>(in.type);
+  if (in.has(Word::kHi)) return adds ? nullptr : for_integers<MulHigh>(in.type);
   if (adds) return for_integers<Mad>(in.type);
   return for_numbers<Mul>(in.type);
 }
 
 Compute reciprocal(const Instruction& in) {
-  if (in.type == Type::kDouble && in.has("approx")) return approximate_reciprocal;
+  if (in.type == Type::kDouble && in.has(Word::kApprox)) return approximate_reciprocal;
   return for_floats<Reciprocal>(in.type);
 }
 
 Compute comparison(const Instruction& in) {
-  NamedComparison named;
-  if (in.parts.size() < 3 || !find_comparison(in.parts[1], is_float(in.type), named)) return nullptr;
-  return for_numbers<SetPredicate>(in.type);
+  switch (in.type) {
+    case Type::kUnsigned16:
+    case Type::kBits16:
+      return SetPredicate<uint16_t>::find(in);
+    case Type::kUnsigned32:
+    case Type::kBits32:
+      return SetPredicate<uint32_t>::find(in);
+    case Type::kUnsigned64:
+    case Type::kBits64:
+      return SetPredicate<uint64_t>::find(in);
+    case Type::kSigned16:
+      return SetPredicate<int16_t>::find(in);
+    case Type::kSigned32:
+      return SetPredicate<int32_t>::find(in);
+    case Type::kSigned64:
+      return SetPredicate<int64_t>::find(in);
+    case Type::kFloat:
+      return SetPredicate<float>::find(in);
+    case Type::kDouble:
+      return SetPredicate<double>::find(in);
+    default:
+      return nullptr;
+  }
 }
 
 Class arithmetic_class(Type type) {
@@ -744,6 +788,7 @@ bool decode_compute(Instruction& in) {
 #undef BY_TYPE
   const auto found = table.find(in.parts[0]);
   if (found == table.end()) return false;
+  if (in.parts[0] == "setp" && !find_comparison(in)) return false;
   in.kind = Kind::kCompute;
   in.compute = found->second.find(in);
   in.counted_as = found->second.counted_as(in);
@@ -751,19 +796,20 @@ bool decode_compute(Instruction& in) {
 }
 
 Space space_of(const Instruction& in) {
-  if (in.has("global")) return Space::kGlobal;
-  if (in.has("shared")) return Space::kShared;
-  if (in.has("local")) return Space::kLocal;
-  if (in.has("param")) return Space::kParam;
+  if (in.has(Word::kGlobal)) return Space::kGlobal;
+  if (in.has(Word::kShared)) return Space::kShared;
+  if (in.has(Word::kLocal)) return Space::kLocal;
+  if (in.has(Word::kParam)) return Space::kParam;
   return Space::kGeneric;
 }
 
 bool decode_access(Instruction& in) {
   const std::string& name = in.parts[0];
   in.space = space_of(in);
-  in.strong = in.has("volatile") || in.has("relaxed") || in.has("acquire") || in.has("release") || in.has("acq_rel");
-  in.acquire = in.has("acquire") || in.has("acq_rel");
-  in.release = in.has("release") || in.has("acq_rel");
+  in.strong = in.has(Word::kVolatile) || in.has(Word::kRelaxed) || in.has(Word::kAcquire) || in.has(Word::kRelease) ||
+              in.has(Word::kAcqRel);
+  in.acquire = in.has(Word::kAcquire) || in.has(Word::kAcqRel);
+  in.release = in.has(Word::kRelease) || in.has(Word::kAcqRel);
   in.kind = name == "ld" ? Kind::kLoad : name == "st" ? Kind::kStore : Kind::kAtomic;
   in.counted_as = in.space == Space::kParam    ? Class::kMove
                   : in.kind == Kind::kAtomic   ? Class::kAtomic
@@ -774,12 +820,6 @@ bool decode_access(Instruction& in) {
 }
 
 }  // namespace
-
-bool Instruction::has(const char* part) const {
-  for (const std::string& candidate : parts)
-    if (candidate == part) return true;
-  return false;
-}
 
 int size_of(Type type) {
   static const int sizes[] = {1, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 0};
@@ -803,8 +843,8 @@ bool decode(Instruction& in) {
   const std::string& name = in.parts[0];
   if (name == "bra") return set(Kind::kBranch, Class::kBranch);
   if (name == "ret" || name == "exit") return set(Kind::kExit, Class::kBranch);
-  if (name == "bar" && in.has("warp")) return set(Kind::kWarpBarrier, Class::kExchange);
-  if (name == "bar" || name == "barrier") return in.has("sync") && set(Kind::kBlockBarrier, Class::kBarrier);
+  if (name == "bar" && in.has(Word::kWarp)) return set(Kind::kWarpBarrier, Class::kExchange);
+  if (name == "bar" || name == "barrier") return in.has(Word::kSync) && set(Kind::kBlockBarrier, Class::kBarrier);
   if (name == "shfl") return set(Kind::kShuffle, Class::kExchange);
   if (name == "vote") return set(Kind::kVote, Class::kExchange);
   if (name == "match") return set(Kind::kMatch, Class::kExchange);

@@ -41,6 +41,7 @@ std::unique_ptr<Block> Launch::start_block(uint32_t number) const {
     warp.groups = {{lanes == kLanes ? kAllLanes : (Mask{1} << lanes) - 1, 0, Group::kRuns}};
     warp.registers.assign(static_cast<size_t>(kernel_.registers) * kLanes, 0x7ffbcbcb7ffbcbcbu);
     warp.constants = &kernel_.constants;
+    warp.undefined.resize(static_cast<size_t>(kernel_.registers));
     fill_special(warp);
   }
   return block;
@@ -204,6 +205,7 @@ void Launch::execute(Warp& warp, Group& group) {
   if (++instructions_ > options_.most_instructions) throw LaunchError("does not come to an end; at " + place(at));
   ++counts.executed;
   counts.lanes += static_cast<uint64_t>(__builtin_popcount(active));
+  if (warp.any_undefined) follow_undefined(warp, in, at, group.lanes);
   switch (in.kind) {
     case Kind::kCompute:
       if (active) in.compute(warp, in, active);
@@ -243,6 +245,30 @@ void Launch::execute(Warp& warp, Group& group) {
       break;
   }
   ++group.at;
+}
+
+// What becomes of values that nobody has written: a move copies them, a select may leave them, all else is an error.
+// Loads and stores see to their values themselves.
+void Launch::follow_undefined(Warp& warp, const Instruction& in, int at, Mask lanes) const {
+  Mask used = in.guarded ? warp.undefined_in(in.guard) : 0;
+  Mask copied = 0;
+  const bool memory = in.kind == Kind::kLoad || in.kind == Kind::kStore || in.kind == Kind::kAtomic;
+  if (memory) {
+    used |= warp.undefined_in(in.address);
+  } else if (in.parts[0] == "mov") {
+    for (const int row : in.from) copied |= warp.undefined_in(row);
+  } else if (in.parts[0] == "selp") {
+    const uint64_t* chosen = warp.operand(in.from[2]);
+    for_lanes(lanes,
+              [&](int lane) { copied |= warp.undefined_in(in.from[chosen[lane] & 1 ? 0 : 1]) & Mask{1} << lane; });
+    used |= warp.undefined_in(in.from[2]);
+  } else {
+    for (const int row : in.from) used |= warp.undefined_in(row);
+  }
+  used &= lanes;
+  if (used) fail(warp, at, __builtin_ctz(used), "uses shared memory that nobody has written");
+  if (memory) return;
+  for (const int row : in.to) warp.set_undefined(row, lanes, copied & lanes);
 }
 
 void Launch::branch(Warp& warp, Group& group, const Instruction& in, Mask active) {

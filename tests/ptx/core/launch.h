@@ -75,6 +75,7 @@ class Launch {
   void branch(Warp& warp, Group& group, const Instruction& in, Mask active);
   void leave(Warp& warp, Group& group, Mask active);
   static void merge(Warp& warp);
+  void follow_undefined(Warp& warp, const Instruction& in, int at, Mask lanes) const;
   [[noreturn]] void report_stall(const Block& block) const;
   [[noreturn]] void fail(const Warp& warp, int at, int lane, const std::string& what) const;
   std::string place(int at) const;
@@ -94,6 +95,8 @@ class Launch {
                      Targets& targets);
   void locate_shared(Warp& warp, const Instruction& in, int at, Mask lanes, const uint64_t* offsets, Targets& targets);
   void order(Warp& warp, const Instruction& in, Mask lanes, const Targets& targets);
+  void follow_global(Warp& warp, const Instruction& in, int at, int lane);
+  void follow_copy(Warp& warp, const Instruction& in, int at, int lane, uint64_t offset);
   void look_for_race(Warp& warp, const Instruction& in, int at, int lane, Shadow& shadow, uint64_t offset);
   void report_race(const Access& before, const Access& now, bool shared);
   void fence(Warp& warp, Mask lanes);

@@ -29,8 +29,21 @@ struct Warp {
   std::vector<Group> groups;
   std::vector<uint64_t> registers;
   const std::vector<std::array<uint64_t, kLanes>>* constants;
+  // Lanes of each register that hold what nobody has written to shared memory. Kernels may copy it, as the padding of
+  // a struct is copied, and may choose not to use it.
+  std::vector<Mask> undefined;
+  bool any_undefined = false;
 
   uint64_t* row(int index) { return &registers[static_cast<size_t>(index) * kLanes]; }
+  Mask undefined_in(int index) const {
+    return index >= 0 && index != kIgnored ? undefined[static_cast<size_t>(index)] : 0;
+  }
+  void set_undefined(int index, Mask of, Mask lanes) {
+    if (index == kIgnored) return;
+    Mask& all = undefined[static_cast<size_t>(index)];
+    all = (all & ~of) | lanes;
+    any_undefined |= lanes != 0;
+  }
   const uint64_t* operand(int index) {
     return index >= 0 ? row(index) : (*constants)[static_cast<size_t>(~index)].data();
   }

@@ -37,16 +37,15 @@ GlobalMemory::Part* GlobalMemory::find(uint64_t address, int bytes) {
   return last_ = &*after;
 }
 
-SharedMemory::SharedMemory(size_t size) : bytes(size), written(size, false), shadow(size) {
+SharedMemory::SharedMemory(size_t size) : bytes(size), written(size, 0), shadow(size) {
   constexpr uint32_t kPoison = 0x7ffbcbcbu;  // as in the emulation
   for (size_t at = 0; at + sizeof kPoison <= size; at += sizeof kPoison)
     std::memcpy(&bytes[at], &kPoison, sizeof kPoison);
 }
 
-bool SharedMemory::all_written(uint64_t offset, int count) const {
-  for (int byte = 0; byte < count; ++byte)
-    if (!written[offset + static_cast<uint64_t>(byte)]) return false;
-  return true;
+bool SharedMemory::all_written(uint64_t offset, size_t count) const {
+  static const uint8_t ones[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  return std::memcmp(&written[offset], ones, count) == 0;
 }
 
 int sectors(const uint64_t* addresses, Mask lanes, int bytes) {

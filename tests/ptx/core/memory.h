@@ -40,11 +40,11 @@ class GlobalMemory {
 
 struct SharedMemory {
   std::vector<uint8_t> bytes;
-  std::vector<bool> written;
+  std::vector<uint8_t> written;  // of each byte, 0 or 1
   Shadow shadow;
 
   explicit SharedMemory(size_t size);
-  bool all_written(uint64_t offset, int count) const;
+  bool all_written(uint64_t offset, size_t count) const;
 };
 
 // 32-byte sectors of global memory that one warp's request touches.

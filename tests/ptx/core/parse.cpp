@@ -23,6 +23,36 @@ Type type_of(const std::string& part) {
   return found == types.end() ? Type::kNone : found->second;
 }
 
+// The bit of a part of an instruction's name in Instruction::words, or 0.
+uint64_t word_bit(const std::string& part) {
+  static const std::map<std::string, Word> words = {
+      {"acq_rel", Word::kAcqRel},  {"acquire", Word::kAcquire},
+      {"add", Word::kAdd},         {"all", Word::kAll},
+      {"and", Word::kAnd},         {"any", Word::kAny},
+      {"approx", Word::kApprox},   {"ballot", Word::kBallot},
+      {"bfly", Word::kBfly},       {"cas", Word::kCas},
+      {"dec", Word::kDec},         {"down", Word::kDown},
+      {"exch", Word::kExch},       {"ftz", Word::kFtz},
+      {"global", Word::kGlobal},   {"hi", Word::kHi},
+      {"inc", Word::kInc},         {"l", Word::kL},
+      {"local", Word::kLocal},     {"max", Word::kMax},
+      {"min", Word::kMin},         {"or", Word::kOr},
+      {"param", Word::kParam},     {"relaxed", Word::kRelaxed},
+      {"release", Word::kRelease}, {"rm", Word::kRm},
+      {"rmi", Word::kRmi},         {"rn", Word::kRn},
+      {"rni", Word::kRni},         {"rp", Word::kRp},
+      {"rpi", Word::kRpi},         {"rz", Word::kRz},
+      {"rzi", Word::kRzi},         {"sat", Word::kSat},
+      {"shared", Word::kShared},   {"shiftamt", Word::kShiftamt},
+      {"sync", Word::kSync},       {"to", Word::kTo},
+      {"up", Word::kUp},           {"volatile", Word::kVolatile},
+      {"warp", Word::kWarp},       {"wide", Word::kWide},
+      {"wrap", Word::kWrap},       {"xor", Word::kXor},
+  };
+  const auto found = words.find(part);
+  return found == words.end() ? 0 : uint64_t{1} << static_cast<int>(found->second);
+}
+
 std::string trim(const std::string& text) {
   const auto first = text.find_first_not_of(" \t\r\n");
   if (first == std::string::npos) return "";
@@ -193,6 +223,7 @@ class KernelParser {
     const size_t space = std::min(rest.find(' '), rest.size());
     instruction.parts = split(rest.substr(0, space), '.');
     for (const std::string& part : instruction.parts) {
+      instruction.words |= word_bit(part);
       const Type type = type_of(part);
       if (type == Type::kNone) continue;
       instruction.from_type = type;  // the last one

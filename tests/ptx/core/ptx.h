@@ -78,6 +78,54 @@ enum class Kind : uint8_t {
 };
 enum class Space : uint8_t { kGeneric, kGlobal, kShared, kLocal, kParam };
 
+// Parts of instructions' names that say how they work.
+enum class Word : uint8_t {
+  kAcqRel,
+  kAcquire,
+  kAdd,
+  kAll,
+  kAnd,
+  kAny,
+  kApprox,
+  kBallot,
+  kBfly,
+  kCas,
+  kDec,
+  kDown,
+  kExch,
+  kFtz,
+  kGlobal,
+  kHi,
+  kInc,
+  kL,
+  kLocal,
+  kMax,
+  kMin,
+  kOr,
+  kParam,
+  kRelaxed,
+  kRelease,
+  kRm,
+  kRmi,
+  kRn,
+  kRni,
+  kRp,
+  kRpi,
+  kRz,
+  kRzi,
+  kSat,
+  kShared,
+  kShiftamt,
+  kSync,
+  kTo,
+  kUp,
+  kVolatile,
+  kWarp,
+  kWide,
+  kWrap,
+  kXor,
+};
+
 struct Warp;
 struct Instruction;
 // Computes an instruction without effects outside the warp's registers.
@@ -92,7 +140,11 @@ struct Instruction {
   std::vector<int> to, from;  // rows; kIgnored where the result is not wanted
   Type type = Type::kNone, from_type = Type::kNone;
   std::vector<std::string> parts;  // of the name
-  int target = 0;                  // of a branch
+  uint64_t words = 0;              // those of the parts that are a Word, as bits
+  // Of setp: what it compares by, and what it gives where a number is missing.
+  uint8_t comparison = 0;
+  bool with_nan = false;
+  int target = 0;  // of a branch
   // Memory: the row of `address` plus offset.
   Space space = Space::kGeneric;
   int address = 0;
@@ -104,7 +156,7 @@ struct Instruction {
   int file = 0;
   std::string text;
 
-  bool has(const char* part) const;
+  bool has(Word word) const { return words >> static_cast<int>(word) & 1; }
 };
 
 constexpr int kIgnored = INT32_MAX;
