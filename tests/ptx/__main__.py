@@ -16,10 +16,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--op", choices=sorted(cases.OPS), help="one op; all of them where this is left out")
     parser.add_argument("--rows", type=int, default=record.ROWS, help="of the inputs (default: %(default)s)")
     parser.add_argument("--lines", type=int, default=0, metavar="N", help="also the N dearest lines of each kernel")
-    parser.add_argument("--seed", type=int, help="interleave blocks, warps and lanes at random")
-    parser.add_argument("--races", action="store_true", help="look for races too (slower)")
-    parser.add_argument("--update", action="store_true", help=f"write {record.FILE.relative_to(build.ROOT)}")
-    return parser.parse_args()
+    parser.add_argument("--update", action="store_true", help=f"write them to {record.FILE.relative_to(build.ROOT)}")
+    options = parser.parse_args()
+    if options.update and options.rows != record.ROWS:
+        parser.error(f"--update keeps the counts at {record.ROWS} rows: leave --rows out")
+    return options
 
 
 def _print(kernels: dict[str, counters.Counts], lines: dict[tuple[str, str], counters.Counts], most: int) -> None:
@@ -35,9 +36,18 @@ def _print(kernels: dict[str, counters.Counts], lines: dict[tuple[str, str], cou
         print(f"{name:{width}}{numbers}{counts.lanes / max(1, counts.total):7.1f}  {classes}")
         mine = [(place, of_line) for (kernel, place), of_line in lines.items() if kernel == name]
         for place, of_line in sorted(mine, key=lambda item: -item[1].total)[:most]:
-            print(
-                f"    {place:{width}} instr. {of_line.total}, sectors {of_line.sectors}, wavefronts {of_line.wavefronts}"
-            )
+            costs = f"instr. {of_line.total}, sectors {of_line.sectors}, wavefronts {of_line.wavefronts}"
+            print(f"    {place:{width}} {costs}")
+
+
+def _count(options: argparse.Namespace) -> dict[str, record.Numbers]:
+    found = {}
+    for op in [options.op] if options.op else cases.OPS:
+        for name in cases.OPS[op]:
+            print(f"\n{name}, {options.rows} rows", flush=True)
+            found[name], kernels, lines = record.count(op, name, options.rows)
+            _print(kernels, lines, options.lines)
+    return found
 
 
 def main() -> int:
@@ -48,14 +58,11 @@ def main() -> int:
     if reason or extension is None:
         print(reason or "ccfast._C_emulated was not built: set CCFAST_EMULATE=1 for the build", file=sys.stderr)
         return 1
-    executor.configure(options.seed, races=options.races)
-    for op in [options.op] if options.op else cases.OPS:
-        for name, case in cases.OPS[op].items():
-            executor.clear_counts()
-            with executor.installed(extension):
-                list(case(options.rows))
-            print(f"\n{name}, {options.rows} rows")
-            _print(*counters.collect(), options.lines)
+    with executor.installed(extension):
+        found = _count(options)
+    if options.update:
+        before = record.read() if record.FILE.exists() else {}
+        record.write({name: found.get(name, before.get(name, {})) for name in cases.names()})
     return 0
 
 

@@ -1,7 +1,7 @@
 """Every op on small inputs: what is counted, and run under many orders.
 
-A case is a function without arguments that returns the tensors that its op gives. Together they launch every kernel of
-the project, most of them with each of their types.
+A case is a function of the number of rows of its inputs, and returns the tensors that its op gives. Together they launch
+every kernel of the project, most of them with each of their types.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from tests import sample_inputs
 Case = Callable[[int], Iterable[Tensor]]
 
 OPS: dict[str, dict[str, Case]] = {}
+
+#: Cases whose size is their own: too large to run under many orders.
+LARGE = ("knn queries", "knn tiles", "knn tiles, float32 products")
 
 
 def _case(op: str, name: str = "") -> Callable[[Case], Case]:
@@ -36,14 +39,9 @@ def _(rows: int) -> Iterable[Tensor]:
     return ccfast.knn(_features(rows), min(30, rows))
 
 
-@_case("knn", "half")
-def _(rows: int) -> Iterable[Tensor]:
-    return ccfast.knn(_features(rows), min(30, rows), precision="fp16")
-
-
 @_case("knn", "ties")
 def _(rows: int) -> Iterable[Tensor]:
-    return ccfast.knn(sample_inputs.signs(rows), min(20, rows), precision="fp16")
+    return ccfast.knn(sample_inputs.signs(rows), min(20, rows))
 
 
 @_case("knn", "queries")
@@ -197,3 +195,8 @@ def _(rows: int) -> Iterable[Tensor]:
         distances, *ids = sample_inputs.retrieval_case(20, rows, 9, levels=40)
         outputs += [torch.as_tensor(value) for value in ccfast.evaluate_ranking(distances.to(dtype), *ids)]
     return outputs
+
+
+def names() -> list[str]:
+    """Of all cases."""
+    return [name for cases in OPS.values() for name in cases]

@@ -36,7 +36,7 @@ class Counts:
         lanes: The same, one for each thread.
         divergences: Branches that split a warp.
         global_requests, sectors: Loads, stores and atomics of a warp to global memory, and 32-byte sectors they touch.
-        shared_requests, wavefronts: The same to shared memory, and how often it had to answer: conflicts are the excess.
+        shared_requests, wavefronts: The same to shared memory, and how often it answers: conflicts are the excess.
         atomics: Requests that are atomic.
     """
 

@@ -1,8 +1,62 @@
-"""The counts that are kept in the repository, and what has changed since."""
+"""The counts that are kept in the repository, and what has become worse since."""
 
 from __future__ import annotations
 
-from . import build
+import json
+import re
+import subprocess
+from typing import Any
+
+from . import build, cases, counters, executor
 
 FILE = build.ROOT / "benchmarks" / "results" / "ptx_counters.json"
 ROWS = 256
+#: A counter may grow by this share, or by this number where that is more, before the file has to change.
+SHARE, NUMBER = 0.03, 16
+
+Numbers = dict[str, dict[str, int]]  # by kernel, by counter
+
+
+def nvcc_release() -> str:
+    """Of the compiler at hand: counts of another release differ."""
+    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"release ([\d.]+)", text)[1]
+
+
+def count(op: str, case: str, rows: int = ROWS) -> tuple[Numbers, dict[str, counters.Counts], Any]:
+    """Runs a case on the installed executor; numbers for the file, the counts of kernels, those of their lines."""
+    executor.clear_counts()
+    executor.configure(races=False)
+    list(cases.OPS[op][case](rows))
+    kernels, lines = counters.collect()
+    return {name: counts.flat() for name, counts in kernels.items()}, kernels, lines
+
+
+def read() -> dict[str, Any]:
+    """The file."""
+    return json.loads(FILE.read_text())
+
+
+def write(numbers: dict[str, Numbers]) -> None:
+    """Replaces the file."""
+    kernels = (
+        f'  "{case}": {{\n'
+        + ",\n".join(f"    {json.dumps(kernel)}: {json.dumps(values)}" for kernel, values in sorted(found.items()))
+        + "\n  }"
+        for case, found in numbers.items()
+    )
+    head = {"nvcc": nvcc_release(), "rows": ROWS}
+    lines = ",\n".join([*(f'  "{key}": {json.dumps(value)}' for key, value in head.items()), *kernels])
+    FILE.write_text(f"{{\n{lines}\n}}\n")
+
+
+def worse(before: Numbers, now: Numbers) -> list[str]:
+    """What has become worse, a line for each; kernels that are new or gone count too."""
+    found = [f"{kernel}: new" for kernel in now.keys() - before.keys()]
+    found += [f"{kernel}: gone" for kernel in before.keys() - now.keys()]
+    for kernel in now.keys() & before.keys():
+        for counter, number in now[kernel].items():
+            old = before[kernel].get(counter, 0)
+            if number > old + max(SHARE * old, NUMBER):
+                found.append(f"{kernel}: {counter} {old} -> {number}")
+    return sorted(found)
