@@ -1,6 +1,6 @@
 """Every op on small inputs: what is counted, and run under many orders.
 
-A case is a function of the number of rows of its inputs, and returns the tensors that its op gives. Together they launch
+A case takes the number of rows of its inputs, and returns the tensors that its op gives. Together they launch
 every kernel of the project, most of them with each of their types.
 """
 

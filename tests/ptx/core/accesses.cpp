@@ -162,7 +162,7 @@ void Launch::locate_global(Warp& warp, const Instruction& in, int at, Mask lanes
     if (warp.any_undefined) follow_global(warp, in, at, lane);
     if (!options_.races) return;
     if (!part->shadow) part->shadow = std::make_unique<Shadow>(part->end - part->begin + 16);
-    look_for_race(warp, in, at, lane, *part->shadow, addresses[lane] - (part->begin & ~uint64_t{7}));
+    look_for_race(warp, in, at, lane, *part->shadow, addresses[lane] - (part->begin & ~uint64_t{7}), "global");
   });
 }
 
@@ -187,7 +187,7 @@ void Launch::locate_shared(Warp& warp, const Instruction& in, int at, Mask lanes
                std::to_string(shared.bytes.size()));
     targets.bytes[lane] = &shared.bytes[offset];
     follow_copy(warp, in, at, lane, offset);
-    if (options_.races) look_for_race(warp, in, at, lane, shared.shadow, offset);
+    if (options_.races) look_for_race(warp, in, at, lane, shared.shadow, offset, "shared");
   });
   counts.wavefronts += static_cast<uint64_t>(wavefronts(offsets, lanes, bytes, in.kind == Kind::kAtomic));
 }
@@ -210,16 +210,17 @@ void Launch::follow_copy(Warp& warp, const Instruction& in, int at, int lane, ui
   }
 }
 
-void Launch::look_for_race(Warp& warp, const Instruction& in, int at, int lane, Shadow& shadow, uint64_t offset) {
+void Launch::look_for_race(Warp& warp, const Instruction& in, int at, int lane, Shadow& shadow, uint64_t offset,
+                           const char* memory) {
   const BlockClocks& clocks = warp.block->clocks;
   const int thread = warp.number * kLanes + lane;
   const uint32_t number = warp.block->number * static_cast<uint32_t>(shape_.threads) + static_cast<uint32_t>(thread);
   const Access now(number, at, in.strong, clocks.clock(thread));
   shadow.access(offset, size_of(in.from_type) * in.values, now, in.kind != Kind::kLoad, clocks, thread,
-                [&](const Access& before) { report_race(before, now, in.space == Space::kShared); });
+                [&](const Access& before) { report_race(before, now, memory); });
 }
 
-void Launch::report_race(const Access& before, const Access& now, bool shared) {
+void Launch::report_race(const Access& before, const Access& now, const char* memory) {
   constexpr size_t kMost = 8;
   if (races_.size() >= kMost || !races_.emplace(before.at, now.at).second) return;
   const auto thread = [&](const Access& access) {
@@ -227,8 +228,8 @@ void Launch::report_race(const Access& before, const Access& now, bool shared) {
     return "block " + std::to_string(access.thread / threads) + " thread " + std::to_string(access.thread % threads) +
            " at " + place(static_cast<int>(access.at));
   };
-  race_report_ += std::string(race_report_.empty() ? "" : "\n") + "race in " + (shared ? "shared" : "global") +
-                  " memory: " + thread(before) + ", then " + thread(now);
+  race_report_ += std::string(race_report_.empty() ? "" : "\n") + "race in " + memory + " memory: " + thread(before) +
+                  ", then " + thread(now);
 }
 
 // What strong accesses and fences order.

@@ -163,7 +163,7 @@ Group* Launch::choose(Warp& warp) {
   return chosen;
 }
 
-// Executes up to `budget` instructions; false when the warp cannot go on.
+// Executes up to `budget` instructions; whether the warp can go on then.
 bool Launch::run_warp(Warp& warp, int64_t budget) {
   for (; budget > 0; --budget) {
     Group* group = choose(warp);
@@ -171,7 +171,8 @@ bool Launch::run_warp(Warp& warp, int64_t budget) {
     execute(warp, *group);
     if (warp.groups.size() > 1) merge(warp);
   }
-  return true;
+  return std::any_of(warp.groups.begin(), warp.groups.end(),
+                     [](const Group& group) { return group.state == Group::kRuns; });
 }
 
 void Launch::merge(Warp& warp) {

@@ -97,8 +97,9 @@ class Launch {
   void order(Warp& warp, const Instruction& in, Mask lanes, const Targets& targets);
   void follow_global(Warp& warp, const Instruction& in, int at, int lane);
   void follow_copy(Warp& warp, const Instruction& in, int at, int lane, uint64_t offset);
-  void look_for_race(Warp& warp, const Instruction& in, int at, int lane, Shadow& shadow, uint64_t offset);
-  void report_race(const Access& before, const Access& now, bool shared);
+  void look_for_race(Warp& warp, const Instruction& in, int at, int lane, Shadow& shadow, uint64_t offset,
+                     const char* memory);
+  void report_race(const Access& before, const Access& now, const char* memory);
   void fence(Warp& warp, Mask lanes);
 
   const Kernel& kernel_;
