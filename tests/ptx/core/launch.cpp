@@ -28,7 +28,7 @@ void Launch::run() {
   if (!race_report_.empty()) throw LaunchError(race_report_);
 }
 
-std::unique_ptr<Block> Launch::start_block(uint32_t number) const {
+std::unique_ptr<Block> Launch::start_block(uint32_t number) {
   const size_t shared = (static_cast<size_t>(kernel_.static_shared_bytes) + 15) / 16 * 16 + shape_.dynamic_shared_bytes;
   auto block = std::make_unique<Block>(number, shape_.threads, shared);
   block->local.resize(static_cast<size_t>(kernel_.local_bytes * shape_.threads));
@@ -39,12 +39,20 @@ std::unique_ptr<Block> Launch::start_block(uint32_t number) const {
     warp.block = block.get();
     warp.number = static_cast<int>(w);
     warp.groups = {{lanes == kLanes ? kAllLanes : (Mask{1} << lanes) - 1, 0, Group::kRuns}};
-    warp.registers.assign(static_cast<size_t>(kernel_.registers) * kLanes, 0x7ffbcbcb7ffbcbcbu);
+    if (!free_registers_.empty()) {
+      warp.registers = std::move(free_registers_.back());
+      free_registers_.pop_back();
+    }
+    warp.registers.resize(static_cast<size_t>(kernel_.registers) * kLanes);
     warp.constants = &kernel_.constants;
     warp.undefined.resize(static_cast<size_t>(kernel_.registers));
     fill_special(warp);
   }
   return block;
+}
+
+void Launch::end_block(Block& block) {
+  for (Warp& warp : block.warps) free_registers_.push_back(std::move(warp.registers));
 }
 
 void Launch::fill_special(Warp& warp) const {
@@ -89,6 +97,7 @@ void Launch::run_in_order() {
       for (Warp& warp : block->warps) run_warp(warp, INT64_MAX);
       if (!done(*block) && !release_barrier(*block)) report_stall(*block);
     }
+    end_block(*block);
   }
 }
 
@@ -113,6 +122,7 @@ void Launch::run_shuffled() {
     ready.pop_back();
     Block& block = *warp.block;
     if (done(block)) {
+      end_block(block);
       blocks.erase(std::find_if(blocks.begin(), blocks.end(), [&](const auto& held) { return held.get() == &block; }));
       if (!to_start.empty()) start_next();
     } else if (release_barrier(block)) {

@@ -63,7 +63,8 @@ class Launch {
 
  private:
   // launch.cpp: the order
-  std::unique_ptr<Block> start_block(uint32_t number) const;
+  std::unique_ptr<Block> start_block(uint32_t number);
+  void end_block(Block& block);
   void fill_special(Warp& warp) const;
   void run_in_order();
   void run_shuffled();
@@ -111,6 +112,7 @@ class Launch {
   std::vector<Counts>& counts_;
   std::mt19937_64 random_;
   uint64_t instructions_ = 0;
+  std::vector<std::vector<uint64_t>> free_registers_;  // of warps that are done
   bool fences_used_ = false;
   std::map<const uint8_t*, Knowledge> locations_;  // of strong accesses, once a fence was there
   std::set<std::pair<int, int>> races_;
