@@ -40,14 +40,15 @@ def _print(kernels: dict[str, counters.Counts], lines: dict[tuple[str, str], cou
             print(f"    {place:{width}} {costs}")
 
 
-def _count(options: argparse.Namespace) -> dict[str, record.Numbers]:
-    found = {}
+def _count(options: argparse.Namespace) -> tuple[dict[str, record.Numbers], set[str]]:
+    found, launched = {}, set()
     for op in [options.op] if options.op else cases.OPS:
         for name in cases.OPS[op]:
             print(f"\n{name}, {options.rows} rows", flush=True)
             found[name], kernels, lines = record.count(op, name, options.rows)
             _print(kernels, lines, options.lines)
-    return found
+            launched |= {counts.kernel for counts in kernels.values()}
+    return found, launched
 
 
 def main() -> int:
@@ -59,10 +60,11 @@ def main() -> int:
         print(reason or "ccfast._C_emulated was not built: set CCFAST_EMULATE=1 for the build", file=sys.stderr)
         return 1
     with executor.installed(extension):
-        found = _count(options)
+        found, launched = _count(options)
     if options.update:
         before = record.read() if record.FILE.exists() else {}
-        record.write({name: found.get(name, before.get(name, {})) for name in cases.names()})
+        launched |= set(before.get("kernels", []))
+        record.write({name: found.get(name, before.get(name, {})) for name in cases.names()}, launched)
     return 0
 
 

@@ -21,6 +21,17 @@ OPS: dict[str, dict[str, Case]] = {}
 #: Cases whose size is their own: too large to run under many orders.
 LARGE = ("knn queries", "knn tiles", "knn tiles, float32 products")
 
+#: Ops whose numbers are exact or summed in one order without products: nvcc has nothing to fuse.
+SAME_BITS = (
+    "knn",
+    "jaccard_distance",
+    "dbscan",
+    "segment_mean",
+    "enqueue_",
+    "k_reciprocal_rerank",
+    "evaluate_ranking",
+)
+
 
 def _case(op: str, name: str = "") -> Callable[[Case], Case]:
     def add(case: Case) -> Case:

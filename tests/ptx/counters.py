@@ -31,6 +31,7 @@ class Counts:
     """Of one kernel, or of one line of it, over all its launches.
 
     Attributes:
+        kernel: Its name in C++, shortened.
         launches, blocks, warps: That ran.
         instructions: Of PTX, one for each warp that executes one, by class.
         lanes: The same, one for each thread.
@@ -40,6 +41,7 @@ class Counts:
         atomics: Requests that are atomic.
     """
 
+    kernel: str = ""
     launches: int = 0
     blocks: int = 0
     warps: int = 0
@@ -63,7 +65,7 @@ class Counts:
         return self.instructions["barrier"]
 
     def flat(self) -> dict[str, int]:
-        """Numbers by name, those above zero."""
+        """Numbers by name, those above zero; ``blocks`` and ``warps`` follow from the inputs."""
         numbers = {"launches": self.launches, "instructions": self.total, **self.instructions}
         for name in ("divergences", "global_requests", "sectors", "shared_requests", "wavefronts", "atomics"):
             numbers[name] = getattr(self, name)
@@ -81,11 +83,17 @@ class Counts:
         self.atomics += requests if kind == "atomic" else 0
 
 
+def short_name(kernel: str) -> str:
+    """``knn::select_kernel<half>`` of a kernel's name in C++."""
+    plain = re.sub(r"\(anonymous namespace\)::|ccfast::", "", re.sub(r"^void ", "", kernel))
+    found = re.match(r"([\w:]+)(<.*?>)?\(", plain)
+    arguments = re.sub(r"\w+::|__nv_|__", "", found[2] or "").replace("> >", ">>")
+    return found[1] + arguments
+
+
 def _label(launch: str, kernel: str) -> str:
     """The launch's name with the kernel's template arguments."""
-    found = re.search(r"_kernel<(.*?)>\(", executor.plain_name(kernel))
-    short = re.sub(r"ccfast::\w+::|\(anonymous namespace\)::|__nv_|__", "", found[1]) if found else ""
-    return f"{launch}<{short}>" if short else launch
+    return launch + "".join(re.findall(r"<.*", short_name(kernel)))
 
 
 def collect() -> tuple[dict[str, Counts], dict[tuple[str, str], Counts]]:
@@ -96,8 +104,9 @@ def collect() -> tuple[dict[str, Counts], dict[tuple[str, str], Counts]]:
     for text in executor.counts().splitlines():
         fields = text.split("\t")
         if fields[0] == "kernel":
-            label = _label(fields[1], fields[2])
-            kernels[label] = Counts(*map(int, fields[3:6]))
+            kernel = executor.plain_name(fields[2])
+            label = _label(fields[1], kernel)
+            kernels[label] = Counts(short_name(kernel), *map(int, fields[3:6]))
             continue
         kind, numbers, file, line = fields[0], [int(number) for number in fields[1:7]], fields[7], fields[8]
         kernels[label].add(kind, *numbers)

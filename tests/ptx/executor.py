@@ -60,6 +60,9 @@ def load(path: Path) -> int:
     return module
 
 
+load_once = functools.cache(load)
+
+
 @functools.cache
 def _demangled(names: tuple[str, ...]) -> dict[str, str]:
     done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
@@ -83,7 +86,9 @@ def run(module: int, kernel: str, grid: int, block: int, shared_bytes: int, *arg
         kernel: Its name, with template arguments if it has any: ``flatten_kernel``, ``select_kernel<float>``.
         arguments: Tensors (their address) and ctypes values.
     """
-    (name,) = [mangled for plain, mangled in entries(module).items() if re.search(rf"\b{re.escape(kernel)}\(", plain)]
+    (name,) = [
+        mangled for plain, mangled in entries(module).items() if re.search(rf"\b{re.escape(kernel)}(\(|$)", plain)
+    ]
     values = [ctypes.c_void_p(value.data_ptr()) if isinstance(value, Tensor) else value for value in arguments]
     addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     error = core().ptx_run(module, name.encode(), grid, block, shared_bytes, addresses)

@@ -37,15 +37,15 @@ def read() -> dict[str, Any]:
     return json.loads(FILE.read_text())
 
 
-def write(numbers: dict[str, Numbers]) -> None:
-    """Replaces the file."""
+def write(numbers: dict[str, Numbers], launched: set[str]) -> None:
+    """Replaces the file; ``launched``: the kernels' names in C++."""
     kernels = (
         f'  "{case}": {{\n'
         + ",\n".join(f"    {json.dumps(kernel)}: {json.dumps(values)}" for kernel, values in sorted(found.items()))
         + "\n  }"
         for case, found in numbers.items()
     )
-    head = {"nvcc": nvcc_release(), "rows": ROWS}
+    head = {"nvcc": nvcc_release(), "rows": ROWS, "kernels": sorted(launched)}
     lines = ",\n".join([*(f'  "{key}": {json.dumps(value)}' for key, value in head.items()), *kernels])
     FILE.write_text(f"{{\n{lines}\n}}\n")
 

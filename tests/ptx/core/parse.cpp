@@ -5,6 +5,7 @@
 #include <cstring>
 #include <fstream>
 #include <regex>
+#include <set>
 #include <sstream>
 #include <stdexcept>
 
@@ -116,7 +117,10 @@ bool is_special(const std::string& name) {
 
 class KernelParser {
  public:
-  explicit KernelParser(const std::string& name) : kernel_(std::make_unique<Kernel>()) { kernel_->name = name; }
+  KernelParser(const std::string& name, const std::set<std::string>& dynamic_shared)
+      : kernel_(std::make_unique<Kernel>()), dynamic_shared_(dynamic_shared) {
+    kernel_->name = name;
+  }
 
   std::unique_ptr<Kernel> parse(const std::string& parameters, const std::string& body) {
     parse_parameters(parameters);
@@ -296,16 +300,13 @@ class KernelParser {
     }
     if (text == "true" || text == "false") return constant(text == "true");
     const auto symbol = symbols_.find(text);
-    // Anything else is the dynamic shared memory, which begins after the static one.
-    return constant(symbol != symbols_.end() ? static_cast<uint64_t>(symbol->second) : dynamic_shared(text));
-  }
-
-  uint64_t dynamic_shared(const std::string& name) {
-    if (name.find("shared") == std::string::npos) fail("a variable that the executor does not know", name);
-    return static_cast<uint64_t>((kernel_->static_shared_bytes + 15) / 16 * 16);
+    if (symbol != symbols_.end()) return constant(static_cast<uint64_t>(symbol->second));
+    if (!dynamic_shared_.count(text)) fail("a variable that the executor does not know", text);
+    return constant(static_cast<uint64_t>((kernel_->static_shared_bytes + 15) / 16 * 16));
   }
 
   std::unique_ptr<Kernel> kernel_;
+  const std::set<std::string>& dynamic_shared_;
   std::map<std::string, int64_t> symbols_;
   std::map<std::string, int> registers_, labels_;
   std::map<uint64_t, int> constants_;
@@ -326,6 +327,9 @@ Module::Module(const std::string& path) {
     const size_t name = at + entry.size(), end = text_.find_first_of("( \n", name);
     begin_[text_.substr(name, end - name)] = end;
   }
+  static const std::regex name(R"(\.extern \.shared [^;\n]* ([\w$]+)\[\];)");
+  const std::string head = text_.substr(0, text_.find(entry));  // where the variables of the file are declared
+  for (std::sregex_iterator it(head.begin(), head.end(), name), end; it != end; ++it) dynamic_shared_.insert((*it)[1]);
   for (size_t at = text_.find(".file"); at != std::string::npos; at = text_.find(".file", at + 1)) {
     const size_t open = text_.find('"', at), close = text_.find('"', open + 1);
     files_[std::atoi(text_.c_str() + at + 5)] = text_.substr(open + 1, close - open - 1);
@@ -353,7 +357,8 @@ const Kernel& Module::kernel(const std::string& name) {
     depth += (text_[end] == '{') - (text_[end] == '}');
     if (depth == 0) break;
   }
-  kernel = KernelParser(name).parse(text_.substr(open, close - open), text_.substr(body + 1, end - body - 1));
+  kernel = KernelParser(name, dynamic_shared_)
+               .parse(text_.substr(open, close - open), text_.substr(body + 1, end - body - 1));
   return *kernel;
 }
 

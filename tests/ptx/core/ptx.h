@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -189,6 +190,7 @@ class Module {
   std::map<std::string, size_t> begin_;
   std::map<std::string, std::unique_ptr<Kernel>> decoded_;
   std::map<int, std::string> files_;
+  std::set<std::string> dynamic_shared_;  // names of the arrays whose size a launch gives
 };
 
 // Fills kind, counted_as and compute by the instruction's name. False when the executor does not know it.
