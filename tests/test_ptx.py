@@ -6,11 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import ccfast
 import pytest
 import torch
 from conftest import EMULATED
 from torch import Tensor
+
+import ccfast
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # the executor is part of the repository, not of what is installed
@@ -18,7 +19,8 @@ sys.path.append(str(ROOT))  # the executor is part of the repository, not of wha
 from tests.ptx import build, cases, counters, executor, record  # noqa: E402
 
 REASON = build.missing() or ("" if EMULATED else "CCFAST_EMULATE=1 has the extension whose launches it takes over")
-pytestmark = pytest.mark.skipif(bool(REASON), reason=f"runs nvcc's code on an executor: {REASON}")
+if REASON:
+    pytest.skip(f"runs nvcc's code on an executor: {REASON}", allow_module_level=True)
 
 CASES = [(op, name) for op, of_op in cases.OPS.items() for name in of_op]
 SMALL = [(op, name) for op, name in CASES if name not in cases.LARGE]

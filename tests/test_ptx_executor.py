@@ -20,7 +20,8 @@ sys.path.append(str(ROOT))  # the executor is part of the repository, not of wha
 
 from tests.ptx import build, executor  # noqa: E402
 
-pytestmark = pytest.mark.skipif(bool(build.missing()), reason=f"runs nvcc's code: {build.missing()}")
+if build.missing():
+    pytest.skip(f"runs nvcc's code: {build.missing()}", allow_module_level=True)
 
 KERNELS = ROOT / "tests" / "ptx" / "kernels"
 SEEDS = 20
@@ -29,6 +30,8 @@ SEEDS = 20
 @pytest.fixture(scope="module")
 def launch() -> Callable[..., None]:
     """``launch(file, kernel, grid, block, shared_bytes, *arguments, seed=None)``."""
+
+    executor.core()  # knows the tensors that are made from now on
 
     def run(
         file: str, kernel: str, grid: int, block: int, shared: int, *arguments: Any, seed: int | None = None
@@ -218,6 +221,8 @@ def test_functions_of_the_cuda_library(launch: Callable[..., None], kernel: str,
 
 
 LANES = np.arange(32)
+COLLECTIVES = ("shuffled", "shuffled_by_8", "shuffled_up", "shuffled_down_by_16", "shuffled_across")
+COLLECTIVES += ("ballot", "any_and_all", "matching", "diverged")
 
 
 def _collective(kernel: str, a: np.ndarray, b: np.ndarray) -> Any:
@@ -238,10 +243,7 @@ def _collective(kernel: str, a: np.ndarray, b: np.ndarray) -> Any:
     }[kernel]
 
 
-@pytest.mark.parametrize(
-    "kernel",
-    "shuffled shuffled_by_8 shuffled_up shuffled_down_by_16 shuffled_across ballot any_and_all matching diverged".split(),
-)
+@pytest.mark.parametrize("kernel", COLLECTIVES)
 @pytest.mark.parametrize("seed", [None, 1, 2])
 def test_lanes_exchange_values(launch: Callable[..., None], kernel: str, seed: int | None) -> None:
     dtype = U64 if kernel == "shuffled_across" else U32

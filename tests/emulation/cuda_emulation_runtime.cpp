@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -43,11 +44,18 @@ struct FiberPool {
   }
 };
 
-// The launch, and the block of it that runs now.
-struct Block {
+// What all blocks of a launch have in common.
+struct Grid {
   const char* kernel;
   Body body;
   const void* arguments;
+  int threads;  // of a block
+  size_t shared_bytes;
+  Order order;
+};
+
+struct Block {
+  int64_t number;
   int count;    // threads
   int current;  // the thread that runs
   int exited, at_barrier;
@@ -55,13 +63,21 @@ struct Block {
   Thread threads[kMaxThreads];
   Fiber* fibers[kMaxThreads];  // null before the thread's first turn
   Turns turns;
+  SharedMemory shared;
   std::string error;
 };
 
-Block block;
+// Threads of the blocks that are alive at once under a shuffled order.
+constexpr int kThreadsAlive = kMaxThreads;
+// An atomic operation or volatile access in this many lets another block go first.
+constexpr int kBlockOdds = 4;
+
+Grid grid_now;
+std::vector<std::unique_ptr<Block>> alive, finished;
+Block* now = nullptr;  // the block that runs
+Random block_random{0};
 FiberPool pool;
 Fiber host;  // where run() is
-SharedMemory shared;
 std::mutex one_launch_at_a_time;
 Launcher launcher = nullptr;
 
@@ -70,45 +86,45 @@ Launcher launcher = nullptr;
 void run_threads();
 
 void make_current(int thread) {
-  block.current = thread;
+  now->current = thread;
   threadIdx.x = static_cast<unsigned>(thread);
 }
 
 Fiber& fiber_of(int thread) {
-  if (!block.fibers[thread]) {
-    block.fibers[thread] = pool.take();
-    block.fibers[thread]->prepare(run_threads);
+  if (!now->fibers[thread]) {
+    now->fibers[thread] = pool.take();
+    now->fibers[thread]->prepare(run_threads);
   }
-  return *block.fibers[thread];
+  return *now->fibers[thread];
 }
 
 // Goes on with the first thread that can; comes back when that is the caller. When nobody can, run_block tells why.
 void wait_for_turn() {
-  const int thread = block.current, next = block.turns.next();
+  const int thread = now->current, next = now->turns.next();
   if (next == thread) return;
   if (next >= 0) make_current(next);
-  block.fibers[thread]->switch_to(next >= 0 ? fiber_of(next) : host);
+  now->fibers[thread]->switch_to(next >= 0 ? fiber_of(next) : host);
 }
 
 // Where every fiber begins. A thread that exits hands its stack to the next one that has not begun: a kernel without
 // barriers runs on one stack, as a loop. Not instrumented: nobody returns from here, so its frame would stay poisoned.
 __attribute__((no_sanitize_address)) void run_threads() {
-  block.fibers[block.current]->arrived();
+  now->fibers[now->current]->arrived();
   for (;;) {
-    block.body(block.arguments);
-    const int thread = block.current;
-    Fiber* fiber = block.fibers[thread];
-    block.threads[thread].state = State::kExited;
-    ++block.exited;
-    block.turns.set_waiting(thread);
-    const int next = block.turns.next();
+    grid_now.body(grid_now.arguments);
+    const int thread = now->current;
+    Fiber* fiber = now->fibers[thread];
+    now->threads[thread].state = State::kExited;
+    ++now->exited;
+    now->turns.set_waiting(thread);
+    const int next = now->turns.next();
     if (next >= 0) make_current(next);
-    if (next >= 0 && !block.fibers[next]) {
-      block.fibers[next] = fiber;
+    if (next >= 0 && !now->fibers[next]) {
+      now->fibers[next] = fiber;
       continue;
     }
     pool.free.push_back(fiber);
-    fiber->switch_to(next >= 0 ? *block.fibers[next] : host, /*for_good=*/true);
+    fiber->switch_to(next >= 0 ? *now->fibers[next] : host, /*for_good=*/true);
   }
 }
 
@@ -122,9 +138,9 @@ void for_lanes(int warp, unsigned mask, const Function& function) {
 
 // Whether all lanes of the mask have come to this very call.
 bool complete(int warp, const Collective& call) {
-  if (call.mask & ~block.at_collective[warp]) return false;
+  if (call.mask & ~now->at_collective[warp]) return false;
   bool same = true;
-  for_lanes(warp, call.mask, [&](int thread) { same &= same_call(block.threads[thread].call, call); });
+  for_lanes(warp, call.mask, [&](int thread) { same &= same_call(now->threads[thread].call, call); });
   return same;
 }
 
@@ -132,54 +148,62 @@ bool complete(int warp, const Collective& call) {
 void exchange(int warp, const Collective& call) {
   uint64_t votes = 0;
   if (call.kind == Wait::kVote)
-    for_lanes(warp, call.mask, [&](int thread) { votes |= block.threads[thread].call.value << (thread % kLanes); });
+    for_lanes(warp, call.mask, [&](int thread) { votes |= now->threads[thread].call.value << (thread % kLanes); });
   for_lanes(warp, call.mask, [&](int thread) {
-    Thread& taker = block.threads[thread];
+    Thread& taker = now->threads[thread];
     const unsigned source = static_cast<unsigned>(taker.call.source) % kLanes;
     const bool given = call.mask >> source & 1;
     if (call.kind == Wait::kVote) taker.result = votes;
     if (call.kind == Wait::kShuffle)
-      taker.result = given ? block.threads[warp * kLanes + static_cast<int>(source)].call.value : kPoisonPair;
+      taker.result = given ? now->threads[warp * kLanes + static_cast<int>(source)].call.value : kPoisonPair;
   });
 }
 
 void release(int warp, unsigned mask) {
-  block.at_collective[warp] &= ~mask;
+  now->at_collective[warp] &= ~mask;
   for_lanes(warp, mask, [](int thread) {
-    block.threads[thread].state = State::kRunning;
-    block.turns.set_ready(thread);
+    now->threads[thread].state = State::kRunning;
+    now->turns.set_ready(thread);
   });
 }
 
 // --- barriers ---
 
 bool all_at_one_barrier() {
-  if (block.at_barrier < block.count) return false;
-  for (int thread = 1; thread < block.count; ++thread)
-    if (!same_call(block.threads[thread].call, block.threads[0].call)) return false;
+  if (now->at_barrier < now->count) return false;
+  for (int thread = 1; thread < now->count; ++thread)
+    if (!same_call(now->threads[thread].call, now->threads[0].call)) return false;
   return true;
 }
 
 void release_block() {
-  block.at_barrier = 0;
-  for (int thread = 0; thread < block.count; ++thread) block.threads[thread].state = State::kRunning;
-  block.turns.everybody();
+  now->at_barrier = 0;
+  for (int thread = 0; thread < now->count; ++thread) now->threads[thread].state = State::kRunning;
+  now->turns.everybody();
 }
 
 // --- blocks ---
 
 std::string place() {
-  return "kernel " + std::string(block.kernel) + ", block " + std::to_string(blockIdx.x) + " of " +
+  return "kernel " + std::string(grid_now.kernel) + ", block " + std::to_string(blockIdx.x) + " of " +
          std::to_string(gridDim.x);
 }
 
 [[noreturn]] void give_up(const std::string& what) {
   const std::string message = place() + ": " + what;
+  for (auto& block : alive) finished.push_back(std::move(block));
+  alive.clear();
   pool.take_back_all();
   throw std::runtime_error(message);
 }
 
-void reset_block() {
+void start_block(int64_t number) {
+  if (finished.empty()) finished.push_back(std::make_unique<Block>());
+  alive.push_back(std::move(finished.back()));
+  finished.pop_back();
+  Block& block = *alive.back();
+  block.number = number;
+  block.count = grid_now.threads;
   block.exited = block.at_barrier = 0;
   block.error.clear();
   for (unsigned& lanes : block.at_collective) lanes = 0;
@@ -187,19 +211,40 @@ void reset_block() {
     block.threads[thread].state = State::kRunning;
     block.fibers[thread] = nullptr;
   }
-  shared.poison();
+  block.shared.resize(grid_now.shared_bytes);
+  block.shared.poison();
+  block.turns.start(grid_now.order, number, block.count);
 }
 
-void run_block(const Order& order, int64_t number) {
-  blockIdx = {static_cast<unsigned>(number), 0, 0};
-  reset_block();
-  block.turns.start(order, number, block.count);
+// Lets a block go on until none of its threads can, or until it lets another block go first.
+void go_on(Block& block) {
+  now = &block;
+  blockIdx = {static_cast<unsigned>(block.number), 0, 0};
   const int first = block.turns.next();
   make_current(first);
   host.switch_to(fiber_of(first));
   if (!block.error.empty()) give_up(block.error);
+  if (block.turns.next() >= 0) return;
   if (block.exited < block.count) give_up(describe_stall(block.threads, block.count));
-  if (!shared.intact()) give_up("wrote outside its " + std::to_string(shared.size()) + " bytes of shared memory");
+  if (!block.shared.intact())
+    give_up("wrote outside its " + std::to_string(block.shared.size()) + " bytes of shared memory");
+}
+
+// Blocks in the order of their turns, as many of them alive at once as the order allows.
+void run_blocks(int64_t grid) {
+  const BlockOrder blocks(grid_now.order, grid);
+  const bool overlap = grid_now.order.kind == OrderKind::kShuffle;
+  const auto most = static_cast<size_t>(overlap ? std::max(1, kThreadsAlive / grid_now.threads) : 1);
+  block_random.state = grid_now.order.seed;
+  for (int64_t turn = 0; turn < grid || !alive.empty();) {
+    while (turn < grid && alive.size() < most) start_block(blocks.block(turn++));
+    auto& block = alive[static_cast<size_t>(block_random.below(static_cast<int>(alive.size())))];
+    go_on(*block);
+    if (block->exited < block->count) continue;
+    finished.push_back(std::move(block));
+    block = std::move(alive.back());
+    alive.pop_back();
+  }
 }
 
 void check_launch(const char* name, int64_t grid, int block_size, size_t shared_bytes) {
@@ -214,24 +259,24 @@ void check_launch(const char* name, int64_t grid, int block_size, size_t shared_
 }  // namespace
 
 void wait_for_block(Site site) {
-  Thread& thread = block.threads[block.current];
+  Thread& thread = now->threads[now->current];
   thread.call = {Wait::kBlock, 0, 0, 0, site};
   thread.state = State::kAtBarrier;
-  ++block.at_barrier;
-  block.turns.set_waiting(block.current);
+  ++now->at_barrier;
+  now->turns.set_waiting(now->current);
   if (all_at_one_barrier()) release_block();
   wait_for_turn();
 }
 
 uint64_t wait_for_warp(const Collective& call) {
-  const int current = block.current, warp = current / kLanes;
+  const int current = now->current, warp = current / kLanes;
   const unsigned lane = 1u << (current % kLanes);
   if (!(call.mask & lane)) fail("a warp collective whose mask leaves out the calling lane");
-  Thread& thread = block.threads[current];
+  Thread& thread = now->threads[current];
   thread.call = call;
   thread.state = State::kAtCollective;
-  block.at_collective[warp] |= lane;
-  block.turns.set_waiting(current);
+  now->at_collective[warp] |= lane;
+  now->turns.set_waiting(current);
   if (complete(warp, call)) {
     exchange(warp, call);
     release(warp, call.mask);
@@ -241,18 +286,22 @@ uint64_t wait_for_warp(const Collective& call) {
 }
 
 void may_yield() {
-  if (!block.turns.shuffled()) return;
-  block.turns.maybe_swap(block.current);
-  wait_for_turn();
+  if (!now->turns.shuffled()) return;
+  now->turns.maybe_swap(now->current);
+  if (alive.size() > 1 && block_random.below(kBlockOdds) == 0) {
+    now->fibers[now->current]->switch_to(host);
+  } else {
+    wait_for_turn();
+  }
 }
 
 void fail(const char* what) {
-  block.error = "thread " + std::to_string(block.current) + ": " + what;
-  block.fibers[block.current]->switch_to(host);
+  now->error = "thread " + std::to_string(now->current) + ": " + what;
+  now->fibers[now->current]->switch_to(host);
   __builtin_unreachable();
 }
 
-void* shared_memory() { return shared.data(); }
+void* shared_memory() { return now->shared.data(); }
 
 void ccfast_emulation_set_launcher(Launcher chosen) {
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
@@ -274,16 +323,10 @@ void run(const char* name, int64_t grid, int block_size, size_t shared_bytes, Bo
   if (grid <= 0) return;
   check_launch(name, grid, block_size, shared_bytes);
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
-  const Order order = Order::from_environment();
-  const BlockOrder blocks(order, grid);
+  grid_now = {name, body, arguments, block_size, shared_bytes, Order::from_environment()};
   gridDim = {static_cast<unsigned>(grid), 1, 1};
   blockDim = {static_cast<unsigned>(block_size), 1, 1};
-  block.kernel = name;
-  block.body = body;
-  block.arguments = arguments;
-  block.count = block_size;
-  shared.resize(shared_bytes);
-  for (int64_t turn = 0; turn < grid; ++turn) run_block(order, blocks.block(turn));
+  run_blocks(grid);
 }
 
 }  // namespace ccfast::emulation

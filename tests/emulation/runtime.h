@@ -1,4 +1,5 @@
-// Runs the blocks of a kernel on the CPU: one block after another, each thread of a block a fiber.
+// Runs the blocks of a kernel on the CPU: each thread of a block a fiber; one block after another, or, under a shuffled
+// order, several that take turns.
 //
 // A thread runs until it has to wait for others: at a barrier or a warp collective. All the errors of a GPU program
 // that a CPU can see are looked for, and reported as std::runtime_error with the kernel's name; README.md lists them.
@@ -44,7 +45,8 @@ void wait_for_block(Site site);
 // Waits for every lane of the mask. Shuffle: the value of the lane's source. Vote: the lanes that gave a non-zero
 // value.
 uint64_t wait_for_warp(const Collective& collective);
-// Called before an atomic operation: under a shuffled order, other threads may come first.
+// Called before an atomic operation or volatile access: under a shuffled order, other threads and blocks may come
+// first.
 void may_yield();
 // Ends the launch with an error that names the kernel, the block and the thread.
 [[noreturn]] void fail(const char* what);

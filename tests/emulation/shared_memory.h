@@ -1,4 +1,4 @@
-// The shared memory of the block that runs: poisoned before every block, guarded on both sides.
+// The shared memory of a block: poisoned before it begins, guarded on both sides.
 #pragma once
 
 #include <cstddef>

@@ -153,6 +153,28 @@ TEST(a_late_volatile_store_is_found_by_shuffling) {
   check_no_race(late_store_kernel<true>);
 }
 
+// The same by the first threads of blocks: it takes blocks that overlap.
+template <bool at_once>
+__global__ void late_store_of_a_block_kernel(int* out) {
+  if (threadIdx.x) return;
+  if (at_once)
+    atomicAdd(out, 1);
+  else
+    store_volatile(out, load_volatile(out) + 1);
+}
+
+TEST(blocks_overlap_in_a_shuffled_order) {
+  const auto total = [](void (*kernel)(int*), const char* order) {
+    return result_in(order, [&] { return run(kernel); })[0];
+  };
+  CHECK_EQUAL(total(late_store_of_a_block_kernel<false>, "forward"), 4);
+  bool lost = false;
+  for (const char* order : {"shuffle:1", "shuffle:2", "shuffle:3", "shuffle:4", "shuffle:5", "shuffle:6"})
+    lost |= total(late_store_of_a_block_kernel<false>, order) < 4;
+  CHECK(lost);
+  check_no_race(late_store_of_a_block_kernel<true>);
+}
+
 TEST(a_seed_repeats_its_run) {
   const auto once = [] { return result_in("shuffle:7", [] { return run(rounds_kernel<false>); }); };
   CHECK_EQUAL(once(), once());
