@@ -24,6 +24,7 @@ LARGE = ("knn queries", "knn tiles", "knn tiles, float32 products")
 #: Ops whose numbers are exact or summed in one order without products: nvcc has nothing to fuse.
 SAME_BITS = (
     "knn",
+    "pair_distances",
     "jaccard_distance",
     "dbscan",
     "segment_mean",
@@ -53,6 +54,13 @@ def _(rows: int) -> Iterable[Tensor]:
 @_case("knn", "ties")
 def _(rows: int) -> Iterable[Tensor]:
     return ccfast.knn(sample_inputs.signs(rows), min(20, rows))
+
+
+@_case("pair_distances")
+def _(rows: int) -> Iterable[Tensor]:
+    features = _features(rows, 37)
+    indices = torch.randint(rows, (rows // 2, 11), generator=torch.Generator().manual_seed(0))
+    return (torch.ops.ccfast.pair_distances(features[: rows // 2].contiguous(), features, indices),)
 
 
 @_case("knn", "queries")
