@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.train_methods --methods cluster-contrast hhcl -o FILE.json [options of ccfast train]``
 
-A run that is in the file already, with the same options, is not trained again.
+A method and seed that are in the file already are not trained again: other options need another file.
 """
 
 from __future__ import annotations
