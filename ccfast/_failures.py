@@ -11,6 +11,7 @@ _LESS_MEMORY = {
     "bench-train": "Try a smaller --batch-size, or smaller images (--height, --width).",
     "cluster": "Try a smaller --k1, or fewer rows.",
     "export": "Try --batch 1.",
+    "check": "Try --device cpu where the machine has more memory than its GPU.",
 }
 _LOADING_LESS = "Try fewer --workers, or --device cpu where the machine has more memory than its GPU."
 

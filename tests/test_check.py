@@ -28,7 +28,7 @@ TINY = Size(images=130, dim=24, batch=32, identities=17)
 CUDA = torch.device("cuda", 0)
 TRIALS, FAMILIES = ops(), run.FAMILIES
 #: Public functions that compute nothing.
-NO_OPS = {"build_info", "from_cupy", "from_scipy", "to_cupy", "to_scipy"}
+NO_OPS = {"build_info", "load_encoder", "from_cupy", "from_scipy", "to_cupy", "to_scipy"}
 ROOT = Path(__file__).parent.parent
 
 

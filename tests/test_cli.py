@@ -151,12 +151,15 @@ def test_arguments_that_do_not_parse_end_with_status_2(capsys):
         ["fly"],
         ["train", "--nonsense"],
         ["train", "--epochs", "few"],
-        ["train", "--memory", "none"],
+        ["train", "--optimizer", "none"],
     ):
         with pytest.raises(SystemExit) as exit_:
             main(arguments)
         assert exit_.value.code == 2
     assert "usage: ccfast" in capsys.readouterr().err
+    fails(
+        capsys, 2, "--memory: expected one of 'sequential', 'hardest', 'mean', got 'none'", "train", "--memory", "none"
+    )
 
 
 def test_a_run_without_clusters_ends_with_status_1(capsys, tmp_path):

@@ -250,7 +250,7 @@ def test_without_query_and_gallery_or_identities_the_largest_clusters_are_left(t
     for path in (tree / "bounding_box_train").iterdir():
         shutil.copy(path, folder / f"0000_{path.name}")
     parsed = Page(write_report(run(tmp_path / "run", data_dir=str(tmp_path / "data"), **SMALL), device="cpu"))
-    assert "no query and gallery to search" in parsed.text
+    assert "Nothing is searched for: there is no query and no gallery" in parsed.text
     titles = re.findall(r"<h3>(.*?)</h3>", parsed.source)
     assert titles == ["Largest"] and parsed.having("data-cluster")
     assert not lists(parsed) and "✗" not in parsed.text and "purity" not in parsed.text

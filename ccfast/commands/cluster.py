@@ -66,12 +66,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any]) -> None:
     """Cluster features or images."""
     from ccfast._errors import InputError
+    from ccfast._files import given_path
     from ccfast.commands._options import ENCODER
     from ccfast.training.cluster_file import cluster_file
     from ccfast.training.config import flag
     from ccfast.training.sweep_file import sweep_file
 
     source = options.pop("source", None)
+    if source is not None:
+        given_path("RUN, CHECKPOINT.pt or FEATURES.npy", source)
     named = [flag(name) for name in (*OF_IMAGES, *ENCODER) if name in options]
     if source is not None and _is_features(Path(source), bool(named)):
         if named:

@@ -167,9 +167,10 @@ def _options(config: TrainConfig) -> list[Option]:
 
 def _search(trained: Trained, count: int) -> dict[str, Any]:
     """The ranked lists with their images, and what is measured; nothing where there is nothing to search."""
-    query, gallery = trained.data.query, trained.data.gallery
-    if query is None or gallery is None or next(iter(trained.data.protocols)) in obstacles(trained.data):
-        return {"ranked": [], "measures": None, "search_charts": []}
+    query, gallery, against = trained.data.query, trained.data.gallery, obstacles(trained.data)
+    obstacle = against.get("", against.get(next(iter(trained.data.protocols), "")))
+    if query is None or gallery is None or obstacle:
+        return {"ranked": [], "measures": None, "search_charts": [], "obstacle": obstacle}
     features = trained.extract(query, "query"), trained.extract(gallery, "gallery")
     lists = ranked.ranked_lists(trained.data, *features, count)
     measures = measure(trained.data, *features)

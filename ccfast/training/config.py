@@ -241,11 +241,6 @@ FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
 #: What a method's class cannot say.
 NOT_BY_METHOD = ("dataset", "method", "data_dir", "init", "device", *NOT_STORED)
 
-#: What a recipe or the method fills in.
-FIELDS_WITHOUT_DEFAULT = tuple(
-    name for name, item in FIELDS.items() if item.default is None and name not in (*NOT_BY_METHOD, "memory")
-)
-
 
 def flag(name: str) -> str:
     """The command line's name of a field."""
@@ -262,6 +257,12 @@ def kind(name: str) -> type:
 def is_optional(name: str) -> bool:
     """Whether a field may stay without a value."""
     return type(None) in get_args(get_type_hints(TrainConfig)[name])
+
+
+#: What a recipe or the method fills in.
+FIELDS_WITHOUT_DEFAULT = tuple(
+    name for name, item in FIELDS.items() if item.default is None and not is_optional(name) and name not in NOT_STORED
+)
 
 
 def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
