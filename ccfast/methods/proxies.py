@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -23,13 +24,13 @@ class ProxyMethod(Method):
 
     memory: ccfast.nn.ProxyMemory
 
+    @abstractmethod
     def new_memory(self, num_features: int, num_proxies: int) -> ccfast.nn.ProxyMemory:
         """The memory of an epoch, still empty."""
-        raise NotImplementedError
 
+    @abstractmethod
     def order(self, labels: Tensor, cameras: Tensor) -> Tensor:
         """A number for each image by which its proxy is sorted; of clustered images alone, cameras from 0."""
-        raise NotImplementedError
 
     def start_epoch(self, features: Tensor, labels: Tensor, epoch: int) -> None:
         """Proxies are the normalised means of their images."""
