@@ -209,7 +209,7 @@ def _write_to(file: Path, path: Path, content: Content) -> None:
 
 
 def not_written(path: Path, error: OSError) -> OSError:
-    """``error`` of writing ``path`` in words for a user."""
+    """The error to raise where writing ``path`` failed with ``error``: its message tells the user what happened."""
     reason = error.strerror or str(error).partition("\n")[0]
     hint = " (is the disk full?)" if error.errno in _FULL else ""
     told = type(error)(f"{path}: cannot be written{hint}: {reason}")

@@ -142,7 +142,7 @@ def devices(chosen: torch.device) -> list[torch.device]:
 
 
 def describe(device: torch.device) -> str:
-    """The device in words."""
+    """What the table says about the device."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         memory = f"{properties.total_memory / 2**30:.0f} GiB"

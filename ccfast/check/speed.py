@@ -13,12 +13,12 @@ import torch
 from ccfast.check.clock import seconds_of
 from ccfast.check.trial import copied, tensors_of
 
-#: Of the entries of an answer, so many may be off by more than :data:`OFF` of its largest: products in float32 put near
-#: ties among neighbours in another order, and all that follows from them.
+#: This share of the entries of an answer may differ by more than :data:`OFF` times the largest entry: products in
+#: float32 order near ties among neighbours differently, and later results follow from that order.
 MOST_OFF, OFF = 0.02, 1e-3
 #: Seconds of timing for each of the two; what takes longer than SLOW is timed once.
 BUDGET, SLOW = 0.3, 1.0
-#: On a CPU a round calls a fast function for at least so many seconds, so that the clock does not count.
+#: On a CPU, a round repeats a fast call for at least this many seconds, so that reading the clock hardly counts.
 ROUND = 5e-3
 
 

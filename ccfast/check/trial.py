@@ -40,7 +40,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial has shown: the largest difference to the reference, and what is wrong in words."""
+    """What a trial has shown: the largest difference to the reference, and a sentence for each fault."""
 
     difference: float
     faults: tuple[str, ...] = ()

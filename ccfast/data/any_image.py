@@ -21,7 +21,7 @@ FORMS = (
     "[3, H, W] or [4, H, W]"
 )
 
-#: How many channels an image may have: grey, colours, colours with opacity.
+#: The numbers of channels that an image may have: grey, colours, colours with opacity.
 CHANNELS = (1, 3, 4)
 
 

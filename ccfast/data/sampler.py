@@ -103,8 +103,8 @@ class ClusterSampler(Sampler[list[tuple[int, int]]]):
 class FillingSampler(ClusterSampler):
     """The same with batches of ``size`` images that are filled class by class; a single image is there once.
 
-    Where most classes are single images, batches of so many instances of each would be mostly repetitions. Classes come
-    from the deck, which is shuffled anew when all have been dealt; the last one of a batch may be cut off.
+    Where most classes are single images, ``num_instances`` images of each would be mostly repetitions. Classes are
+    taken in a random order, which is drawn again when all have been taken; the last class of a batch may be cut off.
     """
 
     def __init__(self, *labels_and_cams: Tensor | None, size: int, **options: Any) -> None:

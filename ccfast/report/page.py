@@ -147,7 +147,7 @@ def render(template: str, **content: Any) -> str:
 
 
 def columns(charts: int) -> int:
-    """In how many columns so many charts stand, so that none is alone in the last row."""
+    """The number of columns for this many ``charts`` that leaves no chart alone in the last row."""
     return next((count for count in (3, 4, 5) if charts % count != 1), 3) if charts > 3 else charts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: The mean is taken over at most so many images; each is compared with all others.
+#: The mean is taken over at most this many images; each is compared with all clusters.
 IMAGES = 2_000
 
 #: Similarities that are held at a time.

@@ -1,4 +1,4 @@
-"""How many rows a block of each stage may have."""
+"""The number of rows per block, for each stage."""
 
 from __future__ import annotations
 
