@@ -51,12 +51,17 @@ def main() -> None:
 
 def with_tables(text: str) -> str:
     """The README with a table for each device between the marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    tables = (table(rows, usual(by_case(rows))) for _, rows in results.newest())
+    return between(text, "README.md", BEGIN, END, "\n\n".join(tables))
+
+
+def between(text: str, page: str, begin: str, end: str, content: str) -> str:
+    """The ``text`` of a page with ``content`` in the place of what stands between the marks."""
+    before, _, rest = text.partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        sys.exit(f"README.md: expected the marks {BEGIN} and {END}")
-    tables = "\n".join(f"{table(rows, usual(by_case(rows)))}\n" for _, rows in results.newest())
-    return f"{before}{BEGIN}\n{tables}{END}{after}"
+        sys.exit(f"{page}: expected the marks {begin} and {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def full_table(rows: list[Row]) -> str:

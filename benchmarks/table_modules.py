@@ -12,7 +12,7 @@ import sys
 from benchmarks import results
 from benchmarks.bench_modules import KINDS
 from benchmarks.results import Row
-from benchmarks.table import seconds
+from benchmarks.table import between, seconds
 
 PAGE = results.ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- modules: begin, written by python -m benchmarks.table_modules -->", "<!-- modules: end -->"
@@ -33,13 +33,9 @@ def main() -> None:
 
 def with_table(text: str) -> str:
     """The page with the table between the marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        sys.exit(f"docs/benchmarks.md: expected the marks {BEGIN} and {END}")
     path = max(results.FOLDER.glob("*-modules.json"), key=lambda path: path.name)
     rows = [row for row in results.read(path) if row["case"] in KINDS or row["case"] in OPS]
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
+    return between(text, "docs/benchmarks.md", BEGIN, END, table(rows))
 
 
 def table(rows: list[Row]) -> str:

@@ -13,6 +13,7 @@ from ccfast._errors import InputError, RunError
 from ccfast.data import ClusterSampler, ReIDData
 from ccfast.data.sampler import FillingSampler
 from ccfast.methods.method import Method
+from ccfast.training.pseudo_labels import PseudoLabels
 from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ class SpCL(Method):
             relied_on = self.memory.relabel(labels, tight, loose)
         except ValueError as error:  # with --min-samples 1 every cluster may be of one image
             raise RunError(f"{error}; try a larger --eps than {eps:g}") from error
-        _, place, sizes = relied_on.unique(return_inverse=True, return_counts=True)
-        kept = (sizes > 1)[place]
-        return torch.where(kept, ((sizes > 1).cumsum(0) - 1)[place], -1)
+        return PseudoLabels(relied_on).clusters_alone().labels
 
     def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> ClusterSampler:
         """Batches of the memory's labels, where every image is in a class; an image in no cluster is drawn once."""

@@ -18,7 +18,7 @@ from ccfast.training.config import ClusterOptions
 from ccfast.training.device import choose_device
 from ccfast.training.group import Group, join, leave
 from ccfast.training.out_of_core.cluster import cluster_by_blocks
-from ccfast.training.out_of_core.rows import load_matrix, opened
+from ccfast.training.out_of_core.rows import load_matrix, not_clustered, opened
 from ccfast.training.pseudo_labels import PseudoLabels, advice, pseudo_labels, warn_of_giant, warn_of_structural_tie
 from ccfast.training.recipes import AUTO
 from ccfast.training.shard import Shard
@@ -95,12 +95,6 @@ def _clustered(
         log.warning("%s", advice(found, given, clustering))
     warn_of_giant(found, given, clustering)
     return found
-
-
-def not_clustered(features: str, error: ValueError, normalize: bool) -> InputError:
-    """What the ops say of the rows of the file ``features``, with a hint where they are not of unit norm."""
-    hint = "" if normalize else " (--normalize scales rows to unit norm)"
-    return InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}")
 
 
 class Announcing(Stopwatch):

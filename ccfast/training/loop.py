@@ -35,7 +35,7 @@ from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate
 from ccfast.training.optimizers import make_optimizer, make_scheduler
 from ccfast.training.precision import Precision
-from ccfast.training.pseudo_labels import Clustering, PseudoLabels, is_giant, warn_of_collapse, warn_of_giant
+from ccfast.training.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
 from ccfast.training.run_folder import RunFolder
 from ccfast.training.safe_file import can_be_written, write_safetensors
 from ccfast.training.shard import Shard
@@ -244,9 +244,7 @@ class Run:
         """Of clusters that are gone, and, once, of one that has swallowed others."""
         self.state.first_clusters = self.state.first_clusters or found.clusters
         warn_of_collapse(found, self.state.first_clusters)
-        if is_giant(found) and not self.warned_of_giant:  # in all processes: each may have a shard of the features
-            warn_of_giant(found, features, self.config)
-            self.warned_of_giant = True
+        self.warned_of_giant = self.warned_of_giant or warn_of_giant(found, features, self.config)
 
     def learn(self, labels: Tensor, watch: Stopwatch) -> float:
         """Train by the method's criterion on the images' ``labels`` [N]; the mean loss."""

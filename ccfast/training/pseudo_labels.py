@@ -237,28 +237,35 @@ def require_clusters(
     raise RunError(f"{message} {advice(found, features, options)}")
 
 
-#: A cluster of more than this share of the images, and so many times as large as the others on average, is a giant.
+#: A cluster is a giant if it has more than this share of the images, and more than this many times the images that the
+#: other clusters have on average.
 GIANT_SHARE, GIANT_TIMES = 0.1, 5
 
 
 def is_giant(found: PseudoLabels) -> bool:
     """Whether the largest cluster is out of proportion: different things may be in it."""
-    clustered = len(found.labels) - found.noise
-    others = (clustered - found.largest) / max(1, found.clusters - 1)
-    return found.largest > GIANT_SHARE * len(found.labels) and found.largest > GIANT_TIMES * others
+    return found.largest > GIANT_SHARE * len(found.labels) and found.largest > GIANT_TIMES * _others(found)
 
 
-def warn_of_giant(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> None:
-    """Say so where one cluster is out of proportion, and what to try."""
+def _others(found: PseudoLabels) -> float:
+    """How many images the clusters beside the largest one have on average."""
+    return (len(found.labels) - found.noise - found.largest) / max(1, found.clusters - 1)
+
+
+def warn_of_giant(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> bool:
+    """Say so where one cluster is out of proportion, and what to try; returns whether that was said.
+
+    All processes call it where each has a shard of the features.
+    """
     if found.clusters < 2 or not is_giant(found):
-        return
-    others = (len(found.labels) - found.noise - found.largest) / (found.clusters - 1)
+        return False
     log.warning(
         "one of the %d clusters has %.0f%% of the images (%d of %d, the others %.0f on average): it may hold different "
         "things. %s",
-        found.clusters, 100 * found.largest / len(found.labels), found.largest, len(found.labels), others,
+        found.clusters, 100 * found.largest / len(found.labels), found.largest, len(found.labels), _others(found),
         clusterer(options.cluster).against_giants(features, options),
     )  # fmt: skip
+    return True
 
 
 def warn_of_collapse(found: PseudoLabels, first: int) -> None:
@@ -301,12 +308,17 @@ def some_of(features: Tensor | Shard, limit: int) -> tuple[Tensor, Tensor]:
 
     The same in every process; all of them call it where each has a shard.
     """
+    chosen = some_rows(len(features), limit).to(features.device)
     if len(features) <= limit:
-        chosen = torch.arange(len(features), device=features.device)
         return features if isinstance(features, Tensor) else features.gathered(), chosen
-    chosen = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:limit]
-    chosen = chosen.sort()[0].to(features.device)
     return features[chosen] if isinstance(features, Tensor) else features.fetch(chosen), chosen
+
+
+def some_rows(count: int, limit: int) -> Tensor:
+    """The numbers of ``count`` rows, or a random choice of ``limit`` of them where there are more, ascending."""
+    if count <= limit:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:limit].sort()[0]
 
 
 def to_measure(features: Tensor | Shard) -> tuple[Tensor, Tensor]:

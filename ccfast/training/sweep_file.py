@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ccfast._errors import InputError
 from ccfast._files import given_output, given_path, write_whole
-from ccfast.training.cluster_file import not_clustered, read_features
+from ccfast.training.cluster_file import read_features
 from ccfast.training.config import ClusterOptions, flag
 from ccfast.training.device import choose_device
+from ccfast.training.out_of_core.rows import not_clustered
 from ccfast.training.pseudo_labels import SEARCH_LIMIT
 from ccfast.training.sweep import Trial, best, sweep
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -38,3 +39,12 @@ class Clusterer(ABC):
     @abstractmethod
     def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
         """What to try where one cluster has swallowed many images, in a sentence."""
+
+
+def numbered(labels: np.ndarray) -> np.ndarray:
+    """``labels`` as int64, with the clusters numbered in the order of their first images; -1 stays."""
+    found, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(np.where(found >= 0, first, -1))
+    number = np.empty(len(found), np.int64)
+    number[order] = np.arange(len(found)) - int((found < 0).any())
+    return number[inverse]

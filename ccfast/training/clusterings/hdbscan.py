@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ccfast._progress import clock
-from ccfast.training.clusterings.base import Clusterer
+from ccfast.training.clusterings.base import Clusterer, numbered
 from ccfast.training.clusterings.dbscan import ByDBSCAN
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def hdbscan_labels(distances: Tensor, min_samples: int, min_cluster_size: int) -
     matrix = _whole_graph(distances, min_samples)
     least = max(2, min_cluster_size)  # HDBSCAN knows no cluster of one image
     search = HDBSCAN(min_cluster_size=least, min_samples=min_samples, metric="precomputed", copy=False)
-    return _numbered(search.fit_predict(matrix).astype(np.int64))
+    return numbered(search.fit_predict(matrix).astype(np.int64))
 
 
 def _whole_graph(distances: Tensor, min_samples: int) -> csr_array:
@@ -100,12 +100,3 @@ def _whole_graph(distances: Tensor, min_samples: int) -> csr_array:
     ones = ones - ones.multiply(held != 0)
     ones.eliminate_zeros()
     return csr_array(held + ones)
-
-
-def _numbered(labels: np.ndarray) -> np.ndarray:
-    """``labels`` with the clusters numbered in the order of their first images; -1 stays."""
-    found, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
-    order = np.argsort(np.where(found >= 0, first, -1))
-    number = np.empty(len(found), np.int64)
-    number[order] = np.arange(len(found)) - int((found < 0).any())
-    return number[inverse]

@@ -12,7 +12,7 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast._errors import InputError
 from ccfast._progress import clock
-from ccfast.training.clusterings.base import Clusterer
+from ccfast.training.clusterings.base import Clusterer, numbered
 
 if TYPE_CHECKING:
     from ccfast.training.config import ClusterOptions
@@ -63,5 +63,4 @@ def _labels(rows: np.ndarray, clusters: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters: fewer clusters
         found = KMeans(clusters, n_init=1, random_state=0).fit_predict(rows)
-    _, first, inverse = np.unique(found, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    return numbered(found)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ccfast._errors import InputError, Interrupted, RunError
@@ -16,10 +14,10 @@ from ccfast.training.config import AUTO, ClusterOptions
 from ccfast.training.device import choose_device
 from ccfast.training.group import processes_started
 from ccfast.training.out_of_core.budget import parse_size
-from ccfast.training.out_of_core.rows import opened
-from ccfast.training.out_of_core.stages import Stages
+from ccfast.training.out_of_core.rows import not_clustered, opened
+from ccfast.training.out_of_core.stages import Stages, peak
 from ccfast.training.out_of_core.work_folder import WorkFolder, subject_of
-from ccfast.training.pseudo_labels import SEARCH_LIMIT, PseudoLabels, advice, warn_of_structural_tie
+from ccfast.training.pseudo_labels import SEARCH_LIMIT, PseudoLabels, advice, some_rows, warn_of_structural_tie
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +71,10 @@ def cluster_by_blocks(
         log.info(
             "%s rows: %s clusters, %s noise; %.2f s, at most %s MB; labels in %s",
             *(f"{number:,}" for number in (count, found.clusters, found.noise)), time.perf_counter() - start,
-            f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024:,}", output,
+            peak(), output,
         )  # fmt: skip
         if found.clusters < 2:
-            chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:SEARCH_LIMIT]
-            log.warning("%s", advice(found, stages.rows.take(chosen.sort()[0]), options))
+            log.warning("%s", advice(found, stages.rows.take(some_rows(count, SEARCH_LIMIT)), options))
         work.remove()
     return found.labels
 
@@ -96,8 +93,7 @@ def _labels(stages: Stages, path: Path, normalize: bool, folder: Path) -> Tensor
     except InputError:
         raise
     except ValueError as error:
-        hint = "" if normalize else " (--normalize scales rows to unit norm)"
-        raise InputError(f"{path}: {error}{hint if 'norm' in str(error) else ''}") from error
+        raise not_clustered(path, error, normalize) from error
     except OSError as error:
         raise RunError(f"{error}; {goes_on}") from error
     except KeyboardInterrupt as error:

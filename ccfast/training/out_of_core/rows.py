@@ -45,6 +45,12 @@ def opened(path: Path) -> np.ndarray:
     return array
 
 
+def not_clustered(features: str | Path, error: ValueError, normalize: bool) -> InputError:
+    """What the ops say of the rows of the file ``features``, with a hint where they are not of unit norm."""
+    hint = "" if normalize else " (--normalize scales rows to unit norm)"
+    return InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}")
+
+
 def as_it_is(path: Path) -> RowFile | None:
     """The rows where they lie in the .npy file, if they are float32 one after the other."""
     array = opened(path)

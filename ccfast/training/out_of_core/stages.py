@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from ccfast.ops.dbscan import dbscan
 from ccfast.ops.encoding_by_rows import encode_rows, missing_pairs
 from ccfast.ops.jaccard import CsrTensors, column_shift, csr_tensor
 from ccfast.training.config import ClusterOptions
+from ccfast.training.device import peak_memory_mb
 from ccfast.training.faiss_search import FaissSearch
 from ccfast.training.out_of_core.budget import Budget
 from ccfast.training.out_of_core.files import CsrFile, RowFile
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 ops = torch.ops.ccfast
 
 
-#: The blocks (begin, end) that are left of all rows when so many are done.
+#: ``blocks(done)``: the blocks (begin, end) that are left when the first ``done`` rows are finished.
 Blocks = Callable[[int], list[tuple[int, int]]]
 
 
@@ -95,7 +95,7 @@ class Stages:
                 advance(end - begin)
                 if end * 10 // self.count > told:
                     told = end * 10 // self.count
-                    log.info("%s: %d%% after %.1f s; at most %s MB", name, 10 * told, time.monotonic() - start, _peak())
+                    log.info("%s: %d%% after %.1f s; at most %s MB", name, 10 * told, time.monotonic() - start, peak())
 
     def _check(self, begin: int, end: int) -> None:
         """Rows are of unit norm; copied where they do not lie in the file as the search reads them."""
@@ -215,5 +215,6 @@ def csr_of_stretches(v: CsrFile, stretches: list[tuple[int, int]]) -> CsrTensors
     return crow, torch.cat([col for col, _ in parts]), torch.cat([values for _, values in parts])
 
 
-def _peak() -> str:
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024:,}"
+def peak() -> str:
+    """The most memory that this process has had, in MiB."""
+    return f"{peak_memory_mb(torch.device('cpu')):,}"
