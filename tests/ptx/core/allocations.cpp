@@ -13,25 +13,19 @@ Add add = nullptr;
 Remove remove_ = nullptr;
 c10::Allocator* torchs_own = nullptr;
 
-// The context of our DataPtr: the one that torch's own allocator returned.
-struct Held {
-  c10::DataPtr memory;
-};
-
-void release(void* context) {
-  auto* held = static_cast<Held*>(context);
-  remove_(reinterpret_cast<uint64_t>(held->memory.get()));
-  delete held;
+void release(void* memory) {
+  remove_(reinterpret_cast<uint64_t>(memory));
+  torchs_own->raw_deallocate(memory);
 }
 
+// The memory is its own context, as with torch's allocator: oneDNN asks for memory without a DataPtr around it.
 struct Watched final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
-    auto* held = new Held{torchs_own->allocate(bytes)};
-    void* memory = held->memory.get();
+    void* memory = torchs_own->raw_allocate(bytes);
     if (memory) add(reinterpret_cast<uint64_t>(memory), bytes);
-    return {memory, held, &release, c10::Device(c10::DeviceType::CPU)};
+    return {memory, memory, &release, c10::Device(c10::DeviceType::CPU)};
   }
-  c10::DeleterFnPtr raw_deleter() const override { return nullptr; }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, size_t bytes) const override { default_copy_data(to, from, bytes); }
 };
 
