@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ccfast
+from ccfast.training.clustering.faiss_search import FaissSearch, RowsAtHand
 from ccfast.training.config import ClusterOptions
-from ccfast.training.faiss_search import FaissSearch, RowsAtHand
 
 #: Indexes and their parameters.
 INDEXES = (

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import IO
 
+from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, RunError
 from ccfast._failures import told
 from ccfast._files import printable
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     name = options.pop("command")
     choose_threads()
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end says how to go on
     set_up_log(quiet=options.get("quiet", False))
     try:

@@ -15,8 +15,8 @@ from ccfast.data.augment import (
     integers,
     uniform,
 )
-from ccfast.data.digits import load_digits
 from ccfast.data.drawings import augment, augment_batch, drawing_views
+from ccfast.data.sets.digits import load_digits
 
 HEIGHT, WIDTH = 24, 16
 VALUE = (152, 141, 128)

@@ -9,9 +9,9 @@ import torch
 
 from ccfast._errors import InputError
 from ccfast.cli import main
+from ccfast.commands.bench_train.measure import WARM_UP, _Clock, bench_train
+from ccfast.commands.bench_train.table import ALONE, CACHED, LOADED, METHOD, Report, Row
 from ccfast.training import TrainConfig
-from ccfast.training.bench_report import ALONE, CACHED, LOADED, METHOD, Report, Row
-from ccfast.training.bench_train import WARM_UP, _Clock, bench_train
 
 SMALL = ["bench-train", "--device", "cpu", "--batch-size", "16", "--iters", "30", "--steps", "2"]
 

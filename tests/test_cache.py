@@ -163,14 +163,13 @@ def smallconv():
 
 def features(encoder, count=20, **options):
     images = load_data("digits").train.images[:count]
-    views = {"batch_size": 8, "workers": 0, "device": CPU}
-    return extract(encoder, images, drawing_views(encoder).plain, **views, **options)
+    return extract(encoder, images, drawing_views(encoder).plain, TrainConfig(batch_size=8, num_instances=2, **options))
 
 
 def test_half_precision_gives_unit_features_in_float32_near_the_full_ones():
     encoder = smallconv()
     full = features(encoder)
-    half = features(encoder, precision=Precision("bf16", CPU))
+    half = features(encoder, amp="bf16")
     assert half.dtype == torch.float32
     assert (half.norm(dim=1) - 1).abs().max() < 1e-6
     assert 0 < (half - full).abs().max() < 0.02

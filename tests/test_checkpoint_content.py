@@ -10,7 +10,8 @@ import torch
 
 from ccfast._errors import InputError
 from ccfast.cli import main
-from ccfast.training import TrainConfig, checkpoint, train
+from ccfast.training import TrainConfig, train
+from ccfast.training.run_folder import checkpoint
 
 HUGE = 10**5000
 

@@ -14,8 +14,8 @@ import torch
 
 from ccfast.cli import main
 from ccfast.commands._page import write_page
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.training import TrainConfig, TrainResult, train
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 
 QUICK = ["--epochs", "1", "--iters", "3", "--device", "cpu"]
 

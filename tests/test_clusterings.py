@@ -13,17 +13,17 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 import ccfast
 from ccfast._errors import InputError
+from ccfast.commands.cluster.features import cluster_file
+from ccfast.commands.cluster.sweep import sweep_file
 from ccfast.training import TrainConfig, train
-from ccfast.training.cluster_file import cluster_file
-from ccfast.training.cluster_numbers import told_of
-from ccfast.training.clusterings import CLUSTERINGS, clusterer
-from ccfast.training.clusterings.hdbscan import hdbscan_labels
+from ccfast.training.clustering import CLUSTERINGS, clusterer
+from ccfast.training.clustering.by_hdbscan import hdbscan_labels
+from ccfast.training.clustering.numbers import told_of
+from ccfast.training.clustering.pseudo_labels import PseudoLabels, is_giant, pseudo_labels, warn_of_giant
+from ccfast.training.clustering.silhouette import silhouette
+from ccfast.training.clustering.sweep import GRID, best, sweep
 from ccfast.training.config import ClusterOptions
-from ccfast.training.pseudo_labels import PseudoLabels, is_giant, pseudo_labels, warn_of_giant
-from ccfast.training.silhouette import silhouette
 from ccfast.training.stopwatch import Stopwatch
-from ccfast.training.sweep import GRID, best, sweep
-from ccfast.training.sweep_file import sweep_file
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ from tiny_run import tiny_run, write_pictures
 
 import ccfast
 from ccfast.cli import main
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.data import load_data
 from ccfast.training.evaluate import evaluate
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 
 
 @pytest.fixture(scope="module")

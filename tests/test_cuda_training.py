@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 import ccfast
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.data import ClusterSampler, load_data
 from ccfast.data.cache import ImageCache
 from ccfast.data.loader import augmented_loader
 from ccfast.methods import method_class
 from ccfast.training import TrainConfig, train
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 from ccfast.training.iterate import Batches, iterate
 from ccfast.training.loop import make_encoder
 from ccfast.training.optimizers import make_optimizer

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import ccfast
 from ccfast._errors import InputError
 from ccfast.data import DATASETS, load_data
-from ccfast.data.digits import load_digits
+from ccfast.data.sets.digits import load_digits
 
 PIL_Image = pytest.importorskip("PIL.Image")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ccfast._errors import InputError
 from ccfast.data import Part, ReIDData, load_data
-from ccfast.data.ltcc import ltcc_protocols
+from ccfast.data.sets.ltcc import ltcc_protocols
 from ccfast.training.evaluate import evaluate
 
 pytest.importorskip("PIL.Image")

@@ -8,8 +8,8 @@ import pytest
 
 from ccfast._errors import InputError
 from ccfast.data import load_data as load
-from ccfast.data.market import LAYOUTS
 from ccfast.data.parts import GALLERY, QUERY, TRAIN, check_counts
+from ccfast.data.sets.market import LAYOUTS
 from ccfast.data.table import table
 
 PIL_Image = pytest.importorskip("PIL.Image")

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ccfast._errors import InputError
 from ccfast.data import load_data
-from ccfast.data.sysumm01 import sysumm01_protocols
+from ccfast.data.sets.sysumm01 import sysumm01_protocols
 from ccfast.training.evaluate import evaluate
 
 pytest.importorskip("PIL.Image")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
+from ccfast.commands.extract.features import extract_features
 from ccfast.training import TrainConfig, train
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
-from ccfast.training.features_file import extract_features
 
 pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
 Image = pytest.importorskip("PIL.Image")

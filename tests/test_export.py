@@ -10,8 +10,10 @@ from full_disk import files_of_at_most
 
 from ccfast._errors import InputError, RunError
 from ccfast.cli import main
+from ccfast.commands.export import onnx as export
 from ccfast.models import build_encoder
-from ccfast.training import TrainConfig, checkpoint, export
+from ccfast.training import TrainConfig
+from ccfast.training.run_folder import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import ccfast
 from ccfast._errors import InputError
 from ccfast.cli import main
 from ccfast.training import TrainConfig, train
+from ccfast.training.clustering.faiss_search import FaissSearch, RowsAtHand, by_faiss, default_index
+from ccfast.training.clustering.pseudo_labels import pseudo_labels
 from ccfast.training.config import ClusterOptions
-from ccfast.training.faiss_search import FaissSearch, RowsAtHand, by_faiss, default_index
-from ccfast.training.pseudo_labels import pseudo_labels
 from ccfast.training.stopwatch import Stopwatch
 
 pytest.importorskip("faiss")

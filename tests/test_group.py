@@ -21,13 +21,14 @@ from ccfast._errors import InputError, RunError
 from ccfast.data import ClusterSampler, load_data
 from ccfast.methods import method_class
 from ccfast.models import build_encoder
-from ccfast.training import TrainConfig, loop, sharded, train
+from ccfast.training import TrainConfig, loop, train
+from ccfast.training.clustering import sharded
+from ccfast.training.clustering.pseudo_labels import pseudo_labels
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import Group, SliceOfBatches, join
 from ccfast.training.iterate import Batches, iterate
 from ccfast.training.loop import Run
-from ccfast.training.pseudo_labels import pseudo_labels
-from ccfast.training.run_folder import RunFolder
+from ccfast.training.run_folder.folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")

@@ -17,7 +17,8 @@ from processes import without_costs
 
 from ccfast._errors import InputError
 from ccfast.cli import main
-from ccfast.training import TrainConfig, checkpoint, train
+from ccfast.training import TrainConfig, train
+from ccfast.training.run_folder import checkpoint
 
 OPTIONS = {"epochs": 3, "iters": 30, "device": "cpu"}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]
@@ -139,7 +140,7 @@ def test_a_checkpoint_brings_back_every_random_generator():
 
     import numpy as np
 
-    from ccfast.training.random_states import random_states, set_random_states
+    from ccfast.training.run_folder.random_states import random_states, set_random_states
 
     states = random_states()
     drawn = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()

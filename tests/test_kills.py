@@ -14,7 +14,7 @@ import torch
 from processes import without_costs
 
 from ccfast.training import TrainConfig, train
-from ccfast.training.records import read_records
+from ccfast.training.run_folder.records import read_records
 
 OPTIONS = {"epochs": 4, "iters": 3, "device": "cpu"}
 FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(value))]

@@ -15,9 +15,9 @@ from full_disk import small_disk
 from sample_inputs import FEATURES, clustered
 
 from ccfast.cli import main
-from ccfast.training.out_of_core import stages
-from ccfast.training.out_of_core.budget import Budget, parse_size
-from ccfast.training.out_of_core.work_folder import WorkFolder
+from ccfast.training.clustering.out_of_core import stages
+from ccfast.training.clustering.out_of_core.budget import Budget, parse_size
+from ccfast.training.clustering.out_of_core.work_folder import WorkFolder
 
 PARAMETERS = ["--k1", "12", "--k2", "4", "--eps", "0.55", "--min-samples", "3", "--device", "cpu"]
 LIMIT = ["--memory-limit", "8G"]
@@ -295,7 +295,7 @@ def test_without_clusters_an_eps_is_suggested(tmp_path, capsys):
 SCRIPT = """
 import resource, sys
 from ccfast.cli import main
-import ccfast.training.cluster_file
+import ccfast.commands.cluster.features
 status = main(sys.argv[1:])
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 sys.exit(status)

@@ -12,9 +12,9 @@ from processes import without_costs
 
 from ccfast._errors import InputError, RunError
 from ccfast.cli import main
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.methods import method_class
 from ccfast.training import TrainConfig, train
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 
 MINE = '''
 import torch

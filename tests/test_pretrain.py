@@ -12,9 +12,9 @@ from processes import ccfast_in_processes
 
 from ccfast._errors import InputError, Interrupted
 from ccfast.cli import main
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.data import Part, ReIDData, load_data
 from ccfast.training import TrainConfig, loop, train
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 from ccfast.training.pretrain import PretrainConfig, SupervisedLoss, batch_hard_triplet_loss, pretrain
 
 QUICK = {"epochs": 2, "iters": 8, "device": "cpu"}

@@ -19,11 +19,11 @@ from sample_inputs import FEATURES, clustered, neighbours_for
 import ccfast
 from ccfast.cli import main
 from ccfast.models import build_encoder
-from ccfast.training import sharded
-from ccfast.training.config import ClusterOptions
+from ccfast.training.clustering import sharded
+from ccfast.training.clustering.pseudo_labels import advice, pseudo_labels, suggested_eps
+from ccfast.training.config import ClusterOptions, TrainConfig
 from ccfast.training.extract import extract, extract_shard
 from ccfast.training.group import Group
-from ccfast.training.pseudo_labels import advice, pseudo_labels, suggested_eps
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
 
@@ -140,9 +140,9 @@ def features_of_images(group):
     torch.manual_seed(0)
     encoder = build_encoder("smallconv", channels=1, height=8, width=8, pooling="average")
     images = list(torch.rand(23, 1, 8, 8))
-    options = {"batch_size": 4, "workers": 0, "device": CPU, "group": group}
-    shard = extract_shard(encoder, images, lambda image: image, **options)
-    return {"rows": shard.rows, "all": extract(encoder, images, lambda image: image, **options), "of": shard.count}
+    options = (lambda image: image, TrainConfig(batch_size=4, num_instances=2), group)
+    shard = extract_shard(encoder, images, *options)
+    return {"rows": shard.rows, "all": extract(encoder, images, *options), "of": shard.count}
 
 
 def test_extraction_writes_into_the_shard(tmp_path):
@@ -190,7 +190,7 @@ def dies_in_the_ring(group, folder, after):
 
         Shard.ring = ring
     from ccfast._errors import RunError
-    from ccfast.training import TrainConfig, train
+    from ccfast.training import train
 
     try:
         train(TrainConfig(epochs=3, iters=2, device="cpu", quiet=True, run=f"{folder}/run"))

@@ -22,11 +22,12 @@ from processes import ccfast_in_processes, without_costs
 
 from ccfast._errors import InputError
 from ccfast.cli import main
-from ccfast.training import TrainConfig, checkpoint, lock, train
+from ccfast.training import TrainConfig, train
 from ccfast.training.config_file import write_config
-from ccfast.training.lock import FolderLock
-from ccfast.training.records import as_text, read_records
-from ccfast.training.run_folder import RunFolder
+from ccfast.training.run_folder import checkpoint, lock
+from ccfast.training.run_folder.folder import RunFolder
+from ccfast.training.run_folder.lock import FolderLock
+from ccfast.training.run_folder.records import as_text, read_records
 
 QUICK = {"epochs": 1, "iters": 2, "device": "cpu", "quiet": True}
 FLAGS = ["--epochs", "1", "--iters", "2", "--device", "cpu"]
@@ -414,7 +415,7 @@ def test_children_of_a_process_that_was_killed_do_not_hold_its_lock(tmp_path):
     """Workers that load images live on for some seconds."""
     script = (
         "import os, time, pathlib\n"
-        "from ccfast.training.lock import FolderLock\n"
+        "from ccfast.training.run_folder.lock import FolderLock\n"
         f"lock = FolderLock(pathlib.Path({str(tmp_path)!r}))\n"
         "child = os.fork()\n"
         "if child == 0: time.sleep(60)\n"

@@ -12,7 +12,7 @@ import torch
 
 from ccfast._errors import InputError
 from ccfast.training import TrainConfig, train
-from ccfast.training.checkpoint import load
+from ccfast.training.run_folder.checkpoint import load
 from ccfast.training.trackers import MLflow, WeightsAndBiases
 from ccfast.training.trained import load_trained
 

@@ -12,18 +12,18 @@ from processes import together, without_costs
 
 import ccfast
 from ccfast._errors import InputError, RunError
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.data import load_data
 from ccfast.methods import METHODS, method_class
 from ccfast.methods.cross_modal import alternating
 from ccfast.methods.pgm import progressive_matching
 from ccfast.training import TrainConfig, config, train
+from ccfast.training.clustering.pseudo_labels import Clustering
 from ccfast.training.config_file import config_from_options
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 from ccfast.training.group import Group
 from ccfast.training.loop import Run
-from ccfast.training.pseudo_labels import Clustering
 from ccfast.training.recipes import PRESETS
-from ccfast.training.run_folder import RunFolder
+from ccfast.training.run_folder.folder import RunFolder
 from ccfast.training.stopwatch import Stopwatch
 
 pytest.importorskip("PIL.Image")

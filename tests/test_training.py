@@ -12,9 +12,8 @@ import yaml
 from processes import without_costs
 
 from ccfast._errors import InputError, Interrupted, RunError
-from ccfast.training import TrainConfig, checkpoint, loop, train
-from ccfast.training.config import ClusterOptions
-from ccfast.training.pseudo_labels import (
+from ccfast.training import TrainConfig, loop, train
+from ccfast.training.clustering.pseudo_labels import (
     PseudoLabels,
     require_clusters,
     safe_eps,
@@ -23,7 +22,9 @@ from ccfast.training.pseudo_labels import (
     warn_of_collapse,
     warn_of_structural_tie,
 )
+from ccfast.training.config import ClusterOptions
 from ccfast.training.recipes import RECIPES
+from ccfast.training.run_folder import checkpoint
 
 QUICK = {"epochs": 2, "iters": 4, "device": "cpu"}
 

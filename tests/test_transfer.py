@@ -8,8 +8,8 @@ import torch
 from ccfast._errors import InputError
 from ccfast.models import build_encoder
 from ccfast.training import TrainConfig, train
-from ccfast.training.checkpoint import load_model
 from ccfast.training.loop import make_encoder
+from ccfast.training.run_folder.checkpoint import load_model
 from ccfast.training.transfer import init_encoder
 
 QUICK = {"epochs": 1, "iters": 4, "device": "cpu"}

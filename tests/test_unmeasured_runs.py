@@ -9,10 +9,10 @@ import yaml
 
 from ccfast._errors import InputError
 from ccfast.cli import main
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
+from ccfast.commands.extract.features import extract_features
 from ccfast.report.page import write_report
 from ccfast.training import TrainConfig, train
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
-from ccfast.training.features_file import extract_features
 from ccfast.training.pretrain import PretrainConfig, pretrain
 
 pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.data import Comparison, Part, Protocol, ReIDData
 from ccfast.training import verification
-from ccfast.training.evaluate_checkpoint import evaluate_checkpoint
 from ccfast.training.verification import verify
 
 

@@ -26,11 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any]) -> None:
     """Train, or go on with a run."""
     from ccfast.commands._page import write_page
-    from ccfast.training.allocator import keep_freed_memory
     from ccfast.training.config_file import config_from_options
     from ccfast.training.pretrain import pretrain
     from ccfast.training.pretrain_config import PretrainConfig
 
-    keep_freed_memory()
     config = config_from_options(options, PretrainConfig)
     write_page(pretrain(config), config)

@@ -26,7 +26,5 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any]) -> None:
     """Write the page."""
     from ccfast.report import write_report
-    from ccfast.training.allocator import keep_freed_memory
 
-    keep_freed_memory()
     write_report(**options)

@@ -59,10 +59,8 @@ def search_images(
     from ccfast.inference.gallery_index import indexed_gallery
     from ccfast.inference.search import results_table, search
     from ccfast.report.search_page import search_page
-    from ccfast.training.allocator import keep_freed_memory
     from ccfast.training.evaluate import Reranking
 
-    keep_freed_memory()
     if top < 1:
         raise InputError(f"--top: expected at least 1, got {top}")
     target = given_output("--output", output, (".csv", ".html"))

@@ -36,9 +36,7 @@ def run(options: dict[str, Any]) -> None:
     """Train, or go on with a run."""
     from ccfast.commands._page import write_page
     from ccfast.training import train
-    from ccfast.training.allocator import keep_freed_memory
     from ccfast.training.config_file import config_from_options
 
-    keep_freed_memory()
     config = config_from_options(options)
     write_page(train(config), config)

@@ -10,20 +10,20 @@ from pathlib import Path
 from ccfast._errors import InputError
 from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
-from ccfast.data.csv_table import load_csv
-from ccfast.data.digits import load_digits
 from ccfast.data.image_files import pixels_at_most
-from ccfast.data.image_folder import load_image_folder
-from ccfast.data.ltcc import load_ltcc
-from ccfast.data.market import LAYOUTS
-from ccfast.data.msmt17 import load_msmt17
-from ccfast.data.omniglot import load_omniglot
 from ccfast.data.protocol import Comparison, Protocol
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.sampler import ClusterSampler
-from ccfast.data.sysumm01 import load_sysumm01
+from ccfast.data.sets.csv import load_csv
+from ccfast.data.sets.digits import load_digits
+from ccfast.data.sets.image_folder import load_image_folder
+from ccfast.data.sets.ltcc import load_ltcc
+from ccfast.data.sets.market import LAYOUTS
+from ccfast.data.sets.msmt17 import load_msmt17
+from ccfast.data.sets.omniglot import load_omniglot
+from ccfast.data.sets.sysumm01 import load_sysumm01
+from ccfast.data.sets.three_folders import load_three_folders
 from ccfast.data.table import table
-from ccfast.data.three_folders import load_three_folders
 
 __all__ = ["DATASETS", "ClusterSampler", "Comparison", "Part", "Protocol", "ReIDData", "load_data"]
 

@@ -23,8 +23,8 @@ from ccfast._files import PREFIX, SUFFIX, as_unicode, given_path, printable
 from ccfast._progress import progress
 from ccfast.data import Part
 from ccfast.inference import COPY_MODES
+from ccfast.training.clustering.pseudo_labels import PseudoLabels, advice, pseudo_labels
 from ccfast.training.config import ClusterOptions
-from ccfast.training.pseudo_labels import PseudoLabels, advice, pseudo_labels
 from ccfast.training.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from ccfast.data.sampler import SEED_LIMIT, BatchSampler
 from ccfast.methods.method import Method
 
 if TYPE_CHECKING:
-    from ccfast.training.pseudo_labels import Clustering
+    from ccfast.training.clustering.pseudo_labels import Clustering
 
 
 class CrossModal(Method):

@@ -15,8 +15,8 @@ from ccfast.data import ClusterSampler, ReIDData
 
 if TYPE_CHECKING:
     from ccfast.data.sampler import BatchSampler
+    from ccfast.training.clustering.pseudo_labels import Clustering
     from ccfast.training.config import TrainConfig
-    from ccfast.training.pseudo_labels import Clustering
     from ccfast.training.shard import Shard
 
 
@@ -154,7 +154,7 @@ def centroids(features: Tensor | Shard, labels: Tensor) -> Tensor:
     """The normalised means ``[C, D]`` of the clusters, of all features or of those that are spread over processes."""
     if isinstance(features, Tensor):
         return ccfast.cluster_centroids(features, labels)
-    from ccfast.training import sharded
+    from ccfast.training.clustering import sharded
 
     return sharded.centroids(features, labels)
 

@@ -13,11 +13,11 @@ from ccfast._errors import InputError, RunError
 from ccfast.data import ClusterSampler, ReIDData
 from ccfast.data.sampler import FillingSampler
 from ccfast.methods.method import Method
-from ccfast.training.pseudo_labels import PseudoLabels
+from ccfast.training.clustering.pseudo_labels import PseudoLabels
 from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
-    from ccfast.training.pseudo_labels import Clustering
+    from ccfast.training.clustering.pseudo_labels import Clustering
 
 
 class SpCL(Method):

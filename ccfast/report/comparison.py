@@ -11,8 +11,8 @@ from ccfast._files import given_path
 from ccfast.report import history
 from ccfast.report.history import Record
 from ccfast.training.config_file import read_config
-from ccfast.training.records import read_records
-from ccfast.training.run_folder import RunFolder
+from ccfast.training.run_folder.folder import RunFolder
+from ccfast.training.run_folder.records import read_records
 
 #: Options that say where a run was made, not what it computes: that they differ means nothing.
 PLACES = ("data_dir", "device", "workers", "max_image_pixels")

@@ -24,12 +24,12 @@ from ccfast.report.embedding import embedding_map
 from ccfast.report.measures import measure
 from ccfast.report.pairs import Pair, far_within, near_across
 from ccfast.report.thumbnails import Thumbnail, thumbnail
+from ccfast.training.clustering.pseudo_labels import pseudo_labels
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
 from ccfast.training.evaluate import agreement, obstacles
-from ccfast.training.pseudo_labels import pseudo_labels
-from ccfast.training.records import read_records
-from ccfast.training.run_folder import RunFolder
+from ccfast.training.run_folder.folder import RunFolder
+from ccfast.training.run_folder.records import read_records
 from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.trained import Trained, load_trained
 

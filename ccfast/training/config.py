@@ -14,7 +14,7 @@ from ccfast._errors import InputError
 from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast.methods.registry import METHODS, defaults_of, method_class
-from ccfast.training.clusterings import CLUSTERINGS, clusterer
+from ccfast.training.clustering import CLUSTERINGS, clusterer
 from ccfast.training.recipes import AUTO, BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from ccfast._files import given_path, write_whole
 from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, expanded, flag, shortened
 from ccfast.training.options_file import read_yaml
 from ccfast.training.recipes import PRESETS
-from ccfast.training.run_folder import RunFolder
+from ccfast.training.run_folder.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _options_of_run(folder: RunFolder) -> dict[str, Any]:
         error = str(raised)
     if not folder.has_checkpoint():
         return {}
-    from ccfast.training.checkpoint import load_latest
+    from ccfast.training.run_folder.checkpoint import load_latest
 
     content, file = load_latest(folder.checkpoint, folder.previous)
     log.warning("%s. The options are those in %s", error, file.name)

@@ -12,18 +12,26 @@ from ccfast._errors import RunError
 from ccfast._progress import progress
 from ccfast.data.loader import plain_loader
 from ccfast.models import Encoder
+from ccfast.training.config import TrainConfig
 from ccfast.training.group import ALONE, Group
 from ccfast.training.precision import Precision
 from ccfast.training.shard import Shard
 
 
-def extract(encoder: Encoder, images: Sequence[Any], view: Callable[[Any], Tensor], **options: Any) -> Tensor:
+def extract(
+    encoder: Encoder,
+    images: Sequence[Any],
+    view: Callable[[Any], Tensor],
+    config: TrainConfig,
+    group: Group = ALONE,
+    title: str = "extract",
+) -> Tensor:
     """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder is left in evaluation mode.
 
-    With several processes in the ``group`` each takes a slice of the images, and all get all features. ``options`` are
-    those of :func:`extract_shard`.
+    With several processes in the ``group`` each takes a slice of the images, and all get all features. ``config`` says
+    how large a batch is, how many processes load images, and the precision.
     """
-    return extract_shard(encoder, images, view, **options).gathered()
+    return extract_shard(encoder, images, view, config, group, title).gathered()
 
 
 @torch.no_grad()
@@ -31,22 +39,19 @@ def extract_shard(
     encoder: Encoder,
     images: Sequence[Any],
     view: Callable[[Any], Tensor],
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
+    config: TrainConfig,
     group: Group = ALONE,
-    precision: Precision | None = None,
     title: str = "extract",
 ) -> Shard:
     """:func:`extract`, but each process keeps the features of its slice, and none gets all.
 
-    ``view`` is not applied to images in a cache: they are plain views. ``precision``: float32 without one.
+    ``view`` is not applied to images in a cache: they are plain views.
     """
     encoder.eval()
-    precision = precision or Precision()
+    batch_size, device = config.batch_size, encoder.input_mean.device
+    precision = Precision(config.amp, device)
     rows = range(len(images))[group.slice_of(len(images))]
-    loader = plain_loader(images, view, rows, batch_size=batch_size, workers=workers, device=device)
+    loader = plain_loader(images, view, rows, batch_size=batch_size, workers=config.workers, device=device)
     batches = progress(loader, title, len(loader))
     own = torch.empty(len(rows), encoder.num_features, dtype=torch.float32, device=device)
     done = 0

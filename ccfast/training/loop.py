@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
 from ccfast.data import Part, ReIDData
@@ -22,9 +23,8 @@ from ccfast.methods.method import prepared
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.after_run import leave_clusters
-from ccfast.training.checkpoint import State, checkpoint, for_search, load_latest, restore, save
-from ccfast.training.claim import claimed
-from ccfast.training.cluster_numbers import told_of
+from ccfast.training.clustering.numbers import told_of
+from ccfast.training.clustering.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_command, check_unchanged, write_config
 from ccfast.training.data_of import data_of
@@ -35,9 +35,10 @@ from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate
 from ccfast.training.optimizers import make_optimizer, make_scheduler
 from ccfast.training.precision import Precision
-from ccfast.training.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
-from ccfast.training.run_folder import RunFolder
-from ccfast.training.safe_file import can_be_written, write_safetensors
+from ccfast.training.run_folder.checkpoint import State, checkpoint, for_search, load_latest, restore, save
+from ccfast.training.run_folder.claim import claimed
+from ccfast.training.run_folder.folder import RunFolder
+from ccfast.training.run_folder.safe_file import can_be_written, write_safetensors
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.trackers import OnRecord, trackers_of
@@ -94,6 +95,7 @@ def train(config: TrainConfig, on_record: OnRecord | None = None) -> TrainResult
 
 def run_to_the_end(config: TrainConfig, kind: type[Run], on_record: OnRecord | None = None) -> TrainResult:
     """All epochs of a run of ``kind``, or those that are left of it."""
+    keep_freed_memory()
     group, device = join(choose_device(config.device))
     with claimed(config, group) as (folder, config):
         try:
@@ -146,12 +148,7 @@ class Run:
         self.measured = self._measured()
         self.records: list[Record] = []
         self.warned_of_giant = False
-        torch.manual_seed(config.seed)
-        own = config.resume or config.init is not None  # a checkpoint brings its own weights
-        encoder = make_encoder(config, data.channels, "none" if own else config.weights)
-        if config.init is not None and not config.resume:
-            init_encoder(encoder, config)
-        self.encoder = encoder.to(device)
+        self.encoder = first_encoder(config, data.channels, device)
         self.views = data.make_views(self.encoder)
         if config.cache != "none":
             self.data = decoded(data, self.views.plain, place=config.cache, device=device, workers=config.workers)
@@ -278,18 +275,7 @@ class Run:
 
     def extract(self, part: Part, title: str, gather: bool = True) -> Tensor | Shard:
         """Features of a part's images, [N, D]; or, of several processes, this one's share of them."""
-        config = self.config
-        features = extract_shard(
-            self.encoder,
-            part.images,
-            self.views.plain,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            device=self.device,
-            group=self.group,
-            precision=self.precision,
-            title=title,
-        )
+        features = extract_shard(self.encoder, part.images, self.views.plain, self.config, self.group, title)
         return features.gathered() if gather or self.group.size == 1 else features
 
     def batches(self, labels: Tensor) -> Batches:
@@ -363,6 +349,16 @@ def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
         freeze_bn=config.freeze_bn,
         freeze_patch_embed=config.freeze_patch_embed,
     )
+
+
+def first_encoder(config: TrainConfig, channels: int, device: torch.device) -> Encoder:
+    """The encoder that a run begins with; the random numbers that follow depend on the run's seed alone."""
+    torch.manual_seed(config.seed)
+    own = config.resume or config.init is not None  # a checkpoint brings its own weights
+    encoder = make_encoder(config, channels, "none" if own else config.weights)
+    if config.init is not None and not config.resume:
+        init_encoder(encoder, config)
+    return encoder.to(device)
 
 
 def checked_labels(method: Method, features: Tensor, cluster: Clustering, images: int) -> Tensor:

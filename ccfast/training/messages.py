@@ -12,11 +12,11 @@ import torch
 from ccfast._files import write_whole
 from ccfast.data import ReIDData
 from ccfast.models import Encoder
+from ccfast.training.clustering.pseudo_labels import warn_of_structural_tie
 from ccfast.training.config import TrainConfig
-from ccfast.training.pseudo_labels import warn_of_structural_tie
 
 if TYPE_CHECKING:
-    from ccfast.training.run_folder import RunFolder
+    from ccfast.training.run_folder.folder import RunFolder
     from ccfast.training.verification import Verification
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from ccfast.data.any_image import AnyImage
 from ccfast.data.image_list import load_images
 from ccfast.inference.image_encoder import ImageEncoder
 from ccfast.models import Encoder
-from ccfast.training.checkpoint import load, load_model
 from ccfast.training.config import FIELDS, TrainConfig
 from ccfast.training.config_file import from_stored
 from ccfast.training.data_of import data_of
@@ -25,7 +24,8 @@ from ccfast.training.extract import extract
 from ccfast.training.loop import make_encoder
 from ccfast.training.precision import Precision
 from ccfast.training.recipes import BUILT_IN
-from ccfast.training.run_folder import checkpoint_file
+from ccfast.training.run_folder.checkpoint import load, load_model
+from ccfast.training.run_folder.folder import checkpoint_file
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,7 @@ class Trained:
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
         """Features of a part's images, [N, D] of unit norm, on ``device``, in the precision that the run had."""
-        config = self.config
-        return extract(
-            self.encoder,
-            part.images,
-            self.view,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            device=self.device,
-            precision=Precision(config.amp, self.device),
-            title=title,
-        )
+        return extract(self.encoder, part.images, self.view, self.config, title=title)
 
 
 def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides: Any) -> Trained:

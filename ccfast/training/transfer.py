@@ -6,9 +6,9 @@ import logging
 
 from ccfast._errors import InputError
 from ccfast.models import Encoder, resize
-from ccfast.training.checkpoint import load, load_model
 from ccfast.training.config import TrainConfig, flag, shortened
-from ccfast.training.run_folder import checkpoint_file
+from ccfast.training.run_folder.checkpoint import load, load_model
+from ccfast.training.run_folder.folder import checkpoint_file
 
 log = logging.getLogger(__name__)
 

@@ -332,6 +332,16 @@ TEST(cuda_postings_are_those_of_the_cpu) {
   });
 }
 
+void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int slots) {
+  const Postings postings(v);
+  const int64_t rows = v.view().rows;
+  const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
+    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, slots}, out, nullptr);
+  });
+  check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size()), 0);
+  CHECK_EQUAL(static_cast<int64_t>(found.crow.size()) - 1, std::min(range.size(), rows));
+}
+
 TEST(cuda_distances_are_those_of_the_cpu) {
   for_each_sample([](const Neighbours& n) {
     const CsrRows v = expanded(n, (n.k1 + 1) / 2);
@@ -342,12 +352,9 @@ TEST(cuda_distances_are_those_of_the_cpu) {
     dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, expected.data());
     dense_distance_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
     CHECK_EQUAL(found, expected);
-    for (const float limit : {0.0f, 0.6f, 0.999f}) {
-      const CsrRows near = run_stage(n.rows, [&](const ScatteredRows& out) {
-        sparse_distance_cuda({device_csr(v), device_postings.view(), limit, {0, n.rows}}, out, nullptr);
-      });
-      check_same(near, native::csr_of(sparse_distance(v.view(), postings, limit, {0, n.rows}), n.rows), 0);
-    }
+    check_sparse_distance(v, 0.6f, {0, n.rows}, kDefaultSlots);
+    const RowRange last = {std::max<int64_t>(0, n.rows - 4), n.rows};
+    for (const float limit : {0.0f, 0.999f}) check_sparse_distance(v, limit, last, kDefaultSlots);
   });
 }
 
@@ -366,16 +373,6 @@ CsrRows many_rows(int64_t rows) {
   return v;
 }
 
-void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int slots) {
-  const Postings postings(v);
-  const int64_t rows = v.view().rows;
-  const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
-    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, slots}, out, nullptr);
-  });
-  check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size()), 0);
-  CHECK_EQUAL(static_cast<int64_t>(found.crow.size()) - 1, std::min(range.size(), rows));
-}
-
 // From a table with room for all targets to one that holds one at a time.
 TEST(cuda_sparse_distances_do_not_depend_on_the_room_for_targets) {
   const CsrRows v = many_rows(701);
@@ -390,9 +387,11 @@ TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   check_sparse_distance(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
 }
 
-// Limits that are distances of pairs to the last bit, and the next number below each.
+// Limits that are distances of pairs to the last bit, and the next number below each: of the last kSome rows.
+constexpr int64_t kSome = 9;
+
 std::vector<float> limits_of(const CsrRows& v) {
-  const int64_t rows = v.view().rows, some = std::min<int64_t>(rows, 9);
+  const int64_t rows = v.view().rows, some = std::min<int64_t>(rows, kSome);
   std::vector<float> all(some * rows), limits;
   dense_distance(v.view(), PostingLists(v.view()), rows - some, rows, 0, rows, all.data());
   std::sort(all.begin(), all.end());
@@ -408,7 +407,7 @@ TEST(cuda_sparse_distances_at_the_limit_are_kept) {
   const Neighbours n(67, 33, 21);
   const CsrRows v = expanded(n, 6);
   for (const float limit : limits_of(v))
-    for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {0, n.rows}, slots);
+    for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {n.rows - kSome, n.rows}, slots);
 }
 
 // Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than a row has room

@@ -1,0 +1,146 @@
+"""``ccfast cluster``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+HELP = "cluster images by a trained encoder, or the rows of a .npy file"
+
+#: What finds the clusters; with a run its own values are the defaults.
+OPTIONS = (
+    "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "num_clusters", "neighbours",
+    "faiss_index", "faiss_search",
+)  # fmt: skip
+
+#: Options that only images have, and those that only an encoder which was not trained here has.
+OF_IMAGES = ("data_dir", "dataset", "part", "workers", "max_image_pixels", "bad_images", "copy_to", "copy")
+
+#: Options that only features in a file have.
+OF_FEATURES = ("noise", "normalize", "memory_limit", "work_dir")
+
+log = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    from ccfast.commands._options import PUBLISHED, add_dataset, add_encoder, add_fields, add_where
+    from ccfast.inference import COPY_MODES
+
+    parser.description = (
+        "Which image is in which cluster. With a run: its training images, or with --data-dir all images of a folder, "
+        "clustered with the run's options; CLUSTERS.csv gets path, cluster (-1: in none) and the distance to the "
+        "cluster's centre. With --arch and --weights in the place of a run: without training. With FEATURES.npy, rows "
+        "[N, D] of unit norm: labels [N] go to LABELS.npy."
+    )
+    parser.add_argument("source", nargs="?", metavar="RUN|CHECKPOINT.pt|FEATURES.npy", help="what to cluster by")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="CLUSTERS.csv|LABELS.npy", help="where the clusters go"
+    )
+    add_where(parser)
+    add_dataset(parser, "data set that --data-dir holds (default: all images at or below it)")
+    parser.add_argument("--part", choices=("train", "query", "gallery"), help="its images (default: train)")
+    parser.add_argument("--copy-to", metavar="DIR", help="also make a folder of images for each cluster in a new DIR")
+    parser.add_argument("--copy", choices=COPY_MODES, help="what --copy-to makes (default: links)")
+    parser.add_argument(
+        "--sweep", action="store_true",
+        help="instead of clusters, say and draw into -o FILE.png (.svg, .pdf) how many clusters, how much noise and "
+        "which silhouette each eps gives",
+    )  # fmt: skip
+    parser.add_argument("--normalize", action="store_true", help="scale the rows of FEATURES.npy to unit norm first")
+    parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="cluster FEATURES.npy by blocks in at most so much memory, such as 800M or 4G; a second start goes on "
+        "with what the first has finished",
+    )
+    parser.add_argument(
+        "--work-dir", metavar="DIR", help="where --memory-limit keeps its files (default: LABELS.npy.work)"
+    )
+    add_encoder(parser)
+    add_fields(parser, ("bad_images", *OPTIONS, "noise"), PUBLISHED)
+
+
+def run(options: dict[str, Any]) -> None:
+    """Cluster features or images."""
+    from ccfast._errors import InputError
+    from ccfast._files import given_path
+    from ccfast.commands._options import ENCODER
+    from ccfast.commands.cluster.features import cluster_file
+    from ccfast.commands.cluster.sweep import sweep_file
+    from ccfast.training.config import flag
+
+    source = options.pop("source", None)
+    if source is not None:
+        given_path("RUN, CHECKPOINT.pt or FEATURES.npy", source)
+    named = [flag(name) for name in (*OF_IMAGES, *ENCODER) if name in options]
+    if source is not None and _is_features(Path(source), bool(named)):
+        if named:
+            raise InputError(f"{', '.join(named)}: only for images, not for the features in {source}")
+        sweep_file(source, **options) if options.pop("sweep", False) else cluster_file(source, **options)
+        return
+    if named := [flag(name) for name in OF_FEATURES if name in options]:
+        raise InputError(f"{', '.join(named)}: only for FEATURES.npy, not for images")
+    cluster(source, **options)
+
+
+def _is_features(source: Path, of_images: bool) -> bool:
+    """Whether ``source`` is to be a .npy file, whatever its name is, rather than a run or a checkpoint."""
+    if source.suffix == ".npy" or source.is_dir():
+        return not source.is_dir()
+    return source.suffix not in (".pt", ".pth", ".safetensors") and (source.is_file() or not of_images)
+
+
+def cluster(
+    source: str | None,
+    output: str,
+    *,
+    data_dir: str | None = None,
+    dataset: str | None = None,
+    part: str | None = None,
+    copy_to: str | None = None,
+    copy: str | None = None,
+    sweep: bool = False,
+    **options: Any,
+) -> None:
+    """Cluster images by the encoder of a run, or by one that was not trained here."""
+    from ccfast._errors import InputError
+    from ccfast._files import given_output, write_whole
+    from ccfast.commands._options import encoder_of
+    from ccfast.commands.cluster.features import Announcing
+    from ccfast.commands.cluster.sweep import PICTURES, require_dbscan, write_sweep
+    from ccfast.inference import image_clusters as clusters
+    from ccfast.training.clustering.pseudo_labels import PseudoLabels, warn_of_giant
+
+    target = given_output("--output", output, PICTURES if sweep else (".csv",))
+    folder = None if copy_to is None else clusters.given_new_folder("--copy-to", copy_to)
+    if copy is not None and folder is None:
+        raise InputError("--copy: only with --copy-to")
+    if part is not None and dataset is None and data_dir is not None:
+        raise InputError("--part: only with --dataset, or with the run's own images")
+    trained = encoder_of(source, data_dir=data_dir, dataset=dataset, **options)
+    if data_dir is not None and dataset is None:
+        images, name = trained.read_images("--data-dir", data_dir), "images"
+    else:
+        images, name = trained.part(part or "train"), part or "train"
+    if folder is not None and not hasattr(images.images, "paths"):
+        raise InputError(f"--copy-to: the images of {trained.data.name} are not files")
+    config = clusters.fitting(trained.config, len(images), options)
+    if sweep:
+        require_dbscan(config)
+    features = trained.extract(images)
+    if sweep:
+        write_sweep(features, config, target)
+        return
+    found = clusters.cluster_images(features, config, Announcing(trained.device))
+    write_whole(target, clusters.clusters_table(clusters.image_names(images, name), found))
+    log.info("%s; %s", clusters.told(found), target)
+    clusters.advise(found, features, config)
+    warn_of_giant(PseudoLabels(found.labels), features, config)
+    if folder is not None:
+        clusters.copy_clusters(images.images.paths, found.labels, folder, copy or clusters.LINKS)
+        log.info("a folder for each cluster: %s", folder)
+        if data_dir is not None:
+            clusters.warn_of_copies_among(data_dir, folder)

@@ -1,0 +1,93 @@
+"""Any folder of images: to learn from, and, where query/ and gallery/ are there, to measure with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ccfast._errors import InputError
+from ccfast.data import formats
+from ccfast.data.findings import Findings, printable
+from ccfast.data.folders import contents, existing_folder, folder_named, note_beside, only_root, roots_below
+from ccfast.data.listing import entries, list_images
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, read_parts
+from ccfast.data.reid_data import ReIDData
+from ccfast.data.sets.market import LAYOUTS
+from ccfast.data.transforms import image_views
+
+EXPECTED = f"expected {formats.EXAMPLES} in it or in its sub-folders, or {TRAIN}/, {QUERY}/ and {GALLERY}/"
+
+#: Names, lower case, of folders that are parts of a data set rather than identities.
+PARTS = {"test", "testing", "val", "valid", "validation", "dev", "training", "trainval", "probe"}
+
+
+def load_image_folder(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
+    """The images in ``data_dir``/train, or all those in ``data_dir`` where there is no such folder; no cameras.
+
+    The folder with train/ may also lie a few levels below ``data_dir``. Where a part has all of its images in
+    sub-folders, the first sub-folder's name is the identity; else identities are unknown. ``data_dir``/query and
+    /gallery need identities, and may be missing: then there is nothing to measure with.
+    """
+    top, findings = existing_folder(data_dir), Findings()
+    roots = roots_below(top, _is_root)
+    root = only_root(top, roots) if roots else top
+    named = {name: folder_named(root, name) for name in (TRAIN, QUERY, GALLERY)}
+    folders = {name: folder for name, folder in named.items() if folder is not None} or {TRAIN: root}
+    _check_folders(root, folders)
+    files = {name: list_images(folder, findings, below=True) for name, folder in folders.items()}
+    if not files[TRAIN]:
+        train = folders[TRAIN]
+        raise InputError(f"--data-dir: {train} holds {contents(train)}{findings.summary()}; {EXPECTED}")
+    files = {name: paths for name, paths in files.items() if paths}
+    if root not in folders.values():
+        note_beside(root, folders.values(), findings)
+    else:
+        _warn_of_parts(root, findings)
+    names = {name: _identities(folders[name], paths) for name, paths in files.items()}
+    numbers = {
+        text: number for number, text in enumerate(sorted({text for of in names.values() for text in of.values()}))
+    }
+    known = {path: Label(numbers[text]) for of in names.values() for path, text in of.items()}
+    parts = read_parts(
+        files, lambda path: known.get(path, Label(None)), findings, bad_images=bad_images, workers=workers
+    )
+    return ReIDData(
+        "folder",
+        parts[TRAIN],
+        parts.get(QUERY),
+        parts.get(GALLERY),
+        channels=3,
+        make_views=image_views,
+        findings=findings,
+    )
+
+
+def _is_root(folders: Collection[str]) -> bool:
+    return TRAIN in folders or any(layout.is_root(folders) for layout in LAYOUTS)
+
+
+def _check_folders(root: Path, folders: dict[str, Path]) -> None:
+    for layout in LAYOUTS:  # else its query and gallery would be learnt from
+        if folder_named(root, layout.train) is not None:
+            raise InputError(f"--data-dir: {root} holds {layout.train}/; try --dataset {layout.name}")
+    if TRAIN not in folders:
+        raise InputError(
+            f"{root}: holds {', '.join(f'{name}/' for name in folders)}; expected {TRAIN}/, or {TRAIN}/, {QUERY}/ and "
+            f"{GALLERY}/"
+        )
+
+
+def _warn_of_parts(root: Path, findings: Findings) -> None:
+    """Without train/, all sub-folders are learnt from: say so where their names are those of parts."""
+    if named := [entry.name for entry in entries(root) if entry.is_dir() and entry.name.lower() in PARTS]:
+        findings.warnings.append(
+            f"{printable(root)} has no {TRAIN}/, so all its sub-folders are learnt from as identities, "
+            f"{', '.join(f'{name}/' for name in named)} included"
+        )
+
+
+def _identities(folder: Path, paths: list[Path]) -> dict[Path, str]:
+    """Of each image the first folder below ``folder`` that it lies in; none where some lie in ``folder`` itself."""
+    if any(path.parent == folder for path in paths):
+        return {}
+    return {path: path.relative_to(folder).parts[0] for path in paths}

@@ -1,0 +1,50 @@
+"""What the training loop asks a clustering for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ccfast.training.clustering.pseudo_labels import PseudoLabels
+    from ccfast.training.config import ClusterOptions
+    from ccfast.training.group import Group
+    from ccfast.training.shard import Shard
+    from ccfast.training.stopwatch import Stopwatch
+
+
+class Clusterer(ABC):
+    """A way to find clusters. ``recipe``: the options that it takes where the user says nothing else."""
+
+    recipe: ClassVar[dict[str, Any]] = {}
+
+    @staticmethod  # noqa: B027
+    def check(options: ClusterOptions) -> None:
+        """Raise InputError where ``options`` cannot be clustered by, or a package is missing."""
+
+    @staticmethod
+    @abstractmethod
+    def find(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
+        """Cluster ``features`` [N, D] of unit norm; the processes of ``group``, which all have them, share the work."""
+
+    @staticmethod
+    @abstractmethod
+    def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
+        """What to try where ``found`` has fewer than two clusters, in a sentence."""
+
+    @staticmethod
+    @abstractmethod
+    def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
+        """What to try where one cluster has swallowed many images, in a sentence."""
+
+
+def numbered(labels: np.ndarray) -> np.ndarray:
+    """``labels`` as int64, with the clusters numbered in the order of their first images; -1 stays."""
+    found, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    order = np.argsort(np.where(found >= 0, first, -1))
+    number = np.empty(len(found), np.int64)
+    number[order] = np.arange(len(found)) - int((found < 0).any())
+    return number[inverse]

@@ -1,0 +1,59 @@
+"""``--cluster dbscan``, at a given eps or at one that each epoch's features choose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ccfast._errors import InputError
+from ccfast.training.clustering.base import Clusterer
+from ccfast.training.recipes import AUTO
+
+if TYPE_CHECKING:
+    from ccfast.training.clustering.pseudo_labels import PseudoLabels
+    from ccfast.training.config import ClusterOptions
+    from ccfast.training.group import Group
+    from ccfast.training.shard import Shard
+    from ccfast.training.stopwatch import Stopwatch
+
+
+class ByDBSCAN(Clusterer):
+    """DBSCAN on the k-reciprocal Jaccard distances, as published."""
+
+    @staticmethod
+    def check(options: ClusterOptions) -> None:
+        """The query expansion averages among the neighbours."""
+        if options.k2 > options.k1:
+            raise InputError(f"--k2: expected at most --k1 ({options.k1}), got {options.k2}")
+
+    @staticmethod
+    def find(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
+        """Labels by DBSCAN."""
+        from ccfast.training.clustering.pseudo_labels import by_dbscan
+        from ccfast.training.clustering.sweep import find_by_best_eps
+
+        if options.eps == AUTO:
+            return find_by_best_eps(features, options, watch, group)
+        return by_dbscan(features, options, (options.eps,), watch, group)[0]
+
+    @staticmethod
+    def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
+        """An eps that gives clusters."""
+        from ccfast.training.clustering.pseudo_labels import suggested_eps
+
+        suggestion = suggested_eps(features, options)
+        if suggestion is None:
+            return f"No --eps gives clusters; try a smaller --min-samples than {options.min_samples}."
+        eps, clusters, noise = suggestion
+        return f"Try --eps {eps:g}: on these features it gives {clusters} clusters, {noise:.0%} noise."
+
+    @staticmethod
+    def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
+        """What other values of eps give, and which of them is best."""
+        from ccfast.training.clustering.sweep import best, sweep, told
+
+        trials = sweep(features, options)
+        chosen = best(trials)
+        words = f"On these features: {'; '.join(told(trial) for trial in trials if trial.clusters)}."
+        return words if chosen is None else f"{words} Try --eps {chosen.eps:g}, or --eps auto."

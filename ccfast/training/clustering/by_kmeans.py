@@ -1,0 +1,66 @@
+"""``--cluster kmeans``: scikit-learn's k-means on the features."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccfast import _checks as checks
+from ccfast._errors import InputError
+from ccfast._progress import clock
+from ccfast.training.clustering.base import Clusterer, numbered
+
+if TYPE_CHECKING:
+    from ccfast.training.clustering.pseudo_labels import PseudoLabels
+    from ccfast.training.config import ClusterOptions
+    from ccfast.training.group import Group
+    from ccfast.training.shard import Shard
+    from ccfast.training.stopwatch import Stopwatch
+
+
+class ByKMeans(Clusterer):
+    """k-means with ``--num-clusters`` clusters, from one start by k-means++; no image is noise."""
+
+    @staticmethod
+    def check(options: ClusterOptions) -> None:
+        """The number of clusters must be said."""
+        if options.num_clusters is None:
+            raise InputError("--num-clusters: expected how many clusters --cluster kmeans is to find, got none")
+
+    @staticmethod
+    def find(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
+        """Labels by k-means, numbered in the order of the clusters' first images; the same seed whatever the run's."""
+        from ccfast.training.clustering.pseudo_labels import PseudoLabels
+
+        whole = features if isinstance(features, Tensor) else features.gathered()  # k-means is of all rows
+        rows = checks.unit_features("features", whole)
+        checks.unit_rows("features", rows)
+        if options.num_clusters > len(rows):
+            raise InputError(f"--num-clusters: expected at most the {len(rows)} images, got {options.num_clusters}")
+        with watch("kmeans"), clock("k-means"):
+            labels = group.from_main(lambda: _labels(rows.cpu().numpy(), options.num_clusters))
+        return PseudoLabels(torch.from_numpy(labels).to(features.device))
+
+    @staticmethod
+    def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
+        """Only features that are all equal give a single cluster."""
+        return "The features are all equal: look at the images and at the weights."
+
+    @staticmethod
+    def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
+        """More clusters."""
+        return f"Try a larger --num-clusters than {options.num_clusters}."
+
+
+def _labels(rows: np.ndarray, clusters: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters: fewer clusters
+        found = KMeans(clusters, n_init=1, random_state=0).fit_predict(rows)
+    return numbered(found)

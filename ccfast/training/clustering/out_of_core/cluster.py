@@ -1,0 +1,106 @@
+"""The command: from a file of features to a file of labels, by blocks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from torch import Tensor
+
+from ccfast._errors import InputError, Interrupted, RunError
+from ccfast._files import array_content, given_output, given_path, write_whole
+from ccfast.training.clustering.out_of_core.budget import parse_size
+from ccfast.training.clustering.out_of_core.rows import not_clustered, opened
+from ccfast.training.clustering.out_of_core.stages import Stages, peak
+from ccfast.training.clustering.out_of_core.work_folder import WorkFolder, subject_of
+from ccfast.training.clustering.pseudo_labels import (
+    SEARCH_LIMIT,
+    PseudoLabels,
+    advice,
+    some_rows,
+    warn_of_structural_tie,
+)
+from ccfast.training.config import AUTO, ClusterOptions
+from ccfast.training.device import choose_device
+from ccfast.training.group import processes_started
+
+log = logging.getLogger(__name__)
+
+
+def cluster_by_blocks(
+    features: str,
+    output: str,
+    memory_limit: str,
+    work_dir: str | None,
+    normalize: bool,
+    device: str | None,
+    options: ClusterOptions,
+) -> Tensor:
+    """Labels [N] of the rows of a .npy file, those of the clustering in memory on a CPU, in ``memory_limit``.
+
+    On a GPU, blocks are searched there; what follows is computed on the CPU.
+
+    Raises:
+        InputError: wrong options or data, or too small a limit.
+        RunError: the work could not go on (a full disk); what is finished stays, and the same call goes on from there.
+    """
+    if options.cluster != "dbscan":
+        raise InputError(f"--memory-limit: expected --cluster dbscan, got {options.cluster}, which needs all links")
+    if options.eps == AUTO or options.noise != "drop":
+        raise InputError(
+            f"--memory-limit: expected a number for --eps and --noise drop, got {options.eps} and {options.noise}"
+        )
+    if processes_started() > 1:
+        raise InputError("--memory-limit: expected one process; of several, each holds its share of the rows")
+    limit = parse_size("--memory-limit", memory_limit)
+    target = given_output("--output", output)
+    path = given_path("FEATURES", features)
+    folder = target.with_name(f"{target.name}.work") if work_dir is None else given_path("--work-dir", work_dir)
+    warn_of_structural_tie(options)
+    on = choose_device("cpu" if device is None else device)
+    count, dim = opened(path).shape
+    if options.k1 > count:
+        raise InputError(f"{path}: k1: expected at most {count} (the number of rows of features), got {options.k1}")
+    log.info("%s: %s rows of %s values; device %s; by blocks in %s MB", features, f"{count:,}", f"{dim:,}", on,
+             f"{limit >> 20:,}")  # fmt: skip
+    start = time.perf_counter()
+    with WorkFolder(folder, _subject(path, normalize, options)) as work:
+        try:
+            stages = Stages(path, options, normalize, limit, work, on)
+            found = PseudoLabels(_labels(stages, path, normalize, folder))
+        except InputError:
+            if not work.done("search"):  # nothing that took long
+                work.remove()
+            raise
+        write_whole(target, array_content(found.labels.numpy()))
+        log.info(
+            "%s rows: %s clusters, %s noise; %.2f s, at most %s MB; labels in %s",
+            *(f"{number:,}" for number in (count, found.clusters, found.noise)), time.perf_counter() - start,
+            peak(), output,
+        )  # fmt: skip
+        if found.clusters < 2:
+            log.warning("%s", advice(found, stages.rows.take(some_rows(count, SEARCH_LIMIT)), options))
+        work.remove()
+    return found.labels
+
+
+def _subject(path: Path, normalize: bool, options: ClusterOptions) -> dict[str, object]:
+    """What the files in the work folder depend on; min_samples changes nothing before DBSCAN."""
+    names = ("eps", "k1", "k2", "neighbours", "faiss_index", "faiss_search")
+    return subject_of(path, normalize=normalize, **{name: getattr(options, name) for name in names})
+
+
+def _labels(stages: Stages, path: Path, normalize: bool, folder: Path) -> Tensor:
+    """The labels; errors say what was wrong with the file, or that a second start goes on."""
+    goes_on = f"what is finished is kept in {folder}: the same command goes on from there"
+    try:
+        return stages.labels()
+    except InputError:
+        raise
+    except ValueError as error:
+        raise not_clustered(path, error, normalize) from error
+    except OSError as error:
+        raise RunError(f"{error}; {goes_on}") from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {goes_on}") from error

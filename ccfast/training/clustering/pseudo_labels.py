@@ -1,0 +1,325 @@
+"""Steps 2 and 3 of an epoch: from features to cluster labels, and what to say when there are none."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+import ccfast
+from ccfast import _checks as checks
+from ccfast._errors import RunError
+from ccfast._progress import clock
+from ccfast.training.clustering import clusterer, sharded
+from ccfast.training.config import ClusterOptions
+from ccfast.training.group import ALONE, Group
+from ccfast.training.recipes import AUTO, PUBLISHED
+from ccfast.training.shard import Shard
+
+if TYPE_CHECKING:
+    from ccfast.training.stopwatch import Stopwatch
+
+
+log = logging.getLogger(__name__)
+
+PUBLISHED_EPS = PUBLISHED["eps"]
+
+#: Fewer than the first epoch's clusters divided by this look like a collapse.
+COLLAPSE = 4
+AGAINST_COLLAPSE = "Try --freeze-bn or a smaller --lr."
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """``labels`` [N]: 0 .. clusters - 1, or -1 for noise; ``eps``: what DBSCAN found them at, if it did."""
+
+    labels: Tensor
+    eps: float | None = None
+
+    @property
+    def clusters(self) -> int:
+        """How many clusters there are."""
+        return int(self.labels.max()) + 1
+
+    @property
+    def noise(self) -> int:
+        """How many images are in none."""
+        return int((self.labels == -1).sum())
+
+    @property
+    def largest(self) -> int:
+        """How many images are in the largest cluster."""
+        inside = self.labels[self.labels >= 0]
+        return int(inside.bincount().max()) if len(inside) else 0
+
+    def as_classes(self, options: ClusterOptions) -> Tensor:
+        """The labels to learn from: with ``--noise single`` each image of the noise is a class of its own.
+
+        Those come after the clusters, in the order of the images.
+        """
+        if options.noise == "drop":
+            return self.labels
+        outside = self.labels == -1
+        return torch.where(outside, outside.cumsum(0) - 1 + self.clusters, self.labels)
+
+    def clusters_alone(self) -> PseudoLabels:
+        """With classes of one image taken for noise again: what :meth:`as_classes` made of it."""
+        inside = self.labels >= 0
+        sizes = self.labels[inside].bincount()
+        number = torch.where(sizes > 1, (sizes > 1).cumsum(0) - 1, -1)
+        labels = self.labels.clone()
+        labels[inside] = number[self.labels[inside]]
+        return PseudoLabels(labels, self.eps)
+
+
+def pseudo_labels(
+    features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group = ALONE
+) -> PseudoLabels:
+    """Cluster ``features`` [N, D] of unit norm; the processes of ``group`` share the work.
+
+    All of them have the features, or each has its shard of them.
+    """
+    return clusterer(options.cluster).find(features, options, watch, group)
+
+
+def by_infomap(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
+    """Labels by InfoMap."""
+    arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
+    with watch("infomap"), clock("neighbours and InfoMap"):
+        given = _given(features, options, group)
+        if isinstance(features, Tensor) and group.size == 1:
+            return PseudoLabels(ccfast.infomap(*arguments, neighbours=given))
+        return PseudoLabels(sharded.infomap(*arguments, neighbours=given, group=group))
+
+
+def by_dbscan(
+    features: Tensor | Shard, options: ClusterOptions, radii: Sequence[float], watch: Stopwatch, group: Group
+) -> list[PseudoLabels]:
+    """Labels at each of ``radii``, from distances that are measured once."""
+    distances = jaccard_distances(features, options, max(radii), watch, group)
+    with watch("dbscan"), clock("DBSCAN"):
+        return [PseudoLabels(ccfast.dbscan(distances, radius, options.min_samples), eps=radius) for radius in radii]
+
+
+def jaccard_distances(
+    features: Tensor | Shard, options: ClusterOptions, limit: float, watch: Stopwatch, group: Group
+) -> Tensor:
+    """The Jaccard distances up to ``limit``, sparse."""
+    arguments = (features, options.k1, options.k2)
+    with watch("jaccard"), clock("Jaccard distances"):
+        given = _given(features, options, group)
+        if isinstance(features, Tensor) and group.size == 1:
+            return ccfast.jaccard_distance(*arguments, max_distance=limit, neighbours=given)
+        return sharded.jaccard_distance(*arguments, max_distance=limit, neighbours=given, group=group)
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """``cluster(features)`` as the options of a run say, for its methods; ``first``: clusters of the run's first epoch.
+
+    The processes of ``group`` share the work: all of them have the features, or each has its shard of them. ``found``
+    collects what was found.
+    """
+
+    options: ClusterOptions
+    watch: Stopwatch
+    group: Group = ALONE
+    first: int | None = None
+    found: list[PseudoLabels] = field(default_factory=list)
+
+    def __call__(self, features: Tensor | Shard, images: str = "images") -> Tensor:
+        """Labels ``[N]`` of ``features`` ``[N, D]`` of unit norm, -1 for noise.
+
+        ``images``: what they are called where there are fewer than two clusters, which ends the run with a RunError.
+        """
+        found = pseudo_labels(features, self.options, self.watch, self.group)
+        self.found.append(found)
+        require_clusters(found, features, self.options, self.first, images)
+        return found.as_classes(self.options)
+
+    def best_eps(self, features: Tensor | Shard) -> float | None:
+        """What ``--eps auto`` takes for ``features``."""
+        return pseudo_labels(features, self.options, self.watch, self.group).eps
+
+    def at_radii(self, features: Tensor | Shard, radii: Sequence[float]) -> list[Tensor]:
+        """Labels ``[N]`` at each of ``radii`` by DBSCAN; the first of them must be of two clusters or more."""
+        found = by_dbscan(features, self.options, radii, self.watch, self.group)
+        self.found.append(found[0])
+        require_clusters(found[0], features, self.options, self.first)
+        return [one.labels for one in found]
+
+    @property
+    def eps(self) -> float | None:
+        """What DBSCAN found the labels at: the largest where there were several sets of images; None without one."""
+        return max((one.eps for one in self.found if one.eps is not None), default=None)
+
+
+def _given(features: Tensor | Shard, options: ClusterOptions, group: Group) -> tuple[Tensor, Tensor] | None:
+    """The neighbours, where ccfast does not find them itself."""
+    if options.neighbours == "exact":
+        return None
+    from ccfast.training.clustering.faiss_search import by_faiss
+
+    whole = features if isinstance(features, Tensor) else features.gathered()  # an index is of all rows
+    check_unit_rows(whole, options)
+    return by_faiss(whole, options, group)
+
+
+def check_unit_rows(features: Tensor, options: ClusterOptions) -> None:
+    """Refuse what the clustering would refuse, before an index is made of it."""
+    checks.unit_rows("features", checks.unit_features("features", features))
+    checks.integer("k1", options.k1, low=1, high=len(features), high_name="the number of rows of features")
+
+
+#: Distances that are equal but for rounding differ by less than this.
+ROUNDING = 1e-5
+
+
+def structural_tie(eps: float, k2: int) -> int | None:
+    """How many of their ``k2`` nearest rows two rows share whose Jaccard distance is ``eps`` by construction, if any.
+
+    The encodings of two rows are means of those of their k2 nearest rows. Where rows that both have in common are all
+    that the encodings share, the distance is ``1 - a / (2 * k2 - a)`` for a common rows, whatever the features are.
+    """
+    common = range(1, k2 + 1)
+    return next((a for a in common if abs(eps - _distance_at(a, k2)) <= ROUNDING), None)
+
+
+def _distance_at(common: int, k2: int) -> float:
+    return 1 - common / (2 * k2 - common)
+
+
+def safe_eps(common: int, k2: int) -> list[float]:
+    """Values of eps on both sides of the tie of ``common`` rows, by 0.05 or half of the way to the next tie."""
+    tie = _distance_at(common, k2)
+    beside = [_distance_at(next_to, k2) for next_to in (common + 1, common - 1) if next_to <= k2]
+    return [_rounded(tie + max(-0.05, min(0.05, (other - tie) / 2)), k2) for other in beside]
+
+
+def _rounded(eps: float, k2: int) -> float:
+    """``eps`` with as few digits as leave it off the ties, at least three."""
+    rounded = (float(f"{eps:.{digits}g}") for digits in range(3, 9))
+    return next((value for value in rounded if structural_tie(value, k2) is None), eps)
+
+
+def warn_of_structural_tie(options: ClusterOptions) -> None:
+    """Say so where many pairs lie at eps within rounding, and which values near it are free of that."""
+    if options.cluster != "dbscan" or options.eps == AUTO:
+        return
+    common = structural_tie(options.eps, options.k2)
+    if common is None:
+        return
+    log.warning(
+        "--eps %g with --k2 %d: images that share %d of their %d nearest lie at this Jaccard distance within rounding, "
+        "so that labels depend on the last bit of a number. Take --eps %s.",
+        options.eps, options.k2, common, options.k2, " or ".join(f"{eps:g}" for eps in safe_eps(common, options.k2)),
+    )  # fmt: skip
+
+
+def require_clusters(
+    found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions, first: int | None, images: str = "images"
+) -> None:
+    """Stop the run when fewer than two clusters were found; ``first`` is what the run's first epoch found.
+
+    Going on would change nothing: without clusters there is no loss, and the next epoch would find the same.
+    """
+    if found.clusters >= 2:
+        return
+    what = "one cluster" if found.clusters else "no cluster"
+    message = f"{what} among {len(features)} {images} ({found.noise} noise): there is nothing to tell apart."
+    if first is not None and first >= 2:
+        message += f" The run began with {first}: the features have collapsed. {AGAINST_COLLAPSE}"
+    raise RunError(f"{message} {advice(found, features, options)}")
+
+
+#: A cluster is a giant if it has more than this share of the images, and more than this many times the images that the
+#: other clusters have on average.
+GIANT_SHARE, GIANT_TIMES = 0.1, 5
+
+
+def is_giant(found: PseudoLabels) -> bool:
+    """Whether the largest cluster is out of proportion: different things may be in it."""
+    return found.largest > GIANT_SHARE * len(found.labels) and found.largest > GIANT_TIMES * _others(found)
+
+
+def _others(found: PseudoLabels) -> float:
+    """How many images the clusters beside the largest one have on average."""
+    return (len(found.labels) - found.noise - found.largest) / max(1, found.clusters - 1)
+
+
+def warn_of_giant(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> bool:
+    """Say so where one cluster is out of proportion, and what to try; returns whether that was said.
+
+    All processes call it where each has a shard of the features.
+    """
+    if found.clusters < 2 or not is_giant(found):
+        return False
+    log.warning(
+        "one of the %d clusters has %.0f%% of the images (%d of %d, the others %.0f on average): it may hold different "
+        "things. %s",
+        found.clusters, 100 * found.largest / len(found.labels), found.largest, len(found.labels), _others(found),
+        clusterer(options.cluster).against_giants(features, options),
+    )  # fmt: skip
+    return True
+
+
+def warn_of_collapse(found: PseudoLabels, first: int) -> None:
+    """Say so when most of the clusters that the run began with are gone."""
+    if found.clusters < first / COLLAPSE:
+        log.warning(
+            "only %d clusters are left of the %d that the run began with: the features may be collapsing. %s",
+            found.clusters, first, AGAINST_COLLAPSE,
+        )  # fmt: skip
+
+
+def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
+    """Which value of the clustering's option to try."""
+    return clusterer(options.cluster).advice(found, features, options)
+
+
+#: With more images than this, eps is searched on a random choice of them: the search keeps most of the N x N distances.
+SEARCH_LIMIT = 5_000
+
+
+def suggested_eps(features: Tensor | Shard, options: ClusterOptions) -> tuple[float, int, float] | None:
+    """The eps nearest to the published one that gives at least two clusters, most of the images in them.
+
+    Returns it with its clusters and its share of noise; None where no eps in 0.05, 0.1, ..., 0.95 gives two clusters.
+    Values on a structural tie are not tried.
+    """
+    features, _ = some_of(features, SEARCH_LIMIT)
+    grid = [step / 20 for step in range(1, 20) if structural_tie(step / 20, options.k2) is None]
+    distances = ccfast.jaccard_distance(features, options.k1, options.k2, max_distance=grid[-1])
+    tried = []
+    for eps in grid:
+        found = PseudoLabels(ccfast.dbscan(distances, eps, options.min_samples))
+        if found.clusters >= 2:
+            tried.append((eps, found.clusters, found.noise / len(features)))
+    return min(tried, key=lambda trial: (trial[2] > 0.5, abs(trial[0] - PUBLISHED_EPS)), default=None)
+
+
+def some_of(features: Tensor | Shard, limit: int) -> tuple[Tensor, Tensor]:
+    """The features, or a random choice of ``limit`` of them where there are more, and which rows they are.
+
+    The same in every process; all of them call it where each has a shard.
+    """
+    chosen = some_rows(len(features), limit).to(features.device)
+    if len(features) <= limit:
+        return features if isinstance(features, Tensor) else features.gathered(), chosen
+    return features[chosen] if isinstance(features, Tensor) else features.fetch(chosen), chosen
+
+
+def some_rows(count: int, limit: int) -> Tensor:
+    """The numbers of ``count`` rows, or a random choice of ``limit`` of them where there are more, ascending."""
+    if count <= limit:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:limit].sort()[0]
+
+
+def to_measure(features: Tensor | Shard) -> tuple[Tensor, Tensor]:
+    """The features whose silhouette is taken, and which rows they are: all, or some where each process has a shard."""
+    return some_of(features, len(features) if isinstance(features, Tensor) else SEARCH_LIMIT)

@@ -1,7 +1,0 @@
-"""The clusterings that pseudo-labels come from: a class for each value of ``--cluster``."""
-
-from __future__ import annotations
-
-from ccfast.training.clusterings.registry import CLUSTERINGS, clusterer
-
-__all__ = ["CLUSTERINGS", "clusterer"]

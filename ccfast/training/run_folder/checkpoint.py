@@ -1,0 +1,212 @@
+"""Checkpoints: written whole or not at all, and read with what is wrong in words."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from ccfast._errors import InputError, RunError, is_out_of_memory
+from ccfast._files import write_whole
+from ccfast.methods import Method
+from ccfast.models import Encoder
+from ccfast.models.weights import misfits
+from ccfast.training.config import TrainConfig
+from ccfast.training.config_file import known_options
+from ccfast.training.group import ALONE, Group
+from ccfast.training.optimizers import kept_of_each
+from ccfast.training.run_folder.checkpoint_content import Wrong, check_content, check_moments, check_plain, check_state
+from ccfast.training.run_folder.random_states import random_states, set_random_states
+from ccfast.training.run_folder.safe_file import SUFFIX, read_safetensors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """All that a run is between two epochs.
+
+    ``scaler`` scales the gradients of fp16; ``head`` is what is learnt beside the encoder, if anything is;
+    ``method`` is asked for what it keeps; ``labels`` [N] are the last epoch's clusters.
+    """
+
+    encoder: Encoder
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+    first_clusters: int | None = None
+    head: nn.Module | None = None
+    method: Method | None = None
+    labels: Tensor | None = None
+
+
+def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[str, Any]:
+    """``state`` as tensors and plain values, readable with ``torch.load(..., weights_only=True)``.
+
+    Every process of ``group`` calls this: the checkpoint holds the random states of each.
+    """
+    return {
+        "config": config.stored(),
+        "epoch": state.epoch,
+        "best": state.best,
+        "first_clusters": state.first_clusters,
+        "labels": state.labels,
+        "model": state.encoder.state_dict(),
+        "head": None if state.head is None else state.head.state_dict(),
+        "method": _state_of(state.method),
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.scheduler.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "random": group.collect(random_states()),
+    }
+
+
+def _state_of(method: Method | None) -> dict[str, Any]:
+    if method is None:
+        return {}
+    state = method.state_dict()
+    try:
+        check_plain(f"{type(method).__name__}.state_dict()", state)
+    except Wrong as error:
+        raise RunError(f"{error}; a run could not be resumed from it") from error
+    return state
+
+
+def for_search(state: State, config: TrainConfig) -> dict[str, Any]:
+    """The encoder alone, for evaluation and search: what best.pt holds."""
+    return {"config": config.stored(), "epoch": state.epoch, "best": state.best, "model": state.encoder.state_dict()}
+
+
+def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write ``path`` whole or not at all; what it held goes to ``previous``, if given.
+
+    Raises:
+        OSError: it cannot be written; ``path`` and ``previous`` are what they were.
+    """
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch makes one of a full disk
+            if is_out_of_memory(error):
+                raise
+            raise OSError(str(error).splitlines()[0]) from error
+
+    write_whole(path, write, previous)
+
+
+def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
+    """The content of the checkpoint in ``path``, or in ``previous`` where that one is damaged; and which it was."""
+    damaged = None
+    try:
+        content = _read(path)
+    except _Damaged as error:
+        if not previous.exists():
+            raise
+        damaged, path, content = error, previous, _read(previous)
+    _check(content, path)
+    if damaged is not None:
+        log.warning("%s. Going back to the one before it, after epoch %d", damaged, content["epoch"])
+    return content, path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of ccfast, or of a best.safetensors.
+
+    Raises:
+        InputError: there is none, it is damaged, or its entries are of other types.
+    """
+    content = read_safetensors(path) if path.suffix == SUFFIX else _read(path)
+    _check(content, path)
+    return content
+
+
+def _check(content: Any, path: Path) -> None:
+    try:
+        check_content(content)
+    except Wrong as error:
+        raise InputError(f"{path}: {error}") from error
+    known_options(content["config"], str(path))
+
+
+def _read(path: Path) -> Any:
+    _check_sums(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the bytes lead it to
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"{path}: not a checkpoint, or a truncated one ({type(error).__name__})") from error
+
+
+class _Damaged(InputError):
+    """A checkpoint that is not there, or not as it was written: the one before it may be."""
+
+
+def _check_sums(path: Path) -> None:
+    """Raise where the file's content is not what was written: torch.load does not look at its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
+    except FileNotFoundError as error:
+        raise _Damaged(f"{path}: no such checkpoint") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile raises what the bytes lead it to as well
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise _Damaged(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
+
+
+def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
+    """The weights of a checkpoint into ``encoder``."""
+    found = misfits(encoder.state_dict(), content["model"])
+    if found:
+        raise InputError(f"{path}: a checkpoint of another architecture: {found}")
+    try:
+        encoder.load_state_dict(content["model"])
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) -> None:
+    """Bring ``state`` and the random generators of process ``rank`` to where the checkpoint was written."""
+    load_model(state.encoder, content, path)
+    try:
+        check_state(content, state.optimizer.state_dict(), state.scheduler.state_dict())
+        if state.head is not None:
+            state.head.load_state_dict(content["head"])
+        if state.method is not None:
+            state.method.load_state_dict(content.get("method", {}))  # older checkpoints have none
+        switches = {
+            name: value for name, value in state.optimizer.defaults.items() if value is None or isinstance(value, bool)
+        }
+        for settings in content["optimizer"]["param_groups"]:
+            settings.update(switches)  # "fused" is right for this device, which may be another one
+        state.optimizer.load_state_dict(content["optimizer"])
+        check_moments(state.optimizer.state, kept_of_each(state.optimizer))
+        own = state.scheduler.state_dict()
+        state.scheduler.load_state_dict({name: content["scheduler"].get(name, value) for name, value in own.items()})
+        if state.scaler.is_enabled():
+            state.scaler.load_state_dict(content["scaler"])
+        state.epoch, state.best = content["epoch"], dict(content["best"])
+        state.first_clusters, state.labels = content["first_clusters"], content.get("labels")  # older ones have none
+        states = content["random"]
+        set_random_states(states[rank if rank < len(states) else 0])
+    except (Wrong, InputError) as error:
+        raise InputError(f"{path}: cannot be resumed from: {error}") from error
+    except Exception as error:  # what torch, NumPy and Python make of states that are none
+        if is_out_of_memory(error):
+            raise
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise InputError(f"{path}: cannot be resumed from: {type(error).__name__}: {reason}") from error
