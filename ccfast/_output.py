@@ -9,7 +9,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccfast._files import printable
 
@@ -60,7 +60,13 @@ def nobody_reads() -> bool:
     return any(map(_is_closed, (sys.stdout, sys.stderr)))
 
 
-class _Handler(logging.StreamHandler[Any]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[Any]
+else:  # Python 3.10 takes no type there
+    _StreamHandler = logging.StreamHandler
+
+
+class _Handler(_StreamHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """Let ``| head`` end the program instead of printing a trace for each line."""
         if isinstance(sys.exc_info()[1], BrokenPipeError):
