@@ -9,8 +9,8 @@ from benchmarks import differences
 from benchmarks.case import Case
 from benchmarks.inputs import clustered_features, memory_batch
 from benchmarks.peaks import Work
+from ccfast._arguments import GROUP_MODES, MODES
 from ccfast.check import eager
-from ccfast.ops.memory import GROUP_MODES, MODES
 
 _BATCHES, _CLUSTERS = (64, 256, 1024, 4096), (500, 3000, 10_000, 100_000)
 UPDATE = {

@@ -1,4 +1,4 @@
-"""Argument checks that the ops and their references share: one message for one mistake.
+"""Checks of one argument, or of a few that must fit together: what :mod:`ccfast._arguments` is made of.
 
 Every check names the argument, what it got and what it expects. Wrong types raise ``TypeError``, wrong values
 ``ValueError``. Checks that look at the data itself (finite, unit norm, labels in range) are here for the references;
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,6 +133,11 @@ def changed_in_place(name: str, value: Any) -> None:
     """A tensor: what is changed in place cannot be a copy of something else."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, which is changed in place, got {type(value).__name__}")
+
+
+def single_or_double(value: Tensor) -> Tensor:
+    """``value`` in the dtype that ops compute in: float64 for float64, else float32."""
+    return value if value.dtype in SINGLE_OR_DOUBLE else value.float()
 
 
 def same_dtype(**tensors: Tensor) -> None:
@@ -287,12 +292,6 @@ def constant(name: str, value: Tensor | None) -> None:
     """A tensor for which no gradient is asked, where none would be given."""
     if value is not None and torch.is_grad_enabled() and value.requires_grad:
         raise ValueError(f"{name}: expected a tensor that needs no gradient (none is computed for it; detach it)")
-
-
-def neighbours(features: Sized, k1: Any, k2: Any) -> tuple[int, int]:
-    """``1 <= k1 <= N`` and ``1 <= k2 <= k1`` for ``features`` of N rows."""
-    k1 = integer("k1", k1, low=1, high=len(features), high_name="the number of rows of features")
-    return k1, integer("k2", k2, low=1, high=k1, high_name="k1")
 
 
 def finite_rows(name: str, value: Tensor, first: int = 0) -> None:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ccfast
+from ccfast._arguments import GROUP_MODES, MODES
 from ccfast.check import eager
 from ccfast.check.inputs import batches_of_a_memory, clustered, duplicates, memory_batch
 from ccfast.check.speed import Size, Speed
 from ccfast.check.trial import Trial, short
-from ccfast.ops.memory import GROUP_MODES, MODES
 
 #: Differences of a float32 and of a float64 memory.
 ALLOWED = {torch.float32: 2e-6, torch.float64: 1e-12}

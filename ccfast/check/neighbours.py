@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import ccfast
+from ccfast._arguments import PRECISIONS
 from ccfast.check import eager
 from ccfast.check.inputs import FEATURES, clustered, neighbours_for, signs
 from ccfast.check.speed import Size, Speed
 from ccfast.check.trial import Trial, short
 from ccfast.ops.jaccard import column_shift, csr_tensor, half_columns
-from ccfast.ops.knn import PRECISIONS
 
 K1, K2, EPS = 30, 6, 0.6
 #: Of the Jaccard distances and the weights of V, which add up in float32.

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 
 import torch
 
-import ccfast
+import ccfast.check
 from ccfast._progress import clock
-from ccfast.check import clusters, losses, memories, neighbours, rankings
 from ccfast.check.speed import MOST_OFF, OFF, Size, Speed, Times, time_speed
 from ccfast.check.trial import Trial, run_trial
 
-FAMILIES: tuple[ModuleType, ...] = (neighbours, clusters, memories, losses, rankings)
+
+@cache
+def families() -> tuple[ModuleType, ...]:
+    """The files beside this one that have trials."""
+    names = sorted(found.name for found in pkgutil.iter_modules(ccfast.check.__path__))
+    modules = (importlib.import_module(f"ccfast.check.{name}") for name in names)
+    return tuple(module for module in modules if hasattr(module, "trials"))
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def ops() -> dict[str, list[Trial]]:
     """The trials of every op, in the order in which they run."""
     found: dict[str, list[Trial]] = {}
     with _quiet():
-        for family in FAMILIES:
+        for family in families():
             for trial in family.trials():
                 found.setdefault(trial.op, []).append(trial)
     return found
@@ -56,7 +64,7 @@ def ops() -> dict[str, list[Trial]]:
 
 def timings(size: Size) -> dict[str, Speed]:
     """What is timed of every op."""
-    return {speed.op: speed for family in FAMILIES for speed in family.speeds(size)}
+    return {speed.op: speed for family in families() for speed in family.speeds(size)}
 
 
 def check_device(device: torch.device, size: Size | None) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from ccfast import _checks as checks
 from ccfast.compat._inputs import length, rows, warn_once
 from ccfast.compat.forms import takes_all_forms
 from ccfast.compat.search import warn_of_lost_rows
-from ccfast.ops.jaccard import CsrTensors, column_shift, half_columns, jaccard_distance
+from ccfast.ops.jaccard import CsrTensors, encoding_of_rows, half_columns, jaccard_distance
 from ccfast.ops.knn import knn
 
 
@@ -143,9 +143,7 @@ def _encoding(features: Tensor, rank: Tensor, distances: Tensor, k1: int, last_i
     there twice: both have its weight, and one place.
     """
     half = min(half_columns(min(k1, 2 * len(rank))), rank.shape[1])
-    crow, col, values = torch.ops.ccfast.encode_neighbours(
-        features, rank, distances, half, None, column_shift(features), 0, None
-    )
+    crow, col, values = encoding_of_rows(features, rank, distances, half=half)
     if last_is_repeated:
         weights = values.view(len(features), len(features))
         values = (weights / (1 + weights[:, -1:])).flatten()

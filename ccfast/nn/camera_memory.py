@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
+from ccfast._arguments import GROUP_MODES
 from ccfast.nn._choice import first_of_group, same
 from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
-from ccfast.ops.memory import GROUP_MODES, update_memory_from
+from ccfast.ops.memory import update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
 #: The authors' names of the modes of :func:`ccfast.update_memory_`.

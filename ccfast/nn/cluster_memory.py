@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
+from ccfast._arguments import MODES
 from ccfast.nn._moving import UPDATES, wide
 from ccfast.nn._recomputation import once
 from ccfast.nn._softmax import counted_labels, cross_entropy
 from ccfast.ops.contrastive import centroid_contrastive_loss
-from ccfast.ops.memory import MODES, update_memory_from
+from ccfast.ops.memory import update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
 

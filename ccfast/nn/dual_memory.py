@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ccfast import _checks as checks
+from ccfast._arguments import MODES
 from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropy
-from ccfast.ops.memory import MODES, update_memory_from
+from ccfast.ops.memory import update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
 SECOND_MODES = (*MODES, "hardest-of-first")

@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
-
-REDUCTIONS = ("mean", "sum", "none")
+from ccfast import _arguments as arguments
 
 
 def centroid_contrastive_loss(
@@ -69,19 +67,11 @@ def centroid_contrastive_loss(
         >>> round(loss.item(), 4), features.grad.shape
         (0.5514, torch.Size([2, 3]))
     """
-    features = checks.matrix("features", features, checks.ANY_FLOAT)
-    memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
-    rows, classes = features.shape[0], memory.shape[0]
-    checks.same_columns(features=features, memory=memory)
-    labels = checks.labels_or_weights("labels", labels, rows, classes, features.device)
-    temperature, temperatures = checks.temperature("temperature", temperature, classes)
-    mask, weights = checks.mask("mask", mask, rows, classes), checks.row_weights("weights", weights, rows)
-    checks.same_device(
-        features=features, memory=memory, labels=labels, temperature=temperatures, mask=mask, weights=weights
+    features, memory, labels, temperature, temperatures, label_smoothing, ignore_index, mask, weights = (
+        arguments.centroid_contrastive_loss(
+            features, memory, labels, temperature, reduction, label_smoothing, ignore_index, mask, weights
+        )
     )
-    checks.choice("reduction", reduction, REDUCTIONS)
-    label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
-    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63))
     options = (temperature, bool(normalize), reduction, label_smoothing, ignore_index)
     with_gradient = torch.is_grad_enabled() and features.requires_grad
     return torch.ops.ccfast.centroid_contrastive_loss(

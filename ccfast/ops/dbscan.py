@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 
 
 def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
@@ -38,13 +38,11 @@ def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
         >>> ccfast.dbscan(distances, eps=0.15, min_samples=2).tolist()
         [0, 0, 0, 1, 1, -1]
     """
-    distances = checks.distances("distances", distances)
-    eps = checks.real("eps", eps, low=0)
-    min_samples = checks.integer("min_samples", min_samples, low=1)
+    distances, eps, min_samples = arguments.dbscan(distances, eps, min_samples)
     if distances.layout is torch.strided:
-        return torch.ops.ccfast.dbscan(distances.detach(), eps, min_samples)
+        return torch.ops.ccfast.dbscan(distances, eps, min_samples)
     crow, col = distances.crow_indices().to(torch.int64), distances.col_indices().to(torch.int64)
-    values = distances.values().detach().to(torch.float32)
+    values = distances.values().to(torch.float32)
     return torch.ops.ccfast.dbscan_sparse(crow.contiguous(), col.contiguous(), values.contiguous(), eps, min_samples)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 from ccfast._infomap import infomap_labels
 from ccfast.ops.given_neighbours import given_neighbours
 from ccfast.ops.knn import knn
@@ -54,11 +54,7 @@ def infomap(
         >>> ccfast.infomap(features, k1=2, min_cluster_size=2).tolist()
         [0, 0, 1, 1]
     """
-    features = checks.unit_features("features", features)
-    k1 = checks.integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
-    min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
-    min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)
-    checks.unit_rows("features", features)
+    features, k1, min_similarity, min_cluster_size = arguments.infomap(features, k1, min_similarity, min_cluster_size)
     found = knn(features, k1) if neighbours is None else given_neighbours(neighbours, features, k1)
     return infomap_of_neighbours(*found, min_similarity, min_cluster_size)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 from ccfast.ops.given_neighbours import given_neighbours
 
@@ -47,7 +48,7 @@ def k_reciprocal_encoding(
         >>> torch.allclose(encoding.to_dense().sum(dim=1), torch.ones(4))
         True
     """
-    features, k1, k2 = _checked(features, k1, k2)
+    features, k1, k2 = arguments.encoding(features, k1, k2)
     if neighbours is not None:
         return csr_tensor(_encoding_of(features, k1, k2, neighbours), features.shape[0])
     return csr_tensor(torch.ops.ccfast.k_reciprocal_encoding(features, k1, k2), features.shape[0])
@@ -98,9 +99,7 @@ def jaccard_distance(
         >>> len(near.values())
         8
     """
-    features, k1, k2 = _checked(features, k1, k2)
-    if max_distance is not None:
-        max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
+    features, k1, k2, max_distance = arguments.jaccard_distance(features, k1, k2, max_distance)
     if neighbours is not None:
         return _distance_of(_encoding_of(features, k1, k2, neighbours), max_distance)
     if max_distance is None:
@@ -109,18 +108,29 @@ def jaccard_distance(
     return csr_tensor(parts, features.shape[0])
 
 
-def _checked(features: Any, k1: int, k2: int) -> tuple[Tensor, int, int]:
-    features = checks.unit_features("features", features)
-    return features, *checks.neighbours(features, k1, k2)
-
-
 def _encoding_of(features: Tensor, k1: int, k2: int, neighbours: Any) -> CsrTensors:
     """V from neighbours that are given: the stages behind ``torch.ops.ccfast.k_reciprocal_encoding``."""
     checks.unit_rows("features", features)
     rank, distances = given_neighbours(neighbours, features, k1)
-    shift = column_shift(features)
-    v = torch.ops.ccfast.encode_neighbours(features, rank, distances, half_columns(k1), None, shift)
+    v = encoding_of_rows(features, rank, distances)
     return v if k2 == 1 else torch.ops.ccfast.expand_queries(*v, rank, k2)
+
+
+def encoding_of_rows(
+    features: Tensor, rank: Tensor, distances: Tensor, rows: slice = slice(0, None), half: int | None = None
+) -> CsrTensors:
+    """V of ``rows`` before the query expansion.
+
+    Args:
+        features: ``[N, D]`` float32.
+        rank: ``[N, k1]`` neighbours of all rows.
+        distances: to those of ``rows``, squared.
+        rows: all by default.
+        half: columns of the half lists, where they are not those of ``k1``.
+    """
+    half = half_columns(rank.shape[1]) if half is None else half
+    shift = column_shift(features)
+    return torch.ops.ccfast.encode_neighbours(features, rank, distances, half, None, shift, rows.start, rows.stop)
 
 
 def _distance_of(v: CsrTensors, max_distance: float | None) -> Tensor:

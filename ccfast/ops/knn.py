@@ -7,9 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
-
-PRECISIONS = ("fp32", "fp16", "bf16")
+from ccfast import _arguments as arguments
 
 
 def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") -> tuple[Tensor, Tensor]:
@@ -49,15 +47,8 @@ def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") 
         >>> ccfast.knn(features, 1, queries=torch.tensor([[2.5]]))[0].tolist()
         [[2]]
     """
-    features = checks.matrix("features", features, checks.HALF_OR_SINGLE)
-    k = checks.integer("k", k, low=1, high=features.shape[0], high_name="the number of rows of features")
-    checks.choice("precision", precision, PRECISIONS)
-    if queries is not None:
-        queries = checks.matrix("queries", queries, checks.HALF_OR_SINGLE)
-        checks.same_columns(features=features, queries=queries)
-        checks.same_device(features=features, queries=queries)
-        queries = queries.detach()
-    return torch.ops.ccfast.knn(features.detach(), queries, k, precision)
+    features, k, queries = arguments.knn(features, k, queries, precision)
+    return torch.ops.ccfast.knn(features, queries, k, precision)
 
 
 @torch.library.register_fake("ccfast::knn")

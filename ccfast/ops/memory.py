@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
-
-#: Modes of a sample and its label; modes that ask for groups (cameras) too.
-MODES = ("sequential", "hardest", "mean", "last", "replace")
-GROUP_MODES = ("group_first", "group_hardest", "group_mean", "group_harmonic")
 
 
 def cluster_centroids(features: Any, labels: Any) -> Tensor:
@@ -34,10 +31,7 @@ def cluster_centroids(features: Any, labels: Any) -> Tensor:
         >>> ccfast.cluster_centroids(features, torch.tensor([0, 0, 1, -1])).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
-    checks.same_device(features=features, labels=labels)
-    return torch.ops.ccfast.cluster_centroids(features.detach(), labels)
+    return torch.ops.ccfast.cluster_centroids(*arguments.cluster_centroids(features, labels))
 
 
 def update_memory_(
@@ -107,8 +101,6 @@ def update_memory_(
         >>> memory.tolist()
         [[0.0, 1.0], [0.0, 1.0]]
     """
-    if not isinstance(memory, Tensor):
-        raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")
     update_memory_from(memory, features, labels, momentum, mode, normalize=False, reference=reference, groups=groups)
 
 
@@ -124,22 +116,16 @@ def update_memory_from(
     groups: Any = None,
 ) -> None:
     """:func:`update_memory_` that can normalise the features on the way."""
-    memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
+    checks.changed_in_place("memory", memory)
     if torch.is_autocast_enabled(memory.device.type):
+        memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
         features = checks.matrix("features", features, checks.ANY_FLOAT)
         normalize = normalize or features.dtype in checks.HALF  # half rows are of unit norm only to their precision
         features = features.to(memory.dtype)
-    features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
-    checks.same_dtype(memory=memory, features=features)
-    checks.same_columns(memory=memory, features=features)
-    momentum = checks.real("momentum", momentum, low=0, high=1)
-    checks.choice("mode", mode, MODES + GROUP_MODES)
-    reference, groups = checks.update_extras(memory, labels, mode, reference, groups, GROUP_MODES)
-    checks.same_device(memory=memory, features=features, labels=labels, reference=reference, groups=groups)
-    torch.ops.ccfast.update_memory_(
-        memory.detach(), features.detach(), labels, momentum, mode, normalize, reference, groups
+    memory, features, labels, momentum, reference, groups = arguments.update_memory_(
+        memory, features, labels, momentum, mode, reference, groups
     )
+    torch.ops.ccfast.update_memory_(memory, features, labels, momentum, mode, normalize, reference, groups)
 
 
 @torch.library.register_fake("ccfast::cluster_centroids")

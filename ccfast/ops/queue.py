@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 
 
 def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Any) -> None:
@@ -37,21 +37,7 @@ def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Any) -> None:
         >>> queue.flatten().tolist()
         [5.0, 2.0, 0.0]
     """
-    checks.changed_in_place("queue", queue)
-    queue = checks.matrix("queue", queue, checks.SINGLE_OR_DOUBLE)
-    rows = checks.matrix("rows", rows, checks.SINGLE_OR_DOUBLE)
-    checks.same_dtype(queue=queue, rows=rows)
-    checks.same_columns(queue=queue, rows=rows)
-    if rows.shape[0] > queue.shape[0]:
-        raise ValueError(f"rows: expected at most {queue.shape[0]}, the rows of queue, got {rows.shape[0]}")
-    if pointer is not None:
-        checks.changed_in_place("pointer", pointer)
-        if pointer.dtype is not torch.int64:
-            raise TypeError(f"pointer: expected dtype int64, got {str(pointer.dtype).removeprefix('torch.')}")
-        if pointer.numel() != 1:
-            raise ValueError(f"pointer: expected one value, got shape {tuple(pointer.shape)}")
-    checks.same_device(queue=queue, pointer=pointer, rows=rows)
-    torch.ops.ccfast.enqueue_(queue.detach(), pointer, rows.detach())
+    torch.ops.ccfast.enqueue_(*arguments.enqueue_(queue, pointer, rows))
 
 
 @torch.library.register_fake("ccfast::enqueue_")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 from ccfast._types import RankingMetrics
 from ccfast.ops.jaccard import fake_csr
@@ -38,15 +39,7 @@ def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lam
         >>> ccfast.k_reciprocal_rerank(query, gallery, k1=2, k2=1).argsort().tolist()
         [[0, 2, 1]]
     """
-    query = checks.matrix("query", query, checks.SINGLE)
-    gallery = checks.matrix("gallery", gallery, checks.SINGLE)
-    checks.same_columns(query=query, gallery=gallery)
-    checks.same_device(query=query, gallery=gallery)
-    most = query.shape[0] + gallery.shape[0] - 1
-    k1 = checks.integer("k1", k1, low=1, high=most, high_name="one less than the rows of query and gallery")
-    k2 = checks.integer("k2", k2, low=1, high=k1, high_name="k1")
-    lambda_value = checks.real("lambda_value", lambda_value, low=0, high=1)
-    return torch.ops.ccfast.k_reciprocal_rerank(query.detach(), gallery.detach(), k1, k2, lambda_value)
+    return torch.ops.ccfast.k_reciprocal_rerank(*arguments.k_reciprocal_rerank(query, gallery, k1, k2, lambda_value))
 
 
 def rerank_in_blocks(
@@ -103,19 +96,10 @@ def evaluate_ranking(
         >>> metrics.mAP, metrics.cmc.tolist()
         (0.75, [0.5, 1.0])
     """
-    distances = checks.matrix("distances", distances, checks.ANY_FLOAT)
-    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances", distances.device)
-    gallery_ids = checks.vector_of_integers(
-        "gallery_ids", gallery_ids, distances.shape[1], "distances.T", distances.device
+    distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank, junk_id = arguments.evaluate_ranking(
+        distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank, junk_id
     )
-    query_cams, gallery_cams = checks.cameras(query_cams, gallery_cams, distances)
-    max_rank = checks.curve_length("max_rank", max_rank, distances)
-    junk_id = None if junk_id is None else checks.integer("junk_id", junk_id, low=-(2**63))
-    ids = {"query_ids": query_ids, "gallery_ids": gallery_ids}
-    checks.same_device(distances=distances, **ids, query_cams=query_cams, gallery_cams=gallery_cams)
-    if distances.dtype not in checks.SINGLE_OR_DOUBLE:
-        distances = distances.float()
-    per_query = rank_queries(distances.detach(), query_ids, gallery_ids, query_cams, gallery_cams, junk_id)
+    per_query = rank_queries(distances, query_ids, gallery_ids, query_cams, gallery_cams, junk_id)
     return mean_over_queries(*per_query, max_rank)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 
 
 def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multiplicity: Any = None) -> Tensor:
@@ -43,16 +43,8 @@ def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multi
         >>> [round(value, 4) for value in logits.grad[0].tolist()]
         [-0.1667, -0.1667, 0.3333, 0.0]
     """
-    logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
-    positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)
-    keep = checks.mask("keep", keep, *logits.shape)
-    if multiplicity is not None:
-        multiplicity = checks.tensor("multiplicity", multiplicity, 2, checks.INTEGER)
-        checks.same_shape(multiplicity=multiplicity, logits=logits)
-        multiplicity = multiplicity.to(torch.int32)
-    checks.same_device(logits=logits, positives=positives, keep=keep, multiplicity=multiplicity)
-    if logits.dtype in checks.HALF:
-        logits = logits.float()
+    logits, positives, keep, multiplicity = arguments.set_contrastive_loss(logits, positives, keep, multiplicity)
+    multiplicity = None if multiplicity is None else multiplicity.to(torch.int32)
     return torch.ops.ccfast.set_contrastive_loss(logits, positives, keep, multiplicity)[0]
 
 

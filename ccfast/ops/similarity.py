@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 
 #: Called in backward with the features of the forward pass, ``[B, D]``, detached and in the dtype of the product.
 OnBackward = Callable[[Tensor], None]
@@ -50,16 +50,10 @@ def memory_similarity(features: Any, memory: Any, on_backward: OnBackward | None
         >>> torch.equal(memory[0], features.detach()[0])
         True
     """
-    features = checks.matrix("features", features, checks.ANY_FLOAT)
-    memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
-    checks.same_columns(features=features, memory=memory)
-    checks.same_device(features=features, memory=memory)
-    features = features.to(torch.float64 if features.dtype is torch.float64 else torch.float32)
+    features, memory = arguments.memory_similarity(features, memory, on_backward)
     with _without_autocast(features.device.type):
         if on_backward is None:
             return features @ memory.to(features.dtype).T
-        if not callable(on_backward):
-            raise TypeError(f"on_backward: expected a function, got {on_backward!r}")
         return _with_callback(features, memory, on_backward)
 
 
@@ -119,13 +113,7 @@ def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Ten
         >>> means.tolist(), present.tolist()
         ([[2.0, 0.0, 5.0]], [True, False, True])
     """
-    similarities = checks.matrix("similarities", similarities, checks.ANY_FLOAT)
-    labels = checks.vector_of_integers("labels", labels, similarities.shape[1], "similarities.T")
-    checks.same_device(similarities=similarities, labels=labels)
-    num_segments = checks.integer("num_segments", num_segments, low=1)
-    if similarities.dtype in checks.HALF:
-        similarities = similarities.float()
-    means, counts = torch.ops.ccfast.segment_mean(similarities, labels, num_segments)
+    means, counts = torch.ops.ccfast.segment_mean(*arguments.segment_mean(similarities, labels, num_segments))
     return means, counts > 0
 
 

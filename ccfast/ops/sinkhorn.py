@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 
 
 def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: Any = None) -> Tensor:
@@ -43,11 +43,7 @@ def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: 
         >>> torch.allclose(assignment.sum(1), torch.ones(2))
         True
     """
-    scores = checks.matrix("scores", scores, checks.ANY_FLOAT).detach()
-    epsilon = checks.real("epsilon", epsilon, low=0, ends="(]")
-    iterations = checks.integer("iterations", iterations, low=0)
-    if scores.dtype in checks.HALF:
-        scores = scores.float()
+    scores, epsilon, iterations = arguments.sinkhorn(scores, epsilon, iterations)
     exponentials, sums = torch.ops.ccfast.sinkhorn_exp(scores, epsilon)
     sums = _over_group(sums, group)
     if iterations == 0:

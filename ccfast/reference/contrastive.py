@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
-
-REDUCTIONS = ("mean", "sum", "none")
 
 
 def centroid_contrastive_loss(
@@ -52,24 +51,16 @@ def centroid_contrastive_loss(
             unknown reduction, a label on a column that does not take part, non-finite values, a gradient asked for
             labels, temperature or weights.
     """
-    features = checks.matrix("features", features, checks.ANY_FLOAT)
-    memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
-    checks.same_columns(features=features, memory=memory)
-    rows, classes = features.shape[0], memory.shape[0]
-    labels = checks.labels_or_weights("labels", labels, rows, classes, features.device)
-    temperature, temperatures = checks.temperature("temperature", temperature, classes)
-    mask, weights = checks.mask("mask", mask, rows, classes), checks.row_weights("weights", weights, rows)
-    checks.same_device(
-        features=features, memory=memory, labels=labels, temperature=temperatures, mask=mask, weights=weights
+    features, memory, labels, temperature, temperatures, label_smoothing, ignore_index, mask, weights = (
+        arguments.centroid_contrastive_loss(
+            features, memory, labels, temperature, reduction, label_smoothing, ignore_index, mask, weights
+        )
     )
-    checks.choice("reduction", reduction, REDUCTIONS)
-    label_smoothing = checks.real("label_smoothing", label_smoothing, low=0, high=1)
-    ignore_index = checks.integer("ignore_index", ignore_index, low=-(2**63))
     checks.finite_rows("features", features.detach())
     checks.finite_rows("memory", memory.detach())
 
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
-    targets, counted = _targets(labels, classes, ignore_index, dtype)
+    targets, counted = _targets(labels, len(memory), ignore_index, dtype)
     mask = torch.ones_like(targets, dtype=torch.bool) if mask is None else mask
     _check_extras(targets, mask, temperatures, weights)
     even = mask.to(dtype) / mask.sum(1, keepdim=True).clamp_min(1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 
 
 def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
@@ -32,14 +32,13 @@ def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
         TypeError: not a tensor, another dtype or layout.
         ValueError: not square, empty, NaN, ``eps`` or ``min_samples`` out of range.
     """
-    distances = checks.distances("distances", distances).detach()
+    distances, eps, min_samples = arguments.dbscan(distances, eps, min_samples)
     sparse = distances.layout is torch.sparse_csr
-    eps = np.float32(min(checks.real("eps", eps, low=0), np.finfo(np.float32).max))
-    min_samples = checks.integer("min_samples", min_samples, low=1)
+    radius = np.float32(min(eps, np.finfo(np.float32).max))
     if (distances.values() if sparse else distances).isnan().any():
         raise ValueError("distances: expected numbers, got NaN")
 
-    within = _within_sparse(distances, eps) if sparse else _within_dense(distances, eps)
+    within = _within_sparse(distances, radius) if sparse else _within_dense(distances, radius)
     return torch.from_numpy(_label(within, min_samples)).to(distances.device)
 
 

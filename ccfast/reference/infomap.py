@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccfast import _checks as checks
+from ccfast import _arguments as arguments
 from ccfast._infomap import infomap_labels
 from ccfast.reference.knn import knn
 
@@ -33,12 +33,7 @@ def infomap(features: Tensor, k1: int = 15, min_similarity: float = 0.5, min_clu
         TypeError: not a tensor, another dtype.
         ValueError: wrong shape, empty, a number out of range, non-finite or un-normalised rows.
     """
-    features = checks.unit_features("features", features)
-    k1 = checks.integer("k1", k1, low=1, high=features.shape[0], high_name="the number of rows of features")
-    min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
-    min_cluster_size = checks.integer("min_cluster_size", min_cluster_size, low=1)
-    checks.unit_rows("features", features)
-
+    features, k1, min_similarity, min_cluster_size = arguments.infomap(features, k1, min_similarity, min_cluster_size)
     rank = knn(features, k1)[0].cpu().numpy()
     points = features.double().cpu().numpy()
     similarities = np.stack([points[row] @ points[i] for i, row in enumerate(rank)])

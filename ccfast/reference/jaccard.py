@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 from ccfast.reference.knn import knn
 
@@ -45,7 +46,8 @@ def k_reciprocal_encoding(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor
         ValueError: wrong shape, empty, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the message
             names the first).
     """
-    features, k1, k2 = _checked(features, k1, k2)
+    features, k1, k2 = arguments.encoding(features, k1, k2)
+    checks.unit_rows("features", features)
     return _csr(_encoding(features, k1, k2), features.device)
 
 
@@ -66,9 +68,8 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
     Raises:
         TypeError, ValueError: as :func:`k_reciprocal_encoding`, and ``max_distance`` outside ``[0, 1)``.
     """
-    if max_distance is not None:
-        max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
-    features, k1, k2 = _checked(features, k1, k2)
+    features, k1, k2, max_distance = arguments.jaccard_distance(features, k1, k2, max_distance)
+    checks.unit_rows("features", features)
     encoding = _encoding(features, k1, k2)
     index = inverted_index(encoding, len(encoding))
     distances = (distance_from_overlap(overlaps(row, index)) for row in encoding)
@@ -84,13 +85,6 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
         columns = np.flatnonzero(keep)
         within.append((columns, row[columns]))
     return _csr(within, features.device)
-
-
-def _checked(features: Tensor, k1: int, k2: int) -> tuple[Tensor, int, int]:
-    features = checks.unit_features("features", features)
-    k1, k2 = checks.neighbours(features, k1, k2)
-    checks.unit_rows("features", features)
-    return features, k1, k2
 
 
 def _encoding(features: Tensor, k1: int, k2: int) -> list[SparseRow]:

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 
-PRECISIONS = ("fp32", "fp16", "bf16")
 LANES = 128  # of squared_distances
 _LAST_LANES = 4
 _BLOCK = 256  # queries searched at once
@@ -40,19 +40,14 @@ def knn(features: Tensor, k: int, *, queries: Tensor | None = None, precision: s
         ValueError: wrong shape, empty, different columns or devices, ``k`` out of range, an unknown precision, or a
             non-finite value (the message names the first bad row).
     """
-    features = checks.matrix("features", features, checks.HALF_OR_SINGLE)
+    features, k, queries = arguments.knn(features, k, queries, precision)
     if queries is not None:
-        queries = checks.matrix("queries", queries, checks.HALF_OR_SINGLE)
-        checks.same_columns(features=features, queries=queries)
-        checks.same_device(features=features, queries=queries)
         checks.finite_rows("queries", queries)
-    k = checks.integer("k", k, low=1, high=features.shape[0], high_name="the number of rows of features")
-    checks.choice("precision", precision, PRECISIONS)
     checks.finite_rows("features", features)
 
     with with_subnormals():
-        points = features.detach().double()
-        searched = points if queries is None else queries.detach().double()
+        points = features.double()
+        searched = points if queries is None else queries.double()
         blocks = [_nearest(block, points, k) for block in searched.split(_BLOCK)]
         indices, distances = (torch.cat(part) for part in zip(*blocks, strict=True))
         return (indices if queries is not None else _own_first(indices)), distances

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 
-MODES = ("sequential", "hardest", "mean", "last", "replace")
-GROUP_MODES = ("group_first", "group_hardest", "group_mean", "group_harmonic")
 _MIN_NORM = 1e-12
 
 
@@ -27,9 +26,7 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
         TypeError: not a tensor, another dtype.
         ValueError: wrong shape, empty, another length, different devices, a label below -1, a cluster without members.
     """
-    features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
-    checks.same_device(features=features, labels=labels)
+    features, labels = arguments.cluster_centroids(features, labels)
     if (labels < -1).any():
         position = int((labels < -1).nonzero()[0, 0])
         raise ValueError(f"labels: expected -1 or more, got {int(labels[position])} at position {position}")
@@ -81,17 +78,9 @@ def update_memory_(
             range, an unknown mode, ``reference`` or ``groups`` with a mode without use for it, a memory that overlaps
             itself, non-finite or un-normalised features, non-finite values in rows that the batch has labels of.
     """
-    if not isinstance(memory, Tensor):
-        raise TypeError(f"memory: expected a torch.Tensor, which is changed in place, got {type(memory).__name__}")
-    memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE).detach()
-    features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
-    checks.same_columns(memory=memory, features=features)
-    checks.same_dtype(memory=memory, features=features)
-    labels = checks.vector_of_integers("labels", labels, features.shape[0], "features", features.device)
-    momentum = checks.real("momentum", momentum, low=0, high=1)
-    checks.choice("mode", mode, MODES + GROUP_MODES)
-    reference, groups = checks.update_extras(memory, labels, mode, reference, groups, GROUP_MODES)
-    checks.same_device(memory=memory, features=features, labels=labels, reference=reference, groups=groups)
+    memory, features, labels, momentum, reference, groups = arguments.update_memory_(
+        memory, features, labels, momentum, mode, reference, groups
+    )
     checks.no_overlap("memory", memory)
     checks.labels_in_range("labels", labels, memory.shape[0])
     checks.unit_rows("features", features)

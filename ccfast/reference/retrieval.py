@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 from ccfast._types import RankingMetrics
 from ccfast.reference.jaccard import distance_from_overlap, encode, half_columns, inverted_index, overlaps
@@ -37,14 +38,7 @@ def k_reciprocal_rerank(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 
         TypeError: not a tensor, another dtype.
         ValueError: wrong shape, empty, different columns or devices, a number out of range, non-finite rows.
     """
-    query = checks.matrix("query", query, checks.SINGLE).detach()
-    gallery = checks.matrix("gallery", gallery, checks.SINGLE).detach()
-    checks.same_columns(query=query, gallery=gallery)
-    checks.same_device(query=query, gallery=gallery)
-    most = query.shape[0] + gallery.shape[0] - 1
-    k1 = checks.integer("k1", k1, low=1, high=most, high_name="the rows of query and gallery together less one")
-    k2 = checks.integer("k2", k2, low=1, high=k1, high_name="k1")
-    lambda_value = checks.real("lambda_value", lambda_value, low=0, high=1)
+    query, gallery, k1, k2, lambda_value = arguments.k_reciprocal_rerank(query, gallery, k1, k2, lambda_value)
     checks.finite_rows("query", query)
     checks.finite_rows("gallery", gallery)
 
@@ -108,25 +102,12 @@ def evaluate_ranking(
         ValueError: wrong shape, empty, different lengths or devices, only one of the cameras, ``max_rank`` below 1,
             NaN, or no query with a match.
     """
-    distances = checks.matrix("distances", distances, checks.ANY_FLOAT).detach()
-    query_ids = checks.vector_of_integers("query_ids", query_ids, distances.shape[0], "distances", distances.device)
-    gallery_ids = checks.vector_of_integers(
-        "gallery_ids", gallery_ids, distances.shape[1], "distances.T", distances.device
+    scores, query_ids, gallery_ids, query_cams, gallery_cams, max_rank, junk_id = arguments.evaluate_ranking(
+        distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank, junk_id
     )
-    query_cams, gallery_cams = checks.cameras(query_cams, gallery_cams, distances)
-    checks.same_device(
-        distances=distances,
-        query_ids=query_ids,
-        gallery_ids=gallery_ids,
-        query_cams=query_cams,
-        gallery_cams=gallery_cams,
-    )
-    max_rank = checks.curve_length("max_rank", max_rank, distances)
-    junk_id = None if junk_id is None else checks.integer("junk_id", junk_id, low=-(2**63))
-    if distances.isnan().any():
+    if scores.isnan().any():
         raise ValueError("distances: expected numbers, got NaN")
 
-    scores = distances if distances.dtype == torch.float64 else distances.float()
     matches = query_ids[:, None] == gallery_ids[None, :]
     kept = torch.ones_like(matches)
     if query_cams is not None:
@@ -150,7 +131,7 @@ def evaluate_ranking(
         raise ValueError(checks.NO_MATCH)
     cmc = (np.array(first_ranks)[:, None] <= np.arange(1, max_rank + 1)).mean(0)
     return RankingMetrics(
-        float(np.mean(average_precisions)), torch.from_numpy(cmc).to(distances.device), float(np.mean(penalties))
+        float(np.mean(average_precisions)), torch.from_numpy(cmc).to(scores.device), float(np.mean(penalties))
     )
 
 

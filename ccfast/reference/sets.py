@@ -7,21 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 
 
 def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multiplicity: Any = None) -> Tensor:
     """As :func:`ccfast.set_contrastive_loss`."""
-    logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
-    positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)
-    keep = torch.ones_like(positives) if keep is None else checks.mask("keep", keep, *logits.shape)
-    if multiplicity is not None:
-        multiplicity = checks.tensor("multiplicity", multiplicity, 2, checks.INTEGER)
-        checks.same_shape(multiplicity=multiplicity, logits=logits)
-        if (multiplicity < 0).any():
-            raise ValueError(f"multiplicity: expected 0 or more, got {int(multiplicity.min())}")
-    checks.same_device(logits=logits, positives=positives, keep=keep, multiplicity=multiplicity)
-    z = logits if logits.dtype is torch.float64 else logits.float()
+    z, positives, keep, multiplicity = arguments.set_contrastive_loss(logits, positives, keep, multiplicity)
+    keep = torch.ones_like(positives) if keep is None else keep
+    if multiplicity is not None and (multiplicity < 0).any():
+        raise ValueError(f"multiplicity: expected 0 or more, got {int(multiplicity.min())}")
 
     times = keep.to(z.dtype) if multiplicity is None else keep * multiplicity.to(z.dtype)
     has_loss = positives.any(1) & (times > 0).any(1)
@@ -30,5 +25,5 @@ def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multi
     mean = torch.where(positives, z, 0).sum(1) / positives.sum(1).clamp_min(1)
     losses = torch.where(has_loss, counted.logsumexp(1) - mean, 0)
     if not torch.isfinite(losses).all():
-        checks.finite_rows("logits", logits.detach())
+        checks.finite_rows("logits", z.detach())
     return losses

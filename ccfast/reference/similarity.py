@@ -8,18 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 
 
 def memory_similarity(features: Any, memory: Any, on_backward: Callable[[Tensor], None] | None = None) -> Tensor:
     """As :func:`ccfast.memory_similarity`."""
-    features = checks.matrix("features", features, checks.ANY_FLOAT)
-    memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
-    checks.same_columns(features=features, memory=memory)
-    checks.same_device(features=features, memory=memory)
-    if on_backward is not None and not callable(on_backward):
-        raise TypeError(f"on_backward: expected a function, got {on_backward!r}")
-    features = features.to(torch.float64 if features.dtype is torch.float64 else torch.float32)
+    features, memory = arguments.memory_similarity(features, memory, on_backward)
     with torch.autocast(features.device.type, enabled=False):
         return _Similarity.apply(features, memory, on_backward)
 
@@ -43,13 +38,8 @@ class _Similarity(torch.autograd.Function):
 
 def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Tensor, Tensor]:
     """As :func:`ccfast.segment_mean`: a product with the matrix of memberships, each label's over its count."""
-    similarities = checks.matrix("similarities", similarities, checks.ANY_FLOAT)
-    labels = checks.vector_of_integers("labels", labels, similarities.shape[1], "similarities.T")
-    checks.same_device(similarities=similarities, labels=labels)
-    num_segments = checks.integer("num_segments", num_segments, low=1)
+    similarities, labels, num_segments = arguments.segment_mean(similarities, labels, num_segments)
     checks.labels_in_range("labels", labels, num_segments)
-    if similarities.dtype in checks.HALF:
-        similarities = similarities.float()
     member = labels[:, None] == torch.arange(num_segments, device=labels.device)
     counts = member.sum(0)
     means = similarities.double() @ member.double() / counts.clamp_min(1)

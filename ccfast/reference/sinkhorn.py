@@ -8,14 +8,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 
 
 def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: Any = None) -> Tensor:
     """As :func:`ccfast.sinkhorn`, step by step."""
-    scores = checks.matrix("scores", scores, checks.ANY_FLOAT).detach()
-    epsilon = checks.real("epsilon", epsilon, low=0, ends="(]")
-    iterations = checks.integer("iterations", iterations, low=0)
+    scores, epsilon, iterations = arguments.sinkhorn(scores, epsilon, iterations)
     checks.finite_rows("scores", scores)
 
     def over_group(value: Tensor) -> Tensor:
@@ -23,7 +22,7 @@ def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: 
             dist.all_reduce(value, group=group)
         return value
 
-    q = torch.exp((scores if scores.dtype is torch.float64 else scores.float()) / epsilon)
+    q = torch.exp(scores / epsilon)
     rows, columns = over_group(torch.tensor(float(q.shape[0]), device=q.device)), q.shape[1]
     q = q / over_group(q.sum())
     for _ in range(iterations):

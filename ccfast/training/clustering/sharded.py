@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 from ccfast.ops.encoding_by_rows import encode_rows, missing_pairs
 from ccfast.ops.infomap import infomap_of_neighbours
@@ -40,7 +41,7 @@ def jaccard_distance(
 ) -> Tensor:
     """``ccfast.jaccard_distance(features, k1, k2, max_distance=max_distance)``, the whole of it in every process."""
     count = len(features)
-    checks.neighbours(features, k1, k2)
+    arguments.neighbours(features, k1, k2)
     rows = group.slice_of(count)
     if neighbours is None:
         rank, distances = nearest(features, k1, group)
@@ -65,7 +66,7 @@ def infomap(
 ) -> Tensor:
     """``ccfast.infomap``; the search is shared, the partition is found by the main process."""
     count = len(features)
-    checks.integer("k1", k1, low=1, high=count, high_name="the number of rows of features")
+    checks.integer("k1", k1, low=1, high=count, high_name=arguments.ROWS_OF_FEATURES)
     if neighbours is None:
         found = nearest(features, k1, group)
         neighbours = group.gather(found[0], count), group.gather(found[1], count)
