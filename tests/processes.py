@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,10 +67,90 @@ def _command_line(rank: int, arguments: list[str], environment: dict[str, str], 
     sys.exit(main(arguments))
 
 
+class Command:
+    """``ccfast`` with ``arguments`` in a process of its own, on one thread; what is used of ``subprocess.Popen``.
+
+    ``first`` is called in the process before the command line; ``environment`` is its whole environment, or that of
+    this process. Where ``nobody_reads``, its stdout is a pipe that is closed at the other end.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[Any],
+        *,
+        first: Callable[[], None] | None = None,
+        environment: dict[str, str] | None = None,
+        nobody_reads: bool = False,
+    ) -> None:
+        self.args = [os.fspath(each) if isinstance(each, os.PathLike) else str(each) for each in arguments]
+        self._output = TemporaryDirectory()
+        given = (self.args, dict(environment or os.environ), os.getcwd(), self._output.name, nobody_reads, first)
+        self._process = _server().Process(target=_alone, args=given)
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs; below 0 for the signal that ended it."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = 300) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self.kill()
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self._process.exitcode
+
+    def done(self, timeout: float = 300) -> subprocess.CompletedProcess:
+        """Its end, with what it wrote as text."""
+        status = self.wait(timeout)
+        out, err = (Path(self._output.name, name).read_text(encoding="utf-8") for name in ("out", "err"))
+        self._output.cleanup()
+        return subprocess.CompletedProcess(self.args, status, out, err)
+
+
+def _alone(
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    output: str,
+    nobody_reads: bool,
+    first: Callable[[], None] | None,
+) -> None:
+    """What a :class:`Command` does."""
+    from ccfast.cli import main
+
+    if nobody_reads:
+        read, out = os.pipe()
+        os.close(read)
+    else:
+        out = os.open(f"{output}/out", os.O_WRONLY | os.O_CREAT)
+    for target, stream in enumerate((out, os.open(f"{output}/err", os.O_WRONLY | os.O_CREAT)), 1):
+        os.dup2(stream, target)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    if first is not None:
+        first()
+    sys.exit(main(arguments))
+
+
+def _server() -> Any:
+    """What starts processes by forking one that has loaded what all of them need."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", "ccfast.training", "ccfast.cli", "sklearn.datasets"])
+    return context
+
+
 def _start(size: int, function: Callable[..., None], *arguments: Any, status: int = 0) -> None:
     """``function(rank, *arguments)`` in ``size`` processes, all of which must end with ``status``."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "ccfast.training", "sklearn.datasets"])
+    context = _server()
     processes = [context.Process(target=function, args=(rank, *arguments)) for rank in range(size)]
     for process in processes:
         process.start()

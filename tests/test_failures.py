@@ -17,7 +17,7 @@ import pytest
 import torch
 from full_disk import files_of_at_most, small_disk
 from image_trees import MARKET, write_tree
-from processes import ccfast_in_processes
+from processes import Command, ccfast_in_processes
 
 from ccfast._errors import InputError, is_out_of_memory
 from ccfast._failures import told
@@ -126,10 +126,8 @@ def test_a_port_in_use_is_a_message(tmp_path):
         taken.listen()
         port = taken.getsockname()[1]
         environment = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        done = subprocess.run(
-            [*CCFAST, "train", "--run", str(tmp_path / "run"), *QUICK], capture_output=True, text=True,
-            env={**os.environ, **environment}, timeout=120, check=False,
-        )  # fmt: skip
+        command = ["train", "--run", tmp_path / "run", *QUICK]
+        done = Command(command, environment={**os.environ, **environment}).done()
     assert done.returncode == 1
     assert f"port {port} is in use; pass another one to torchrun (--master-port), or --standalone" in done.stderr
     assert "Traceback" not in done.stderr
@@ -280,8 +278,8 @@ def test_names_that_are_not_utf_8_are_escaped_in_everything_that_is_written(odd_
         ["evaluate", run / "no.pt"],
     )
     for arguments in commands:
-        done = subprocess.run([*CCFAST, *arguments], capture_output=True, check=False, timeout=300)
-        out, err = done.stdout.decode(), done.stderr.decode()  # UTF-8
+        done = Command(arguments).done()
+        out, err = done.stdout, done.stderr
         assert done.returncode == (2 if "no.pt" in str(arguments[1]) else 0), err
         assert "Traceback" not in err and "Logging error" not in err
         assert "r\\xfcn" in out + err and "\x1b[2J" not in out + err
@@ -297,17 +295,10 @@ def test_names_that_are_not_utf_8_are_escaped_in_everything_that_is_written(odd_
 # -- | head
 
 
-def closed_pipe(arguments, **options):
+def closed_pipe(arguments):
     """The command with its stdout read by nobody."""
-    read, write = os.pipe()
-    os.close(read)
-    try:
-        return subprocess.run(
-            [*CCFAST, *map(str, arguments)], stdout=write, stderr=subprocess.PIPE, text=True, timeout=300, check=False,
-            **options,
-        )  # fmt: skip
-    finally:
-        os.close(write)
+    done = Command(arguments, nobody_reads=True).done()
+    return done.returncode, done.stderr
 
 
 def test_every_command_ends_quietly_where_nobody_reads_on(run, tmp_path):
@@ -321,20 +312,29 @@ def test_every_command_ends_quietly_where_nobody_reads_on(run, tmp_path):
         ["extract", run, "-o", tmp_path / "out.npy", "--device", "cpu"],
         ["cluster", tmp_path / "features.npy", "-o", tmp_path / "labels.npy", "--device", "cpu"],
     ):
-        done = closed_pipe(arguments)
-        assert (done.returncode, done.stderr) == (141, ""), arguments
+        assert closed_pipe(arguments) == (141, ""), arguments
+
+
+def test_a_program_ends_quietly_where_nobody_reads_on():
+    """From its start to the end of Python."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*CCFAST, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, timeout=300, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_a_run_whose_reader_is_gone_leaves_no_lock(tmp_path):
-    assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK]).returncode == 141
+    assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK])[0] == 141
     assert not list((tmp_path / "run").glob(".*")) if (tmp_path / "run").exists() else True
 
 
 def test_quiet_commands_do_not_notice_that_nobody_reads(tmp_path):
-    done = closed_pipe(["train", "--run", tmp_path / "run", *QUICK, "--quiet"])
-    assert (done.returncode, done.stderr) == (0, "")
+    assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK, "--quiet"]) == (0, "")
 
 
 def test_errors_keep_their_status_where_nobody_reads(tmp_path):
-    done = closed_pipe(["evaluate", tmp_path / "no.pt"])
-    assert done.returncode == 2 and "no such checkpoint" in done.stderr
+    status, err = closed_pipe(["evaluate", tmp_path / "no.pt"])
+    assert status == 2 and "no such checkpoint" in err

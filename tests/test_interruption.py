@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 from full_disk import files_of_at_most
-from processes import without_costs
+from processes import Command, ccfast_in_processes, without_costs
 
 from ccfast._errors import InputError
 from ccfast.cli import main
@@ -28,20 +28,18 @@ def read(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def start(run, *program):
-    """A run of its own process that has finished its first epoch and is in the middle of the second."""
-    program = program or (sys.executable, "-m", "ccfast")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*program, "train", "--run", str(run), *FLAGS], env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+def in_its_second_epoch(run, process):
+    """``process``, whose run has finished its first epoch and is in the middle of the second."""
     deadline = time.monotonic() + 120
     while not (run / "checkpoint.previous.pt").exists():  # there once the checkpoint of epoch 1 is
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        assert process.poll() is None and time.monotonic() < deadline, process
         time.sleep(0.02)
     time.sleep(0.1)
     return process
+
+
+def start(run):
+    return in_its_second_epoch(run, Command(["train", "--run", run, *FLAGS]))
 
 
 @pytest.fixture(scope="module")
@@ -53,53 +51,41 @@ def uninterrupted(tmp_path_factory):
     return records
 
 
-def resume(run):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "ccfast", "train", "--run", str(run), "--resume"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_an_uninterrupted_one(tmp_path, uninterrupted):
-    process = start(tmp_path / "run")
+    run = tmp_path / "run"
+    process = start(run)
     process.kill()
-    process.communicate()
-    assert len(read(tmp_path / "run")) < len(uninterrupted)
-    assert resume(tmp_path / "run").returncode == 0
-    assert without_costs(read(tmp_path / "run")) == without_costs(uninterrupted)
+    process.wait()
+    assert len(read(run)) < len(uninterrupted)
+    assert Command(["train", "--run", run, "--resume"]).wait() == 0
+    assert without_costs(read(run)) == without_costs(uninterrupted)
 
 
 def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path):
     process = start(tmp_path / "run")
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == (f"ccfast train: interrupted; go on with: ccfast train --run {tmp_path / 'run'} --resume")
+    done = process.done(timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.strip() == (
+        f"ccfast train: interrupted; go on with: ccfast train --run {tmp_path / 'run'} --resume"
+    )
 
 
 def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
-    torchrun = (
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "ccfast",
-        "--",
-    )
     run = tmp_path / "run"
-    job = start(run, *torchrun)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    job = subprocess.Popen(
+        [*torchrun, "-m", "ccfast", "--", "train", "--run", str(run), *FLAGS], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    in_its_second_epoch(run, job)
     children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(job.pid)], capture_output=True, text=True).stdout
     os.kill(int(children.split()[-1]), signal.SIGKILL)
     _, err = job.communicate(timeout=120)
     assert job.returncode != 0
     assert f"--run {run} --resume" in err
     done = len(read(run))
-    finished = subprocess.run(
-        [*torchrun, "train", "--run", str(run), "--resume"], capture_output=True, text=True, timeout=300
-    )
-    assert finished.returncode == 0, finished.stderr
+    ccfast_in_processes(2, "train", {"run": run}, flags=["--resume"])
     assert done < len(read(run)) == 4
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 
 import pytest
 import torch
-from processes import without_costs
+from processes import Command, without_costs
 
 from ccfast.training import TrainConfig, train
 from ccfast.training.run_folder.records import read_records
@@ -32,12 +31,9 @@ def uninterrupted(tmp_path_factory):
     return records, time.monotonic() - start
 
 
-def command(run):
+def command(run, first=None):
     """The command that a queue starts again and again."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ccfast", "train", "--run", str(run), *FLAGS, "--resume"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return Command(["train", "--run", run, *FLAGS, "--resume"], first=first)
 
 
 def finish(run, draw, kills, seconds):
@@ -48,12 +44,10 @@ def finish(run, draw, kills, seconds):
         while not (run / ".lock").exists() and process.poll() is None and time.monotonic() - begun < 60:
             time.sleep(0.001)
         time.sleep(draw.uniform(0, seconds / 3))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    process = command(run)
-    err = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, err
-    return err
+        process.kill()
+        process.wait()
+    done = command(run).done()
+    assert done.returncode == 0, done.stderr
 
 
 def check(run, records):
@@ -70,7 +64,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path, u
     check(tmp_path / "run", records)
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 @pytest.mark.parametrize("seed", range(20))
 def test_runs_killed_many_times_end_as_an_uninterrupted_one(tmp_path, uninterrupted, seed):
     records, seconds = uninterrupted
@@ -79,33 +73,32 @@ def test_runs_killed_many_times_end_as_an_uninterrupted_one(tmp_path, uninterrup
     check(tmp_path / "run", records)
 
 
+def kill_before(number, folder):
+    """This process kills itself just before the ``number``-th of its calls that change the disk in ``folder``."""
+    left = number
+
+    def counted(name):
+        call = getattr(os, name)
+
+        def killing(*args, **kwargs):
+            nonlocal left
+            if name != "open" or (args[1] & os.O_CREAT and folder in os.fspath(args[0])):
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return call(*args, **kwargs)
+
+        setattr(os, name, killing)
+
+    for name in ("replace", "fsync", "mkdir", "open"):
+        counted(name)
+
+
 @pytest.mark.parametrize("number", [1, 2, 4, 7, 11, 16, 22])
 def test_a_run_killed_at_any_call_to_the_disk_goes_on(tmp_path, uninterrupted, number):
-    """Deterministic: the process kills itself just before the ``number``-th of its calls that change the disk."""
+    """Deterministic, unlike the kills above."""
     run = tmp_path / "run"
-    script = f"""
-import os, sys
-left = {number}
-def counted(name):
-    call = getattr(os, name)
-    def killing(*args, **kwargs):
-        global left
-        if name != "open" or (args[1] & os.O_CREAT and {str(tmp_path)!r} in os.fspath(args[0])):
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), 9)
-        return call(*args, **kwargs)
-    setattr(os, name, killing)
-from ccfast.cli import main
-import ccfast.training
-for name in ("replace", "fsync", "mkdir", "open"):
-    counted(name)
-sys.exit(main({["train", "--run", str(run), *FLAGS, "--resume"]!r}))
-"""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    process = command(run)
-    err = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, err
+    assert command(run, first=partial(kill_before, number, str(tmp_path))).wait() == -signal.SIGKILL
+    done = command(run).done()
+    assert done.returncode == 0, done.stderr
     check(run, uninterrupted[0])

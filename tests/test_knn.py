@@ -391,7 +391,7 @@ def test_property_the_reference_agrees_bitwise(search: tuple[Tensor, Tensor | No
     )
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 @settings(max_examples=4000)
 @given(search=wild_searches(most_rows=140, most_dims=140))
 def test_campaign_values_of_any_size_agree_bitwise(

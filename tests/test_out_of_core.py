@@ -302,7 +302,7 @@ sys.exit(status)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.huge
 def test_the_limit_is_kept(tmp_path):
     """1,200 rows of 100,000 values, 480 MB: in memory they alone take more than the run by blocks may."""
     count, dim = 1_200, 100_000

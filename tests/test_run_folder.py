@@ -18,7 +18,7 @@ import torch
 from full_disk import files_of_at_most, small_disk
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import ccfast_in_processes, without_costs
+from processes import Command, ccfast_in_processes, without_costs
 
 from ccfast._errors import InputError
 from ccfast.cli import main
@@ -467,14 +467,14 @@ def test_the_lock_is_free_after_a_run_however_it_ends(tmp_path, whole, monkeypat
 
 def test_a_second_training_of_a_folder_is_refused_while_the_first_goes_on(tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "ccfast", "train", "--run", str(run), "--iters", "30", "--device", "cpu"]
-    first = subprocess.Popen([*command, "--epochs", "50"], stdout=subprocess.DEVNULL)
+    command = ["train", "--run", run, "--iters", "30", "--device", "cpu"]
+    first = Command([*command, "--epochs", "50"])
     try:
         deadline = time.monotonic() + 120
         while not (run / "checkpoint.pt").exists():
             assert first.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
-        second = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False, timeout=120)
+        second = Command([*command, "--resume"]).done()
         assert second.returncode == 2 and f"(pid {first.pid} on " in second.stderr
         assert first.poll() is None
     finally:
