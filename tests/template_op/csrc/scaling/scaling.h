@@ -1,0 +1,23 @@
+// Each row of a matrix times a factor of its own.
+#pragma once
+
+#include <cstdint>
+
+namespace ccfast::scaling {
+
+template <class T>
+struct Params {
+  const T* features;  // [rows, dim]
+  const T* factors;   // [rows]
+  int64_t rows, dim;
+  T* out;  // [rows, dim]
+};
+
+template <class T>
+void scale_rows(const Params<T>& params);
+
+// stream: a cudaStream_t.
+template <class T>
+void scale_rows_cuda(const Params<T>& params, void* stream);
+
+}  // namespace ccfast::scaling
