@@ -153,7 +153,7 @@ EXTRAS = {
     "test": ["pytest", "pytest-xdist", "hypothesis", "pytest-benchmark", "infomap>=2"],
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
-    "docs": ["mkdocs-material", "mkdocstrings[python]", "nbclient", "nbformat", "ipykernel"],
+    "docs": ["mkdocs-material", "mkdocstrings[python]"],
     "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
 }
 IN_ALL = ("infomap", "timm", "onnx", "tensorboard", "safetensors", "bench", "test")
