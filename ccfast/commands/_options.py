@@ -21,7 +21,7 @@ METAVARS = {
 ENCODER = ("arch", "weights", "pooling", "height", "width")
 
 #: The data set whose recipe is the default of a command that knows no data set.
-PUBLISHED = ("market1501",)
+DEFAULT_DATASET = ("market1501",)
 
 
 def add_fields(

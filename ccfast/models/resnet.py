@@ -16,7 +16,7 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 #: What the authors trained from, and so what "imagenet" means here.
-PUBLISHED_WEIGHTS = "IMAGENET1K_V1"
+IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 
 #: InstanceNorm needs more than one position in layer3, whose stride is 16.
 _LEAST_SIZE_OF_IBN = 17
@@ -31,7 +31,7 @@ def resnet(arch: str, weights: str, state: StateDict | None, size: tuple[int, in
     if arch in WITH_IBN:
         network, state = _build_with_ibn(arch, weights, state, size)
     else:
-        network = _build(arch, PUBLISHED_WEIGHTS if weights == "imagenet" else weights)
+        network = _build(arch, IMAGENET_WEIGHTS if weights == "imagenet" else weights)
     num_features = network.fc.in_features
     network = _keep_resolution(network)
     maps = nn.Sequential()

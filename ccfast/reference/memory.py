@@ -12,7 +12,7 @@ _MIN_NORM = 1e-12
 
 
 def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean of each cluster's members, normalised (Dai et al. 2021, eq. 3); members labelled -1 are left out.
+    """Mean of each cluster's members, normalised (Dai et al. 2021, section 3.2); members labelled -1 are left out.
 
     Args:
         features: ``[N, D]`` float32 or float64.
@@ -53,7 +53,7 @@ def update_memory_(
 ) -> None:
     """Move rows of the memory towards a batch, in place: ``normalise(m * row + (1 - m) * x)``.
 
-    - "sequential" (eq. 4 as the authors run it): for every sample in batch order, its cluster's row. At a small
+    - "sequential" (as the authors run it): for every sample in batch order, its cluster's row. At a small
       momentum the last sample of a cluster dominates.
     - "hardest": for every cluster in the batch once, with the sample of lowest inner product with the old row (or with
       the row of ``reference``), the first one on ties.

@@ -15,7 +15,7 @@ from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast.methods.registry import METHODS, defaults_of, method_class
 from ccfast.training.clustering import CLUSTERINGS, clusterer
-from ccfast.training.recipes import AUTO, BUILT_IN, INFOMAP_K1, PUBLISHED, RECIPES, Recipe
+from ccfast.training.recipes import AUTO, BUILT_IN, INFOMAP_K1, PAPER, RECIPES, Recipe
 
 if TYPE_CHECKING:
     from ccfast.methods import Method
@@ -107,7 +107,7 @@ class ClusterOptions:
             raise InputError("--neighbours faiss needs the package faiss: pip install faiss-cpu")
 
     def _recipe(self) -> Recipe:
-        return PUBLISHED
+        return PAPER
 
 
 @dataclass

@@ -6,8 +6,8 @@ from typing import Any
 
 Recipe = dict[str, Any]
 
-#: The published recipe on Market-1501 (Dai et al. 2021, section 4.2, and the authors' scripts).
-PUBLISHED: Recipe = {
+#: The recipe of the paper on Market-1501 (Dai et al. 2021, section 4.2, and the authors' scripts).
+PAPER: Recipe = {
     "arch": "resnet50",
     "weights": "imagenet",
     "pooling": "gem",
@@ -40,18 +40,18 @@ DRAWINGS: Recipe = {
 }
 
 #: Images of the user's own.
-OWN: Recipe = {**PUBLISHED, "height": 224, "width": 224, "iters": 100, "batch_size": 64, "num_instances": 4}
+OWN: Recipe = {**PAPER, "height": 224, "width": 224, "iters": 100, "batch_size": 64, "num_instances": 4}
 
 RECIPES: dict[str, Recipe] = {
     "digits": {**DRAWINGS, "height": 8, "width": 8, "epochs": 15},
     "omniglot": {**DRAWINGS, "height": 32, "width": 32, "eps": 0.45, "epochs": 8, "iters": 100, "batch_size": 256},
-    "market1501": PUBLISHED,
-    "dukemtmcreid": PUBLISHED,
-    "msmt17": {**PUBLISHED, "iters": 400},
-    "personx": PUBLISHED,
-    "veri776": {**PUBLISHED, "iters": 400, "height": 224, "width": 224},
-    "sysumm01": {**PUBLISHED, "height": 288, "width": 144},
-    "ltcc": {**PUBLISHED, "height": 384, "width": 192},
+    "market1501": PAPER,
+    "dukemtmcreid": PAPER,
+    "msmt17": {**PAPER, "iters": 400},
+    "personx": PAPER,
+    "veri776": {**PAPER, "iters": 400, "height": 224, "width": 224},
+    "sysumm01": {**PAPER, "height": 288, "width": 144},
+    "ltcc": {**PAPER, "height": 384, "width": 192},
     "folder": OWN,
     "csv": OWN,
 }

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import PUBLISHED, add_dataset, add_encoder, add_fields, add_where
+    from ccfast.commands._options import DEFAULT_DATASET, add_dataset, add_encoder, add_fields, add_where
     from ccfast.inference import COPY_MODES
 
     parser.description = (
@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--work-dir", metavar="DIR", help="where --memory-limit keeps its files (default: LABELS.npy.work)"
     )
     add_encoder(parser)
-    add_fields(parser, ("bad_images", *OPTIONS, "noise"), PUBLISHED)
+    add_fields(parser, ("bad_images", *OPTIONS, "noise"), DEFAULT_DATASET)
 
 
 def run(options: dict[str, Any]) -> None:

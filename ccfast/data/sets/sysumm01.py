@@ -27,8 +27,8 @@ TRIALS = 10
 ID_LISTS = ("exp/train_id.txt", "exp/val_id.txt", "exp/test_id.txt")
 EXPECTED = f"expected cam1/ to cam6/ with images such as cam1/0001/0001.jpg, and {', '.join(ID_LISTS)}"
 
-#: Visible and infrared training images, infrared test images, visible test images (of which a trial takes a few).
-PUBLISHED = {TRAIN: 22_258 + 11_909, QUERY: 3_803, GALLERY: 6_775}
+#: As published: visible and infrared training images, infrared test images, visible test images (of which a trial takes a few).
+COUNTS = {TRAIN: 22_258 + 11_909, QUERY: 3_803, GALLERY: 6_775}
 
 
 def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
@@ -44,7 +44,7 @@ def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
     }
     note_beside(root, [folder for camera in cameras if (folder := folder_named(root, f"cam{camera}"))], findings)
     files = {part: list(images) for part, images in labels.items()}
-    check_counts("sysumm01", files, PUBLISHED)
+    check_counts("sysumm01", files, COUNTS)
     known = {path: label for images in labels.values() for path, label in images.items()}
     parts = read_parts(files, known.__getitem__, findings, bad_images=bad_images, workers=workers)
     query, gallery = parts.get(QUERY), parts.get(GALLERY)

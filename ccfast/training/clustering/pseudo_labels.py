@@ -17,7 +17,7 @@ from ccfast._progress import clock
 from ccfast.training.clustering import clusterer, sharded
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import ALONE, Group
-from ccfast.training.recipes import AUTO, PUBLISHED
+from ccfast.training.recipes import AUTO, PAPER
 from ccfast.training.shard import Shard
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PUBLISHED_EPS = PUBLISHED["eps"]
+PAPER_EPS = PAPER["eps"]
 
 #: Fewer than the first epoch's clusters divided by this look like a collapse.
 COLLAPSE = 4
@@ -299,7 +299,7 @@ def suggested_eps(features: Tensor | Shard, options: ClusterOptions) -> tuple[fl
         found = PseudoLabels(ccfast.dbscan(distances, eps, options.min_samples))
         if found.clusters >= 2:
             tried.append((eps, found.clusters, found.noise / len(features)))
-    return min(tried, key=lambda trial: (trial[2] > 0.5, abs(trial[0] - PUBLISHED_EPS)), default=None)
+    return min(tried, key=lambda trial: (trial[2] > 0.5, abs(trial[0] - PAPER_EPS)), default=None)
 
 
 def some_of(features: Tensor | Shard, limit: int) -> tuple[Tensor, Tensor]:

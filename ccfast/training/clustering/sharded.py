@@ -16,7 +16,7 @@ from ccfast import _arguments as arguments
 from ccfast import _checks as checks
 from ccfast.ops.encoding_by_rows import encode_rows, missing_pairs
 from ccfast.ops.infomap import infomap_of_neighbours
-from ccfast.ops.jaccard import CsrTensors, column_shift, csr_tensor, half_columns
+from ccfast.ops.jaccard import CsrTensors, column_shift, csr_tensor, encoding_of_rows
 from ccfast.ops.memory import cluster_centroids
 from ccfast.ops.nearest_so_far import NearestSoFar
 from ccfast.training.group import Group
@@ -107,10 +107,7 @@ def _encoding(features: Tensor | Shard, rank: Tensor, distances: Tensor, group: 
     count = len(rank)
     rows = group.slice_of(count)
     if isinstance(features, Tensor):
-        half = half_columns(rank.shape[1])
-        return ops.encode_neighbours(
-            features, rank, distances, half, None, column_shift(features), rows.start, rows.stop
-        )
+        return encoding_of_rows(features, rank, distances, rows)
     shift = group.gather(column_shift(features.rows), count)
     i, j = missing_pairs(rank, rows)
     parts = []
