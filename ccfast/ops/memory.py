@@ -44,7 +44,7 @@ def update_memory_(
     reference: Any = None,
     groups: Any = None,
 ) -> None:
-    """Update of the cluster memory from a batch, in place (the momentum update of Cluster Contrast, and the modes of others).
+    """The momentum update of the cluster memory from a batch, in place (Cluster Contrast, and the modes of others).
 
     With momentum m, a normalised feature x and its pseudo-label y, a row moves to ``mix(x)``, which is
     ``normalise(m M[y] + (1 - m) x)``. Which x of a cluster's samples:

@@ -27,7 +27,7 @@ TRIALS = 10
 ID_LISTS = ("exp/train_id.txt", "exp/val_id.txt", "exp/test_id.txt")
 EXPECTED = f"expected cam1/ to cam6/ with images such as cam1/0001/0001.jpg, and {', '.join(ID_LISTS)}"
 
-#: As published: visible and infrared training images, infrared test images, visible test images (of which a trial takes a few).
+#: As published: visible and infrared training images, infrared test images, visible test images (a trial takes a few).
 COUNTS = {TRAIN: 22_258 + 11_909, QUERY: 3_803, GALLERY: 6_775}
 
 
