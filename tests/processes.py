@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import ccfast
 from ccfast.training.group import Group, leave
 
 
@@ -65,6 +66,21 @@ def _command_line(rank: int, arguments: list[str], environment: dict[str, str], 
     os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
     torch.set_num_threads(1)
     sys.exit(main(arguments))
+
+
+def in_a_process(function: Callable[..., None], *arguments: Any) -> None:
+    """``function(0, *arguments)`` in a process of its own, which must end well."""
+    _start(1, function, *arguments)
+
+
+def without_torch(script: str) -> list[str]:
+    """The command that runs ``script``, whose imports from ccfast need no torch: it is not loaded, for speed."""
+    alone = (
+        "import sys, types\n"
+        "package = sys.modules['ccfast'] = types.ModuleType('ccfast')\n"
+        f"package.__path__ = [{os.path.dirname(ccfast.__file__)!r}]\n"
+    )
+    return [sys.executable, "-c", f"{alone}{script}\nassert 'torch' not in sys.modules"]
 
 
 class Command:

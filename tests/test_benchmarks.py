@@ -169,6 +169,7 @@ def test_a_capture_that_fails_says_what_failed_first_and_the_calls_stay(cuda, mo
     assert {*chosen} == {torch.cuda.current_stream()}
 
 
+@pytest.mark.slow
 def test_an_update_in_place_is_captured_from_untouched_inputs(cuda, tmp_path, capsys):
     arguments = ["--device", "cuda", "--op", "memory", "--output", str(tmp_path)]
     assert command.main(arguments) == 0
@@ -200,6 +201,7 @@ def test_failures_make_the_exit_status_1_after_the_rows_are_written(tmp_path, mo
     assert {row["provider"] for row in rows if "left_out" not in row} == {"ccfast", "reference"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_nothing_is_begun(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:

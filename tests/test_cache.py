@@ -145,6 +145,7 @@ def test_an_image_that_cannot_be_decoded_stops_the_cache():
         ImageCache.build(torch.arange(20), view, device=CPU, workers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["ram", "device"])
 def test_a_run_with_a_cache_learns_and_repeats_itself(tmp_path, place):
     records = [

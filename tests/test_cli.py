@@ -27,6 +27,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
@@ -38,6 +39,7 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     assert err == ""
 
 
+@pytest.mark.slow
 def test_training_ends_with_its_page(tmp_path, capsys):
     """Written once, from the data that the run has read, and named in the last line."""
     folder = tmp_path / "run"
@@ -235,6 +237,7 @@ def features(tmp_path):
 OPTIONS = ["--k1", "10", "--k2", "3", "--device", "cpu"]
 
 
+@pytest.mark.slow
 def test_cluster_writes_labels_and_prints_counts(features, tmp_path, capsys):
     labels = tmp_path / "labels"
     assert main(["cluster", str(features), "-o", str(labels), *OPTIONS]) == 0

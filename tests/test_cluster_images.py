@@ -270,6 +270,7 @@ def test_wrong_combinations(run, images, tmp_path, capsys):
     fails(capsys, "--k2: expected at most --k1 (1), got 2", run, "--data-dir", images, "--k1", 1, *out)
 
 
+@pytest.mark.slow
 def test_images_that_are_not_files_cannot_be_copied(tmp_path, capsys):
     folder = str(tmp_path / "run")
     assert main(["train", "--run", folder, "--epochs", "1", "--iters", "1", "--device", "cpu", "--quiet"]) == 0

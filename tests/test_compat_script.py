@@ -44,6 +44,7 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_script_runs_unedited_on_these_functions(tmp_path: Path) -> None:
     done = run(write_tree(tmp_path), "examples/train.py", "--eps", "0.6", "-x")
     assert done.returncode == 3, done.stderr
@@ -60,6 +61,7 @@ def test_a_script_runs_unedited_on_these_functions(tmp_path: Path) -> None:
     assert expected in lines
 
 
+@pytest.mark.slow
 def test_other_arguments_are_left_alone_and_named(tmp_path: Path) -> None:
     script = """\
 from contrast.models.cm import ClusterMemory, cm
@@ -85,6 +87,7 @@ print(ClusterMemory.__module__, cm.__module__, compute_jaccard_distance.__module
     assert left[1].startswith("ccfast.compat: left alone contrast.utils.faiss_rerank.compute_jaccard_distance, ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), [([], "SCRIPT"), (["absent.py"], "expected a Python file")])
 def test_a_script_that_is_not_there(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -97,6 +97,7 @@ def test_every_page_is_in_the_navigation():
     assert sorted(listed) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(capsys):
     """Every cell, one after the other; it asserts that the encoder has learnt."""
     notebook = json.loads((ROOT / "examples" / "digits.ipynb").read_text(encoding="utf-8"))

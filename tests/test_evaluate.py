@@ -248,6 +248,7 @@ except RuntimeError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux limits what a process allocates")
 def test_re_ranking_takes_less_memory_than_one_matrix_of_all_queries():
     environment = os.environ | {

@@ -36,6 +36,7 @@ def test_an_example_is_short(name: str) -> None:
     assert len((EXAMPLES / f"{name}.py").read_text(encoding="utf-8").splitlines()) <= 100
 
 
+@pytest.mark.slow
 def test_an_example_is_a_script() -> None:
     command = [sys.executable, EXAMPLES / "supcon.py", "--epochs", "1"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

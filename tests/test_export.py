@@ -52,6 +52,7 @@ def test_a_pt2_file_gives_the_encoders_features_for_any_number_of_images(trained
     assert [file.name for file in tmp_path.iterdir()] == ["encoder.pt2"]
 
 
+@pytest.mark.slow
 def test_an_onnx_file_gives_the_encoders_features_for_any_number_of_images(onnxruntime, trained, tmp_path):
     path, encoder = trained
     difference = export.export_encoder(str(path), str(tmp_path / "encoder.onnx"))
@@ -78,6 +79,7 @@ def test_a_batch_size_of_something_else_is_refused(trained, capsys, batch):
     assert f"expected dynamic or a number of images, got '{batch}'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["resnet18_ibn_a", "timm/test_vit"])
 def test_other_encoders_can_be_exported(arch):
     pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))

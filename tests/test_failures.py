@@ -120,6 +120,7 @@ def test_an_image_that_finds_no_memory_is_not_left_out_as_a_bad_one(tmp_path, mo
 # -- processes
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_a_message(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -156,6 +157,7 @@ def test_processes_that_cannot_come_together_are_a_message(tmp_path, monkeypatch
     assert message in fails(capsys, status, "train", "--run", tmp_path / "run", *QUICK)
 
 
+@pytest.mark.slow
 def test_several_processes_share_one_lock_and_free_it(tmp_path):
     ccfast_in_processes(2, "train", {"run": tmp_path / "run", "epochs": 1, "iters": 2, "device": "cpu"})
     assert not list((tmp_path / "run").glob(".*"))
@@ -262,6 +264,7 @@ def odd_data(tmp_path):
         pytest.skip("the file system takes UTF-8 only")
 
 
+@pytest.mark.slow
 def test_names_that_are_not_utf_8_are_escaped_in_everything_that_is_written(odd_data, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
@@ -301,6 +304,7 @@ def closed_pipe(arguments):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_ends_quietly_where_nobody_reads_on(run, tmp_path):
     np.save(tmp_path / "features.npy", np.eye(30, dtype=np.float32))
     for arguments in (
@@ -326,11 +330,13 @@ def test_a_program_ends_quietly_where_nobody_reads_on():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_a_run_whose_reader_is_gone_leaves_no_lock(tmp_path):
     assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK])[0] == 141
     assert not list((tmp_path / "run").glob(".*")) if (tmp_path / "run").exists() else True
 
 
+@pytest.mark.slow
 def test_quiet_commands_do_not_notice_that_nobody_reads(tmp_path):
     assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK, "--quiet"]) == (0, "")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 from full_disk import files_of_at_most, small_disk
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import without_torch
 
 from ccfast import _files
 from ccfast._errors import InputError
@@ -143,7 +143,7 @@ def test_stdout_can_be_an_output(tmp_path, name, piped):
         f"write_whole(given_output('--output', {name!r}), array_content(__import__('numpy').arange(5)))"
     )
     with open(tmp_path / "file", "wb") as file:
-        done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE if piped else file, check=True)
+        done = subprocess.run(without_torch(script), stdout=subprocess.PIPE if piped else file, check=True)
     (tmp_path / "file").write_bytes(done.stdout or (tmp_path / "file").read_bytes())
     assert np.load(tmp_path / "file").tolist() == [0, 1, 2, 3, 4]
 
@@ -195,7 +195,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
         "import os, pathlib, ccfast._files as f\n"
         f"f.write_whole(pathlib.Path({str(tmp_path / 'file')!r}), lambda file: os.kill(os.getpid(), 9))"
     )
-    subprocess.run([sys.executable, "-c", script], check=False)
+    subprocess.run(without_torch(script), check=False)
     assert len(list(tmp_path.iterdir())) == 1
     remove_unfinished(tmp_path)
     assert not list(tmp_path.iterdir())

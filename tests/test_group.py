@@ -91,6 +91,7 @@ def _raise(error):
     raise error
 
 
+@pytest.mark.slow
 def test_what_main_does_alone_all_learn(tmp_path):
     main, *others = together(3, what_main_says, tmp_path)
     assert [found["asked"] for found in (main, *others)] == [[0], [], []]
@@ -115,6 +116,7 @@ def wait_for_main(group, folder):
     return joined.from_main(lambda: time.sleep(5) or "done")
 
 
+@pytest.mark.slow
 def test_the_others_wait_for_main_for_as_long_as_it_takes(tmp_path):
     assert together(2, partial(wait_for_main, folder=tmp_path), tmp_path) == ["done", "done"]
 
@@ -149,6 +151,7 @@ def all_labels(group):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_processes_find_the_labels_of_one_bit_for_bit(size, tmp_path):
     alone = all_labels(Group())
@@ -180,6 +183,7 @@ def some_steps(group, bn_group):
     return {"loss": torch.tensor(loss), "memory": method.memory.features, **encoder.state_dict()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_processes_step_as_one_does(size, tmp_path):
     """One process whose BatchNorm groups are the slices of several: the same loss, memory, weights and statistics."""
@@ -195,6 +199,7 @@ def test_processes_step_as_one_does(size, tmp_path):
 OPTIONS = {"epochs": 2, "iters": 4, "batch_size": 48, "device": "cpu"}
 
 
+@pytest.mark.slow
 def test_processes_train_as_one_does(tmp_path):
     size, bn_group = 3, 16
     alone = train(TrainConfig(run=str(tmp_path / "alone"), bn_group=bn_group, **OPTIONS)).records
@@ -229,6 +234,7 @@ def train_and_count(group, folder):
     return counts | {"mAP": [record["mAP"] for record in records]}
 
 
+@pytest.mark.slow
 def test_main_alone_reads_the_data_and_ranks(tmp_path):
     main, *others = together(3, partial(train_and_count, folder=tmp_path), tmp_path)
     assert (main["data_of"], main["evaluate"]) == (1, 2)
@@ -237,6 +243,7 @@ def test_main_alone_reads_the_data_and_ranks(tmp_path):
         assert found["mAP"] == main["mAP"]
 
 
+@pytest.mark.slow
 def test_a_bad_image_ends_all_processes_with_its_name(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     options = {"dataset": "folder", "data_dir": tmp_path, "device": "cpu", "run": tmp_path / "run", "workers": 0}
@@ -245,6 +252,7 @@ def test_a_bad_image_ends_all_processes_with_its_name(tmp_path):
         assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_ends_all_processes(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     for output in ccfast_in_processes(2, "train", {**OPTIONS, "run": tmp_path}, status=2):

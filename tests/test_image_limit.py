@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pickle
 import struct
-import subprocess
-import sys
+import warnings
 import zlib
 
 import pytest
 from image_trees import write_tree
-from processes import Command
+from processes import Command, in_a_process
 
 from ccfast._errors import InputError
 from ccfast._limits import MAX_IMAGE_PIXELS
@@ -64,6 +63,7 @@ def test_the_limit_itself_is_taken(tmp_path):
     assert decode(path).size == (40, 25) and MAX_IMAGE_PIXELS == 64_000_000
 
 
+@pytest.mark.slow
 def test_one_message_and_no_warning_of_pillows_come_of_a_large_image(tmp_path):
     data = write_tree(tmp_path / "data", TREE)
     write_png(data / "train" / "a" / "1.png", 13_000, 13_000)
@@ -102,15 +102,15 @@ def test_images_keep_their_limit_where_workers_load_them(tmp_path):
     assert ImageFiles([tmp_path / "image.png"])[0].size == (10, 10)
 
 
+def decode_large(rank, path):
+    warnings.simplefilter("error")
+    assert decode(path, 300_000_000).size == (200_000, 1000)
+
+
+@pytest.mark.slow
 def test_a_limit_above_pillows_own_is_kept_to(tmp_path):
-    script = (
-        "import sys, warnings; warnings.simplefilter('error')\n"
-        "from ccfast.data.image_files import decode\n"
-        f"print(decode({str(tmp_path / 'image.png')!r}, 300_000_000).size)"
-    )
     write_png(tmp_path / "image.png", 200_000, 1000)  # Pillow refuses 179 million
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "(200000, 1000)"
+    in_a_process(decode_large, tmp_path / "image.png")
 
 
 def test_a_limit_that_is_none_is_refused(tmp_path, capsys):

@@ -129,6 +129,7 @@ print(ccfast.infomap(features, 8).tolist())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BESIDE)
 def test_packages_that_are_loaded_after_infomap_do_no_harm(name: str) -> None:
     pytest.importorskip(name.partition(".")[0])

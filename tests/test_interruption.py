@@ -51,6 +51,7 @@ def uninterrupted(tmp_path_factory):
     return records
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_an_uninterrupted_one(tmp_path, uninterrupted):
     run = tmp_path / "run"
     process = start(run)
@@ -61,6 +62,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_an_uninterrupted_one(tmp
     assert without_costs(read(run)) == without_costs(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path):
     process = start(tmp_path / "run")
     process.send_signal(signal.SIGTERM)
@@ -71,6 +73,7 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_job_and_resume_goes_on(tmp_path):
     run = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

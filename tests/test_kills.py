@@ -58,6 +58,7 @@ def check(run, records):
     assert not list(run.glob("*.damaged-*"))
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(tmp_path, uninterrupted):
     records, seconds = uninterrupted
     finish(tmp_path / "run", random.Random(0), 3, seconds)
@@ -94,6 +95,7 @@ def kill_before(number, folder):
         counted(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 4, 7, 11, 16, 22])
 def test_a_run_killed_at_any_call_to_the_disk_goes_on(tmp_path, uninterrupted, number):
     """Deterministic, unlike the kills above."""

@@ -131,6 +131,7 @@ def test_the_home_folder_is_expanded_in_every_path_of_a_file(tmp_path, monkeypat
     assert TrainConfig(weights="imagenet").weights == "imagenet"
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60) | st.from_regex(r"([a-z_]{1,6}: ?[&*\[\]{}!?<|>'\"%@`a-z0-9.,:#\- ]{0,12}\n){0,4}"))
 def test_no_text_makes_reading_options_fail(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("any") / "mine.yaml"

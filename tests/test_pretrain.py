@@ -140,6 +140,7 @@ def test_data_without_identities_are_refused(tmp_path, monkeypatch, ids):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 def test_two_processes_learn_the_classifier_that_one_does(tmp_path):
     """The weight decay is large, so that a gradient of another scale would show: Adam alone would hide it."""

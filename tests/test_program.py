@@ -62,6 +62,7 @@ def test_version_is_the_packages(script):
     assert started([*script, "--version"]).stdout.split()[1].rstrip(",") == ccfast.__version__
 
 
+@pytest.mark.slow
 def test_importing_the_package_brings_its_names_and_registers_its_ops():
     done = started(
         [
@@ -76,6 +77,7 @@ def test_importing_the_package_brings_its_names_and_registers_its_ops():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_program_has_the_same_names_as_the_package(script):
     """Where they come on their first use."""
     Path(script[1]).write_text(
@@ -89,6 +91,7 @@ def test_the_program_has_the_same_names_as_the_package(script):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_module_that_imports_ccfast_is_not_the_program(tmp_path):
     """``python -m other ccfast``: the package is imported as anywhere else."""
     package = tmp_path / "other"
@@ -99,6 +102,7 @@ def test_a_module_that_imports_ccfast_is_not_the_program(tmp_path):
     assert done.stdout == "done\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_built_is_one_error(script):
     program = Path(script[1])
     program.write_text("import sys\nsys.modules['ccfast._build_config'] = None\n" + program.read_text())
@@ -190,6 +194,7 @@ def test_control_groups_limit_the_processors(monkeypatch, tmp_path, memberships,
     assert _processors.allowed_processors() == allowed
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 @pytest.mark.parametrize("module", [False, True])
 def test_openmp_gets_what_was_chosen(script, module):

@@ -369,6 +369,7 @@ def test_wrong_arguments_end_with_status_2(options, message, tmp_path, monkeypat
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 @pytest.mark.parametrize("width", [1280, 520])
 def test_a_browser_draws_the_page(market, market_page, tmp_path, width):

@@ -200,6 +200,7 @@ def dies_in_the_ring(group, folder, after):
         os._exit(0)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_in_the_ring_ends_the_run_and_it_can_go_on(tmp_path):
     with pytest.raises(AssertionError):  # one of the processes was killed
         together(2, partial(dies_in_the_ring, folder=str(tmp_path), after=1), tmp_path)

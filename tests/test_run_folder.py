@@ -112,6 +112,7 @@ STAGES = [nothing, an_empty_folder, a_config, an_empty_config, the_first_metrics
           empty_metrics, the_first_best, unfinished_files]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_begins_a_run_that_ended_before_its_first_checkpoint(tmp_path, whole, stage, capsys):
     """However far it came: a job that is queued again runs the same command, with --resume."""
@@ -138,6 +139,7 @@ def test_the_options_of_another_data_set_are_not_mixed_into_a_run_that_begins(tm
     assert "arch: smallconv" in (tmp_path / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_several_processes_begin_a_run_that_has_no_checkpoint(tmp_path):
     outputs = ccfast_in_processes(2, "train", {"run": tmp_path / "run", "epochs": 1, "iters": 2, "device": "cpu",
                                                "config": resuming(tmp_path)})  # fmt: skip
@@ -411,6 +413,7 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(tmp_path, holder)
     assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.slow
 def test_children_of_a_process_that_was_killed_do_not_hold_its_lock(tmp_path):
     """Workers that load images live on for some seconds."""
     script = (
@@ -465,6 +468,7 @@ def test_the_lock_is_free_after_a_run_however_it_ends(tmp_path, whole, monkeypat
     FolderLock(tmp_path).release()
 
 
+@pytest.mark.slow
 def test_a_second_training_of_a_folder_is_refused_while_the_first_goes_on(tmp_path):
     run = tmp_path / "run"
     command = ["train", "--run", run, "--iters", "30", "--device", "cpu"]

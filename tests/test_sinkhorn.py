@@ -66,6 +66,7 @@ def in_a_group(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_the_rows_of_all_processes_are_normalised_together(tmp_path: Path) -> None:
     mp.spawn(in_a_group, (str(tmp_path),), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

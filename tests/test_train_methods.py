@@ -121,6 +121,7 @@ def first_losses(group, trees, folder):
     return losses
 
 
+@pytest.mark.slow
 def test_processes_train_by_each_method_as_one_does(trees, tmp_path):
     alone = first_losses(Group(), trees, tmp_path)
     for found in together(2, partial(first_losses, trees=trees, folder=tmp_path), tmp_path):

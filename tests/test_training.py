@@ -39,6 +39,7 @@ def quick(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "quick")
 
 
+@pytest.mark.slow
 def test_training_on_digits_beats_the_untrained_encoder_and_raw_pixels(tmp_path):
     records = run(tmp_path / "run", epochs=3, iters=40).records
     assert records[0]["mAP"] < 0.67
@@ -82,6 +83,7 @@ def test_curves_are_drawn(quick):
     assert (quick.run / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_run_and_another_seed_another(quick, tmp_path):
     again = run(tmp_path / "again")
     assert without_costs(again.records) == without_costs(quick.records)
@@ -93,6 +95,7 @@ def weights(folder):
     return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, tmp_path):
     run(tmp_path / "run", epochs=1)
     torch.manual_seed(123)  # whatever happened in between
@@ -102,6 +105,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, tmp_path):
         assert torch.equal(value, weights(tmp_path / "run")[name]), name
 
 
+@pytest.mark.slow
 def test_an_epoch_without_its_checkpoint_is_done_again(quick, tmp_path):
     run(tmp_path / "run", epochs=1)
     with open(tmp_path / "run" / "metrics.jsonl", "a") as file:
@@ -335,16 +339,19 @@ def photo_run(photos, tmp_path_factory):
     return train(TrainConfig(**PHOTOS, data_dir=str(photos), workers=0, run=str(tmp_path_factory.mktemp("r") / "r")))
 
 
+@pytest.mark.slow
 def test_training_on_an_image_folder(photo_run):
     assert photo_run.records[-1]["clusters"] >= 2
     assert "mAP" in photo_run.records[-1]
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_run(photo_run, photos, tmp_path):
     config = TrainConfig(**PHOTOS, data_dir=str(photos), workers=2, run=str(tmp_path / "run"))
     assert without_costs(train(config).records) == without_costs(photo_run.records)
 
 
+@pytest.mark.slow
 def test_training_without_query_and_gallery(photos, tmp_path):
     (tmp_path / "bounding_box_train").symlink_to(photos / "bounding_box_train")
     config = TrainConfig(**PHOTOS, data_dir=str(tmp_path), workers=0, run=str(tmp_path / "run"))

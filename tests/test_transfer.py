@@ -33,6 +33,7 @@ def test_a_run_begins_with_the_encoder_of_another(source, tmp_path, file):
     assert result.records[0]["mAP"] == pytest.approx(measured["mAP"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_its_own_encoder(source, tmp_path):
     options = {"init": str(source.run), "projection": 16}
     whole = run(tmp_path / "whole", **options, epochs=2).records
