@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 from pathlib import Path
@@ -34,10 +35,10 @@ def repository_commit() -> str | None:
 
 def _built_commit() -> str | None:
     try:
-        from ccfast import _build_config
+        config = importlib.import_module("ccfast._build_config")
     except ImportError:
         return None
-    return getattr(_build_config, "COMMIT", None)
+    return getattr(config, "COMMIT", None)
 
 
 def _git(*arguments: str) -> str:

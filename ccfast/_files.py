@@ -200,7 +200,7 @@ def _write_to(file: Path, path: Path, content: Content) -> None:
             else:
                 opened.write(as_unicode(content).encode() if isinstance(content, str) else content)
             opened.flush()
-            with contextlib.suppress(OSError if _is_open_file(file) else ()):  # pipes cannot be synced
+            with contextlib.suppress(*([OSError] if _is_open_file(file) else [])):  # pipes cannot be synced
                 os.fsync(opened.fileno())
     except BrokenPipeError:
         raise

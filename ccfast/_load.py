@@ -14,7 +14,7 @@ REBUILD = "pip install --no-build-isolation -e ."
 def _load() -> dict[str, Any]:
     """What the extension was built with; raises one ImportError that names the command to run."""
     try:
-        from ccfast import _build_config as config
+        config = importlib.import_module("ccfast._build_config")
     except ImportError as error:
         raise ImportError(f"ccfast's extension has not been built; in ccfast's folder run: {REBUILD}") from error
     if torch.__version__ != config.TORCH:

@@ -8,15 +8,21 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ccfast._files import printable
 
 #: 128 + SIGPIPE, as shells have it of programs that write to a pipe which nobody reads any more.
 NOBODY_READS = 141
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """The command line."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """The exit status."""
+        ...
 
 
 def set_up_log(quiet: bool) -> None:

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import IO
+from typing import Any
 
 from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, RunError
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """A parser whose ``--help`` notices that nobody reads on, where argparse ignores it."""
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         if message:
             (file or sys.stderr).write(message)
 
@@ -71,7 +71,7 @@ class _Version(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         try:
-            from ccfast import _build_config as built
+            built = importlib.import_module("ccfast._build_config")
         except ImportError:
             parser.exit(1, "ccfast: its extension has not been built\n")
         print(f"ccfast {built.VERSION}, built for torch {built.TORCH}")

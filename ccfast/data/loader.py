@@ -81,7 +81,7 @@ class CachedBatches:
         self.images, self.augment_batch, self.sampler, self.device = images, augment_batch, sampler, device
 
     def __len__(self) -> int:
-        return len(self.sampler)  # type: ignore[arg-type]
+        return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.sampler:

@@ -39,12 +39,12 @@ def search(query: Tensor, gallery: Tensor, top: int, reranking: Reranking | None
         return Results(rows.cpu(), (1 - distances / 2).cpu())  # squared distances of unit features
     k1, k2 = neighbours_of_reranking(len(query) + len(gallery), reranking)
     parts = query.tensor_split(min(len(query), -(-len(query) * len(gallery) // DISTANCES)))
-    rows, scores = [], []
+    indices, scores = [], []
     for block in rerank_in_blocks(query, gallery, k1, k2, reranking.lambda_value, [len(part) for part in parts]):
         ordered = block.sort(dim=1, stable=True)
-        rows.append(ordered.indices[:, :top].cpu())
+        indices.append(ordered.indices[:, :top].cpu())
         scores.append(1 - ordered.values[:, :top].cpu())
-    return Results(torch.cat(rows), torch.cat(scores))
+    return Results(torch.cat(indices), torch.cat(scores))
 
 
 def results_table(queries: list[str], images: list[str], found: Results) -> str:

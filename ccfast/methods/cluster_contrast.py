@@ -23,7 +23,7 @@ class ClusterContrast(Method):
         """A memory ``[C, D]`` of the clusters' normalised means."""
         config, rows = self.config, centroids(features, labels)
         self.memory = ccfast.nn.ClusterMemory(
-            rows.shape[1], len(rows), config.temperature, config.momentum, config.memory
+            rows.shape[1], len(rows), config.temperature, config.momentum, self._mode
         ).to(features.device)
         self.memory.features.copy_(rows)
 

@@ -63,7 +63,7 @@ class CrossModal(Method):
             len(infrared),
             config.temperature,
             config.momentum,
-            mode=config.memory,
+            mode=self._mode,
         ).to(features.device)
         self.memory.visible.features.copy_(visible)
         self.memory.infrared.features.copy_(infrared)
@@ -76,11 +76,11 @@ class CrossModal(Method):
 
     def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> BatchSampler:
         """Batches of both kinds."""
-        halves = [
+        visible, infrared = (
             self.clusters(torch.where(kind, labels, -1), iters, generator, share=2)
             for kind in (~self.infrared, self.infrared)
-        ]
-        return BothKinds(*halves, self.visible_views, generator)
+        )
+        return BothKinds(visible, infrared, self.visible_views, generator)
 
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The sum of both memories' losses: to each memory the images of the other kind are noise."""

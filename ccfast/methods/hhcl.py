@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -27,10 +27,12 @@ class HHCL(Method):
     #: e of the labels' smoothing.
     label_smoothing = 0.0
 
+    memory: ccfast.nn.InstanceMemory | ccfast.nn.DualMemory
+
     def start_epoch(self, features: Tensor | Shard, labels: Tensor, epoch: int) -> None:
         """A memory whose rows are the clusters' normalised means."""
         config, rows = self.config, centroids(features, labels)
-        options = {
+        options: dict[str, Any] = {
             "temperature": config.temperature,
             "momentum": config.momentum,
             "hard_weight": self.hard_weight,
@@ -38,14 +40,15 @@ class HHCL(Method):
         }
         clusters, columns = rows.shape
         if config.memory == "CMhybrid_v2":
-            memory = ccfast.nn.InstanceMemory(
+            instances = ccfast.nn.InstanceMemory(
                 columns, clusters, config.num_instances, centroid=True, normalize=False, **options
             ).to(features.device)
-            memory.features.copy_(rows.repeat(1 + config.num_instances, 1))
+            instances.features.copy_(rows.repeat(1 + config.num_instances, 1))
+            self.memory = instances
         else:
-            memory = ccfast.nn.DualMemory.hhcl(columns, clusters, config.memory, **options).to(features.device)
-            memory.fill(rows)
-        self.memory = memory
+            halves = ccfast.nn.DualMemory.hhcl(columns, clusters, self._mode, **options).to(features.device)
+            halves.fill(rows)
+            self.memory = halves
 
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """The weighted cross-entropies over the rows of each kind."""

@@ -75,6 +75,12 @@ class Method(ABC):
         if self.needs_modalities:
             _require_modalities(config, data)
 
+    @property
+    def _mode(self) -> str:
+        """How the memory is updated, for a method that has a choice: the configuration has checked it."""
+        assert self.config.memory is not None
+        return self.config.memory
+
     def prepare(self, data: ReIDData) -> None:  # noqa: B027
         """Look at the data, once, before anything is trained; raise :class:`ValueError` for what does not suit."""
 

@@ -14,7 +14,6 @@ from ccfast.data import ClusterSampler, ReIDData
 from ccfast.data.sampler import FillingSampler
 from ccfast.methods.method import Method
 from ccfast.training.clustering.pseudo_labels import PseudoLabels
-from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
     from ccfast.training.clustering.pseudo_labels import Clustering
@@ -44,7 +43,7 @@ class SpCL(Method):
                 f"--noise: expected drop with --method {config.method}, where images in no cluster are classes of "
                 f"their own anyway, got {config.noise}"
             )
-        if config.eps != AUTO and not self.gap <= config.eps < 1 - self.gap:
+        if not isinstance(config.eps, str) and not self.gap <= config.eps < 1 - self.gap:
             raise InputError(
                 f"--eps: expected a number in [{self.gap}, {1 - self.gap}) with --method {config.method}, which also "
                 f"clusters at eps - {self.gap} and eps + {self.gap}, got {config.eps}"
@@ -65,7 +64,8 @@ class SpCL(Method):
     def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
         """The clusters that are relied on, -1 for all other images."""
         assert self.memory is not None
-        eps = cluster.best_eps(features) if self.config.eps == AUTO else self.config.eps
+        eps = cluster.best_eps(features) if isinstance(self.config.eps, str) else self.config.eps
+        assert eps is not None  # DBSCAN has one
         labels, tight, loose = cluster.at_radii(features, (eps, eps - self.gap, eps + self.gap))
         try:
             relied_on = self.memory.relabel(labels, tight, loose)

@@ -31,7 +31,7 @@ class ThreeC(Method):
             len(rows),
             config.temperature,
             config.momentum,
-            mode=config.memory,
+            mode=self._mode,
             reweight=self.reweight,
         ).to(features.device)
         self.memory.features.copy_(rows)

@@ -67,7 +67,8 @@ def _remember(calls: weakref.WeakSet[_Call], tensors: Sequence[Tensor], loss: Te
     if loss.grad_fn is None:
         return
     call = _Call(tuple(value.detach().clone() for value in tensors), loss.detach().clone())
-    loss.grad_fn.metadata[_Call] = call
+    metadata: Any = loss.grad_fn.metadata  # a dict, which torch declares as a method
+    metadata[_Call] = call
     calls.add(call)
 
 

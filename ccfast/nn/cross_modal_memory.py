@@ -130,7 +130,7 @@ class CrossModalMemory(MovingModule):
         of_infrared = self.infrared.loss(infrared, infrared_targets, moving)
         of_visible = self.visible.loss(visible, visible_targets, moving)
         of_cross = torch.zeros_like(of_visible)
-        if cross is not None:
+        if cross is not None and mapping is not None:
             into = checks.choice("cross", cross, CROSSES)
             x, labels = (infrared, infrared_targets) if into == "visible" else (visible, visible_targets)
             of_cross = memories[into].loss(x, _mapped(labels, mapping), moving)

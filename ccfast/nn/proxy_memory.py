@@ -21,6 +21,11 @@ FILLS = ("none", "highest-index", "highest-similarity")
 MEANS = ("cameras", "batch")
 
 
+def _rules(given: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    """The options of a method's ``rules``, but for those that are ``given``."""
+    return rules | given
+
+
 class ProxyMemory(MovingModule):
     """A bank of proxies (camera, cluster), and losses of a sample against sets of them.
 
@@ -124,29 +129,29 @@ class ProxyMemory(MovingModule):
     @classmethod
     def cap(cls, num_features: int, **options: Any) -> ProxyMemory:
         """CAP: intra term, and half the offline term, which the recipe switches on at epoch 5."""
-        return cls(num_features, **{"fill_up": "highest-index", "offline_weight": 0.5} | options)
+        return cls(num_features, **_rules(options, fill_up="highest-index", offline_weight=0.5))
 
     @classmethod
     def o2cap(cls, num_features: int, **options: Any) -> ProxyMemory:
         """O2CAP: offline and online term."""
-        return cls(num_features, **{"intra": False, "online": True} | options)
+        return cls(num_features, **_rules(options, intra=False, online=True))
 
     @classmethod
     def tmgf(cls, num_features: int, num_parts: int = 5, **options: Any) -> ProxyMemory:
         """TMGF: O2CAP's terms over a global and several part features, means over the batch."""
-        return cls.o2cap(num_features, **{"num_parts": num_parts, "mean": "batch"} | options)
+        return cls.o2cap(num_features, **_rules(options, num_parts=num_parts, mean="batch"))
 
     @classmethod
     def pplr(cls, num_features: int, **options: Any) -> ProxyMemory:
         """PPLR's camera term, without its weight (0.5; MSMT17 1.0): fixed proxies, positives of other cameras."""
-        rules = {"positives": "other-cameras", "fill_up": "highest-similarity", "mean": "batch"}
-        return cls(num_features, **{"intra": False, "momentum": None, "normalize": True} | rules | options)
+        rules = _rules(options, positives="other-cameras", fill_up="highest-similarity", mean="batch")
+        return cls(num_features, **_rules(rules, intra=False, momentum=None, normalize=True))
 
     @classmethod
     def ice(cls, num_features: int, **options: Any) -> ProxyMemory:
         """ICE's camera term, its 0.5 included: CAP's of the normalised query, with fixed proxies."""
-        rules = {"fill_up": "highest-index", "offline_weight": 0.5}
-        return cls(num_features, **{"intra": False, "momentum": None, "normalize": True} | rules | options)
+        rules = _rules(options, fill_up="highest-index", offline_weight=0.5)
+        return cls(num_features, **_rules(rules, intra=False, momentum=None, normalize=True))
 
     @torch.no_grad()
     def fill(self, features: Tensor, labels: Tensor, cameras: Tensor) -> None:
@@ -217,6 +222,7 @@ class ProxyMemory(MovingModule):
         momentum = self.momentum
 
         def move(features: Tensor) -> None:
+            assert momentum is not None
             update_memory_from(bank, features.to(bank.dtype), batch.own, momentum, "sequential", self.normalize)
 
         moving = moving and momentum is not None

@@ -124,7 +124,8 @@ def update_average_(average: nn.Module, module: nn.Module, momentum: float = 0.9
         1.0
     """
     momentum = checks.real("momentum", momentum, low=0, high=1)
-    ours, theirs = list(average.parameters()), list(module.parameters())
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(module.parameters())
     if [p.shape for p in ours] != [p.shape for p in theirs]:
         raise ValueError("average, module: expected parameters of the same shapes, got others")
     torch._foreach_mul_(ours, momentum)

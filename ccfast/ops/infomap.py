@@ -66,6 +66,6 @@ def infomap_of_neighbours(
     similarity = 1 - distances / 2
     rows = torch.arange(len(neighbours), device=neighbours.device).unsqueeze(1).expand_as(neighbours)
     linked = (neighbours != rows) & (similarity >= min_similarity)
-    links = (part[linked].cpu().numpy() for part in (rows, neighbours, similarity))
-    labels = infomap_labels(*links, num_nodes=len(neighbours), min_cluster_size=min_cluster_size)
+    sources, targets, weights = (part[linked].cpu().numpy() for part in (rows, neighbours, similarity))
+    labels = infomap_labels(sources, targets, weights, len(neighbours), min_cluster_size)
     return torch.from_numpy(labels).to(neighbours.device)

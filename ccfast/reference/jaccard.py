@@ -181,5 +181,11 @@ def _csr(rows: Sequence[SparseRow], device: torch.device) -> Tensor:
     crow = np.cumsum([0] + [len(columns) for columns, _ in rows])
     columns = np.concatenate([columns for columns, _ in rows])
     values = np.concatenate([values for _, values in rows])
-    parts = (torch.from_numpy(part) for part in (crow, columns, values))
-    return torch.sparse_csr_tensor(*parts, (len(rows), len(rows)), device=device, check_invariants=False)
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(crow),
+        torch.from_numpy(columns),
+        torch.from_numpy(values),
+        (len(rows), len(rows)),
+        device=device,
+        check_invariants=False,
+    )

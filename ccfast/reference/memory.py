@@ -114,6 +114,7 @@ def _chosen(samples: Tensor, row: Tensor, reference: Tensor, mode: str, groups: 
         return [_least_similar(samples, reference)]
     if mode == "mean":
         return [samples.double().mean(0).to(row.dtype)]
+    assert groups is not None  # all other modes are modes of groups
     by_group = [samples[groups == group] for group in dict.fromkeys(groups.tolist())]
     if mode == "group_first":
         return [members[0] for members in by_group]

@@ -44,10 +44,9 @@ def k_reciprocal_rerank(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 
 
     features = torch.cat([query, gallery])
     rank = knn(features, k1 + 1)[0].cpu().numpy()
-    points = features.double()
-    largest = _largest_squared_distances(points)
+    largest = _largest_squared_distances(features.double()).cpu().numpy()
     largest[largest == 0] = 1
-    points, largest = points.cpu().numpy(), largest.cpu().numpy()
+    points = features.double().cpu().numpy()
 
     def scaled(i: int, columns: np.ndarray) -> np.ndarray:
         return ((points[columns] - points[i]) ** 2).sum(1) / largest[i]
@@ -110,7 +109,7 @@ def evaluate_ranking(
 
     matches = query_ids[:, None] == gallery_ids[None, :]
     kept = torch.ones_like(matches)
-    if query_cams is not None:
+    if query_cams is not None and gallery_cams is not None:
         kept = ~(matches & (query_cams[:, None] == gallery_cams[None, :]))
     if junk_id is not None:
         kept = kept & (gallery_ids != junk_id)

@@ -79,8 +79,8 @@ def choose(precision: Tensor, ids: Tensor, count: int) -> list[tuple[int, str]]:
 
     At both ends each identity comes once, as long as there are others.
     """
-    order = precision.argsort(descending=True, stable=True)
-    order = [row for row in order.tolist() if not precision[row].isnan()]
+    ranked = precision.argsort(descending=True, stable=True)
+    order = [row for row in ranked.tolist() if not precision[row].isnan()]
     count = min(count, len(order))
     ends = count // 3
     best = _of_different_identities(order, ids, ends)
@@ -97,7 +97,8 @@ def choose(precision: Tensor, ids: Tensor, count: int) -> list[tuple[int, str]]:
 def _of_different_identities(rows: list[int], ids: Tensor, count: int) -> list[int]:
     """The first ``count`` rows, each identity once; filled up with the others where there are too few."""
     seen: set[int] = set()
-    first, again = [], []
+    first: list[int] = []
+    again: list[int] = []
     for row in rows:
         (again if int(ids[row]) in seen else first).append(row)
         seen.add(int(ids[row]))

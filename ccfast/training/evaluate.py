@@ -208,7 +208,7 @@ class Search:
         order = places.argsort().to(columns[0].device)
         precision, first_match, penalty, *of_identities = (column[order] for column in columns)
         ranking = mean_over_queries(precision, first_match, penalty, max(RANKS))
-        cmc = mean_over_queries(precision, *of_identities, penalty, max(RANKS)).cmc if of_identities else ranking.cmc
+        cmc = mean_over_queries(precision, of_identities[0], penalty, max(RANKS)).cmc if of_identities else ranking.cmc
         ranks = {f"rank{rank}": float(cmc[rank - 1]) for rank in RANKS}
         return {"mAP": float(ranking.mAP), **ranks, "mINP": float(ranking.mINP)}
 

@@ -152,7 +152,7 @@ class SliceOfBatches(Sampler[Batch]):
         self.batches, self.group = batches, group
 
     def __len__(self) -> int:
-        return len(self.batches)  # type: ignore[arg-type]
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:

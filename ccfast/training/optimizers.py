@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 MOMENTUM = 0.9
 
 #: Each optimiser, what else it is given, and what it keeps of each parameter.
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any], tuple[str, ...]]] = {
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any], tuple[str, ...]]] = {
     "adam": (torch.optim.Adam, {}, ("exp_avg", "exp_avg_sq")),
     "adamw": (torch.optim.AdamW, {}, ("exp_avg", "exp_avg_sq")),
     "sgd": (torch.optim.SGD, {"momentum": MOMENTUM}, ("momentum_buffer",)),

@@ -40,7 +40,8 @@ class WeightsAndBiases:
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
         self._wandb = import_optional("wandb", "--wandb")
-        self._folder, self._config, self._run = folder, config, None
+        self._folder, self._config = folder, config
+        self._run: Any = None
 
     def __call__(self, record: Record) -> None:
         """Log the numbers of ``record``; the step is the epoch."""
@@ -77,7 +78,8 @@ class MLflow:
 
     def __init__(self, folder: Path, config: TrainConfig) -> None:
         self._mlflow = import_optional("mlflow", "--mlflow")
-        self._folder, self._config, self._client = folder, config, None
+        self._folder, self._config = folder, config
+        self._client: Any = None
 
     def __call__(self, record: Record) -> None:
         """Log the numbers of ``record``; the step is the epoch."""

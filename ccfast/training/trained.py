@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -91,7 +92,7 @@ class Trained:
         return extract(self.encoder, part.images, self.view, self.config, title=title)
 
 
-def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides: Any) -> Trained:
+def load_trained(path: str | os.PathLike[str], *, data: ReIDData | None = None, **overrides: Any) -> Trained:
     """The encoder of a run folder (its best.pt, else its checkpoint.pt) or of a checkpoint.
 
     Args:
@@ -103,7 +104,7 @@ def load_trained(path: str | Path, *, data: ReIDData | None = None, **overrides:
     Raises:
         InputError: no checkpoint, a broken one, or one of an architecture that cannot be built here.
     """
-    file = checkpoint_file(path)
+    file = checkpoint_file(os.fspath(path))
     content = load(file)
     given = {name: value for name, value in overrides.items() if value is not None}
     dataset = given.get("dataset")

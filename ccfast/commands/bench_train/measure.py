@@ -87,7 +87,7 @@ class _Bench:
         train = ReIDData(data.name, data.train, None, None, data.channels, data.make_views)
         place = "ram" if self.config.cache == "none" else self.config.cache
         kept = decoded(train, self.views.plain, place=place, device=self.device, workers=self.config.workers)
-        return kept.train.images  # type: ignore[return-value]
+        return kept.train.images
 
     def _first_epoch(self) -> None:
         features = self.method.features(lambda: self._features(self.cached))
@@ -200,10 +200,10 @@ class _First(Sequence[Any]):
     """The first ``count`` of ``items``, none of them read yet."""
 
     def __init__(self, items: Sequence[Any], count: int) -> None:
-        self.items, self.count = items, count
+        self.items, self.length = items, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, index: Any) -> Any:
         return self.items[index]

@@ -140,7 +140,8 @@ def cluster(
     clusters.advise(found, features, config)
     warn_of_giant(PseudoLabels(found.labels), features, config)
     if folder is not None:
-        clusters.copy_clusters(images.images.paths, found.labels, folder, copy or clusters.LINKS)
+        files: Any = images.images
+        clusters.copy_clusters(files.paths, found.labels, folder, copy or clusters.LINKS)
         log.info("a folder for each cluster: %s", folder)
         if data_dir is not None:
             clusters.warn_of_copies_among(data_dir, folder)

@@ -48,7 +48,7 @@ def ltcc_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:
 
 def clothes_changing(query: Part, gallery: Part) -> Protocol:
     """One comparison for each identity and outfit: with the gallery but for that identity in that outfit."""
-    wearers = torch.stack([query.ids, query.clothes], dim=1)  # type: ignore[list-item]
+    wearers = torch.stack([query.ids, query.clothes], dim=1)
     comparisons = [
         Comparison(
             (wearers == wearer).all(dim=1).nonzero()[:, 0],

@@ -19,7 +19,7 @@ def told_of(found: PseudoLabels, features: Tensor | Shard, last: Tensor | None) 
     where they are known, DBSCAN's ``eps`` and ``last_ari``: the adjusted Rand index with ``last`` over the images that
     are in clusters of both; 1 where nothing has changed.
     """
-    numbers = {"clusters": found.clusters, "noise": found.noise, "largest": found.largest}
+    numbers: dict[str, Any] = {"clusters": found.clusters, "noise": found.noise, "largest": found.largest}
     some, rows = to_measure(features)
     numbers["silhouette"] = silhouette(some, found.labels[rows])
     if found.eps is not None:

@@ -121,7 +121,8 @@ def _encoding(features: Tensor | Shard, rank: Tensor, distances: Tensor, group: 
 def _rounds(i: Tensor, rows: slice, most: int, group: Group) -> list[slice]:
     """``rows`` in stretches of up to ``most`` pairs (or one row), as many in every process; ``i``: each pair's row."""
     pairs = torch.bincount(i - rows.start, minlength=rows.stop - rows.start).cumsum(0).tolist()
-    ends, used = [], 0
+    ends: list[int] = []
+    used = 0
     for row, total in enumerate(pairs):
         if total - used > most and row > (ends[-1] if ends else 0):
             ends.append(row)

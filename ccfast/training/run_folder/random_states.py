@@ -11,7 +11,8 @@ import torch
 
 def random_states() -> dict[str, Any]:
     """The states of torch's, NumPy's and Python's global generators."""
-    _, keys, position, has_gauss, gauss = np.random.get_state()
+    of_numpy: Any = np.random.get_state()
+    _, keys, position, has_gauss, gauss = of_numpy
     states: dict[str, Any] = {
         "cpu": torch.get_rng_state(),
         "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)),
