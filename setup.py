@@ -154,7 +154,7 @@ EXTRAS = {
     "cuda12": ["cupy-cuda12x"],
     "cuda13": ["cupy-cuda13x"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
-    "dev": ["ruff", "clang-format", "pre-commit", "cmake"],
+    "dev": ["ruff", "clang-format", "pre-commit", "cmake", "mypy"],
 }
 IN_ALL = ("infomap", "timm", "onnx", "tensorboard", "safetensors", "bench", "test")
 EXTRAS["all"] = sorted({need for extra in IN_ALL for need in EXTRAS[extra]})
