@@ -294,6 +294,14 @@ def constant(name: str, value: Tensor | None) -> None:
         raise ValueError(f"{name}: expected a tensor that needs no gradient (none is computed for it; detach it)")
 
 
+def numbers(name: str, value: Tensor) -> None:
+    """No NaN; of a matrix the message names the first bad row."""
+    bad = value.isnan()
+    if bad.any():
+        row = f" in row {int(bad.any(dim=1).nonzero()[0, 0])}" if value.dim() == 2 else ""
+        raise ValueError(f"{name}: expected numbers, got NaN{row}")
+
+
 def finite_rows(name: str, value: Tensor, first: int = 0) -> None:
     """No NaN and no infinity; the message names the first bad row, where ``value`` begins with row ``first``."""
     bad = ~torch.isfinite(value).all(dim=1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ccfast import _arguments as arguments
+from ccfast import _checks as checks
 
 
 def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
@@ -35,8 +36,7 @@ def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
     distances, eps, min_samples = arguments.dbscan(distances, eps, min_samples)
     sparse = distances.layout is torch.sparse_csr
     radius = np.float32(min(eps, np.finfo(np.float32).max))
-    if (distances.values() if sparse else distances).isnan().any():
-        raise ValueError("distances: expected numbers, got NaN")
+    checks.numbers("distances", distances.values() if sparse else distances)
 
     within = _within_sparse(distances, radius) if sparse else _within_dense(distances, radius)
     return torch.from_numpy(_label(within, min_samples)).to(distances.device)

@@ -27,16 +27,15 @@ def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
         ValueError: wrong shape, empty, another length, different devices, a label below -1, a cluster without members.
     """
     features, labels = arguments.cluster_centroids(features, labels)
-    if (labels < -1).any():
-        position = int((labels < -1).nonzero()[0, 0])
-        raise ValueError(f"labels: expected -1 or more, got {int(labels[position])} at position {position}")
+    checks.labels_in_range("labels", labels, int(labels.max()) + 1)
     checks.finite_rows("features", features)
 
     centroids = features.new_empty(int(labels.max()) + 1, features.shape[1])
     for cluster in range(len(centroids)):
         members = features[labels == cluster]
         if len(members) == 0:
-            raise ValueError(f"labels: expected every label in [0, {len(centroids)}), got no member of {cluster}")
+            last = len(centroids) - 1
+            raise ValueError(f"labels: expected a member for each of the clusters 0 to {last}, got none for {cluster}")
         centroids[cluster] = _normalised(members.double().mean(0))
     return centroids
 

@@ -104,8 +104,7 @@ def evaluate_ranking(
     scores, query_ids, gallery_ids, query_cams, gallery_cams, max_rank, junk_id = arguments.evaluate_ranking(
         distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank, junk_id
     )
-    if scores.isnan().any():
-        raise ValueError("distances: expected numbers, got NaN")
+    checks.numbers("distances", scores)
 
     matches = query_ids[:, None] == gallery_ids[None, :]
     kept = torch.ones_like(matches)
