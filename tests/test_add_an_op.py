@@ -30,10 +30,10 @@ from pathlib import Path
 import pytest, torch
 from torch.utils.cpp_extension import load
 unit, emulation, *tests = sys.argv[1:]
-flags = ["-O1", "-g0", "-ffp-contract=off", *(["-DCCFAST_EMULATE"] if emulation else [])]
+flags = ["-O0", "-g0", "-ffp-contract=off", *(["-DCCFAST_EMULATE"] if emulation else [])]
 include = [str(Path("csrc/common").resolve()), *([emulation] if emulation else [])]
 load("new_op", [unit], extra_cflags=flags, extra_include_paths=include, build_directory=".", is_python_module=False)
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *tests]))
+sys.exit(pytest.main(["-p", "no:cacheprovider", *tests]))
 """
 
 
