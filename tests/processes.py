@@ -100,6 +100,8 @@ class Command:
     ) -> None:
         self.args = [os.fspath(each) if isinstance(each, os.PathLike) else str(each) for each in arguments]
         self._output = TemporaryDirectory()
+        for name in ("out", "err"):
+            Path(self._output.name, name).touch()
         given = (self.args, dict(environment or os.environ), os.getcwd(), self._output.name, nobody_reads, first)
         self._process = _server().Process(target=_alone, args=given)
         self._process.start()
@@ -145,8 +147,8 @@ def _alone(
         read, out = os.pipe()
         os.close(read)
     else:
-        out = os.open(f"{output}/out", os.O_WRONLY | os.O_CREAT)
-    for target, stream in enumerate((out, os.open(f"{output}/err", os.O_WRONLY | os.O_CREAT)), 1):
+        out = os.open(f"{output}/out", os.O_WRONLY)
+    for target, stream in enumerate((out, os.open(f"{output}/err", os.O_WRONLY)), 1):
         os.dup2(stream, target)
     os.environ.clear()
     os.environ.update(environment)
