@@ -150,6 +150,9 @@ def _alone(
         out = os.open(f"{output}/out", os.O_WRONLY)
     for target, stream in enumerate((out, os.open(f"{output}/err", os.O_WRONLY)), 1):
         os.dup2(stream, target)
+    # Those of the server know whether its own output can be sought in.
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
