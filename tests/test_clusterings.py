@@ -88,7 +88,7 @@ def test_kmeans_of_equal_rows_gives_fewer_clusters():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cluster": "kmeans"}, "--num-clusters: expected how many clusters --cluster kmeans is to find, got none"),
+        ({"cluster": "kmeans"}, "--num-clusters: expected the number of clusters for --cluster kmeans, got none"),
         ({"cluster": "kmeans", "num_clusters": 1}, "--num-clusters: expected at least 2, got 1"),
         ({"cluster": "hdbscan", "k1": 4, "k2": 5}, r"--k2: expected at most --k1 \(4\), got 5"),
         ({"cluster": "agglomerative"}, "--cluster: expected one of 'dbscan', 'infomap', 'kmeans', 'hdbscan'"),
@@ -245,8 +245,8 @@ def test_spcl_takes_the_best_eps_and_classes_its_noise_itself(tmp_path):
 
 def test_blocks_and_a_sweep_refuse_what_they_cannot_do(tmp_path):
     np.save(tmp_path / "features.npy", planted()[0].numpy())
-    where = str(tmp_path / "features.npy"), str(tmp_path / "labels.npy")
+    paths = str(tmp_path / "features.npy"), str(tmp_path / "labels.npy")
     with pytest.raises(InputError, match="--memory-limit: expected a number for --eps and --noise drop, got auto"):
-        cluster_file(*where, memory_limit="100M", eps="auto")
+        cluster_file(*paths, memory_limit="100M", eps="auto")
     with pytest.raises(InputError, match="--memory-limit: not with --sweep"):
-        sweep_file(where[0], str(tmp_path / "sweep.png"), memory_limit="100M")
+        sweep_file(paths[0], str(tmp_path / "sweep.png"), memory_limit="100M")

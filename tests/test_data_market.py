@@ -79,7 +79,7 @@ def test_query_or_gallery_alone_is_read_and_measures_nothing(tmp_path, missing, 
     data = load("market1501", write_tree(tmp_path, {name: MARKET[name] for name in MARKET if name != missing}))
     assert (data.query is None) == (missing == "query") and (data.gallery is None) == (missing != "query")
     assert data.protocols == {}
-    assert f"{told}: nothing is measured" in table(data)
+    assert f"{told}: no evaluation" in table(data)
 
 
 def test_query_and_gallery_may_both_be_missing(tmp_path):
@@ -188,7 +188,7 @@ def test_other_counts_than_the_published_ones_give_one_warning(market, caplog):
     assert len(caplog.records) == 1
     assert "market1501: 3 train, 2 query, 3 gallery images" in caplog.text
     assert "published data set has 12,936 train, 3,368 query, 15,913 gallery" in caplog.text
-    assert "If these are your own images in its layout, all is well" in caplog.text
+    assert "Ignore this for your own images in this layout" in caplog.text
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)

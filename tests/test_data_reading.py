@@ -77,7 +77,7 @@ def test_a_folder_that_is_read_under_two_names_is_told(tmp_path, caplog):
     write_tree(tmp_path, PEOPLE | MEASURED)
     (tmp_path / "gallery" / "anna").symlink_to(tmp_path / "train" / "anna")
     assert load_data("folder", tmp_path).gallery.ids.tolist() == [0, 0, 2, 3]
-    assert "one folder is read under two names" in warnings(caplog)
+    assert "one folder is read twice, because of links" in warnings(caplog)
 
 
 def test_links_to_images_are_read_and_broken_ones_are_named(tmp_path, caplog):
@@ -229,7 +229,7 @@ def test_images_beside_train_are_not_ignored_silently(tmp_path, caplog):
 
 def test_parts_that_would_be_identities_are_told(tmp_path, caplog):
     load_data("folder", write_tree(tmp_path, {"val/anna": ["1.jpg"], "test/anna": ["2.jpg"]}))
-    assert "all its sub-folders are learnt from as identities, test/, val/ included" in warnings(caplog)
+    assert "all its sub-folders are used for training as identities, including test/, val/" in warnings(caplog)
 
 
 def test_a_folder_data_set_is_found_below(tmp_path):
@@ -386,9 +386,9 @@ def test_the_table_shows_what_was_read(tmp_path, caplog):
 
 def test_the_table_says_what_there_is_not(tmp_path):
     told = table(load_data("folder", write_tree(tmp_path / "a", PEOPLE | MEASURED)))
-    assert "no cameras: nothing is left out when ranking" in told
+    assert "no cameras: ranking leaves nothing out" in told
     told = table(load_data("folder", write_tree(tmp_path / "b", {"": ["1.jpg"]})))
-    assert "unknown" in told and "no query and no gallery: nothing is measured" in told
+    assert "unknown" in told and "no query and no gallery: no evaluation" in told
     assert "1,198" in table(load_data("digits"))
 
 

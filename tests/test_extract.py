@@ -88,7 +88,7 @@ def test_files_are_named_with_identity_and_camera(run, tmp_path, files):
 
 def test_a_part_that_is_not_there_is_refused(run, tmp_path, files, capsys):
     assert main(["extract", str(run), "-o", str(tmp_path / "features.npy"), "--part", "query"]) == 2
-    assert "--part: expected train or all, which files has here, got query" in capsys.readouterr().err
+    assert "--part: expected train or all, the parts of files, got query" in capsys.readouterr().err
 
 
 def test_other_endings_and_places_are_refused(run, tmp_path, capsys):

@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(damaged, cap
     with caplog.at_level(logging.WARNING, logger="ccfast"):
         resumed = train(TrainConfig(run=str(run), epochs=2, iters=3, device="cpu", resume=True))
     assert "checkpoint.pt: not a checkpoint, or a truncated one" in caplog.text
-    assert "Going back to the one before it, after epoch 1" in caplog.text
+    assert "Using the checkpoint before it, after epoch 1" in caplog.text
     assert without_costs(resumed.records) == without_costs(records) == without_costs(read(run))
 
 

@@ -103,7 +103,7 @@ def test_what_has_no_end_or_is_no_file_is_one_error(path, capsys):
 
 def test_the_line_of_a_mistake_is_named(tmp_path):
     for text, message in (
-        ("eps: 0.5\nlr: 1\neps: 0.6", r"line 3: 'eps' again, which line 1 has too"),
+        ("eps: 0.5\nlr: 1\neps: 0.6", r"line 3: 'eps' is already in line 1"),
         ("eps: 0.5\nk1: *one", r"line 2: an alias \(\*one\)"),
         ("eps: 0.5\nk1: [", r"line 2: "),
     ):

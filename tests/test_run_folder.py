@@ -119,11 +119,11 @@ def test_resume_begins_a_run_that_ended_before_its_first_checkpoint(tmp_path, wh
     run = tmp_path / "run"
     stage(run, whole)
     assert main(["train", "--run", str(run), *FLAGS, "--resume"]) == 0
-    assert f"WARNING: --resume: {run} holds no checkpoint yet: the run begins" in capsys.readouterr().err
+    assert f"WARNING: --resume: {run} has no checkpoint yet; the run starts" in capsys.readouterr().err
     assert without_costs(read(run)) == without_costs(read(whole))
     assert not list(run.glob(".*"))
     assert main(["train", "--run", str(run), *FLAGS, "--resume"]) == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "the run is complete" in capsys.readouterr().out
 
 
 def test_resume_takes_the_options_of_the_config_that_is_there(tmp_path):
@@ -143,7 +143,7 @@ def test_the_options_of_another_data_set_are_not_mixed_into_a_run_that_begins(tm
 def test_several_processes_begin_a_run_that_has_no_checkpoint(tmp_path):
     outputs = ccfast_in_processes(2, "train", {"run": tmp_path / "run", "epochs": 1, "iters": 2, "device": "cpu",
                                                "config": resuming(tmp_path)})  # fmt: skip
-    assert "holds no checkpoint yet" in outputs[0] and "holds no checkpoint" not in outputs[1]
+    assert "has no checkpoint yet" in outputs[0] and "has no checkpoint" not in outputs[1]
     assert len(read(tmp_path / "run")) == 2
 
 
@@ -161,7 +161,7 @@ def test_a_trained_run_that_lost_its_checkpoints_is_not_overwritten(tmp_path, wh
         (run / "metrics.jsonl").unlink()
     before = {file: file.read_bytes() for file in run.iterdir()}
     assert main(["train", "--run", str(run), "--resume"]) == 2
-    assert "holds 1 epoch(s) of a run, but not checkpoint.pt" in capsys.readouterr().err
+    assert "has 1 epoch(s) of a run, but no checkpoint.pt" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in run.iterdir()} == before
 
 
@@ -180,7 +180,7 @@ def test_where_the_config_cannot_be_read_the_checkpoint_has_the_options(tmp_path
     if content is not None:
         (run / "config.yaml").write_text(content, encoding="latin-1")
     assert main(["train", "--run", str(run), "--resume"]) == 0
-    assert "The options are those in checkpoint.pt" in capsys.readouterr().err
+    assert "Using the options in checkpoint.pt" in capsys.readouterr().err
     assert (run / "config.yaml").read_text() == (whole / "config.yaml").read_text()
 
 
@@ -307,7 +307,7 @@ def test_taking_up_a_run_sets_damaged_metrics_aside_and_says_so(tmp_path, line, 
         assert [record["epoch"] for record in folder.take_up(2)] == [0, 1, 2]
         aside = tmp_path / f"metrics.damaged-{number}.jsonl"
         assert aside.read_bytes() == damaged
-        assert "line 3 " in caplog.text and f"the file as it was is now {aside.name}" in caplog.text
+        assert "line 3 " in caplog.text and f"the original file is now {aside.name}" in caplog.text
         assert [record["epoch"] for record in read(tmp_path)] == [0, 1, 2]
     caplog.clear()
     folder.take_up(2)

@@ -137,7 +137,7 @@ def test_an_existing_run_is_not_overwritten(quick):
 
 
 def test_resuming_with_other_options_is_refused(quick):
-    with pytest.raises(InputError, match=r"begun with other options: --eps 0.5 \(the run has 0.6\)"):
+    with pytest.raises(InputError, match=r"started with other options: --eps 0.5 \(the run has 0.6\)"):
         run(quick.run, resume=True, eps=0.5)
 
 
@@ -247,7 +247,7 @@ def test_rows_that_share_some_of_their_nearest_and_nothing_else_lie_on_a_structu
 def test_a_run_at_a_structural_tie_is_warned(quick, caplog, tmp_path):
     warn_of_structural_tie(ClusterOptions(eps=0.5, k2=6))
     assert "--eps 0.5 with --k2 6: images that share 4 of their 6 nearest" in caplog.text
-    assert "Take --eps 0.45 or 0.55." in caplog.text
+    assert "Use --eps 0.45 or 0.55." in caplog.text
     caplog.clear()
     run(tmp_path / "run", eps=2 / 3, k2=2)
     assert "--k2 2: images that share 1 of their 2 nearest" in caplog.text
