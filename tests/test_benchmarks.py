@@ -203,7 +203,7 @@ def test_failures_make_the_exit_status_1_after_the_rows_are_written(tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_nothing_is_begun(tmp_path, capsys):
+def test_without_a_gpu_nothing_is_started(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--device", "cuda", "--output", str(tmp_path)])
     assert stopped.value.code == 2 and "no CUDA device" in capsys.readouterr().err

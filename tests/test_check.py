@@ -225,7 +225,7 @@ def test_without_room_for_eager_pytorch_the_op_is_timed_alone() -> None:
     assert found.ours and found.eager is None and found.note == "out of memory in eager PyTorch"
 
 
-def test_an_output_file_that_cannot_be_written_is_said_before_the_work(
+def test_an_output_file_that_cannot_be_written_is_an_error_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "--json", str(tmp_path / "none" / "x.json")]) == 2

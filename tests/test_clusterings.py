@@ -149,7 +149,7 @@ def test_the_silhouette_is_that_of_scikit_learn():
     assert silhouette(features, torch.full_like(labels, -1)) is None
 
 
-def test_noise_as_classes_of_its_own_and_back():
+def test_noise_becomes_separate_classes_and_noise_again():
     clusters = PseudoLabels(torch.tensor([0, -1, 1, 0, -1, 1]))
     assert clusters.as_classes(ClusterOptions()).tolist() == [0, -1, 1, 0, -1, 1]
     labels = clusters.as_classes(ClusterOptions(noise="single"))
@@ -180,7 +180,7 @@ def test_a_cluster_out_of_proportion_is_a_giant(sizes, giant):
     assert is_giant(PseudoLabels(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)))) == giant
 
 
-def test_a_giant_cluster_is_told_with_what_other_eps_give(caplog):
+def test_the_warning_of_a_giant_cluster_lists_other_eps(caplog):
     features, truth = planted()
     labels = torch.where(truth < 8, 0, truth - 7)
     warn_of_giant(PseudoLabels(labels), features, ClusterOptions(k1=10, k2=3))

@@ -64,7 +64,7 @@ def test_config_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["- 1", "colour: red", "a: [", "eps: 7"])
-def test_a_config_that_is_none_is_refused(tmp_path, text):
+def test_an_invalid_config_is_an_error(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError):
         read_config(tmp_path / "config.yaml")

@@ -64,7 +64,7 @@ def test_paths_alone_are_learnt_from_without_identities(images):
     assert (data.train.ids, data.train.cams, data.query, data.gallery) == (None, None, None, None)
 
 
-def test_paths_are_relative_to_the_table_whatever_the_working_folder_is(images, tmp_path_factory, monkeypatch):
+def test_paths_are_relative_to_the_table_in_any_working_folder(images, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert len(load(images / "a", "path\n1.jpg\n../b/3.jpg\n").train) == 2
 
@@ -128,7 +128,7 @@ def test_lines_are_counted_as_an_editor_counts_them(images):
     refused(images, "sep=,\npath\nx.jpg\n", "line 3: path: ")
 
 
-def test_all_wrong_lines_are_told_together(images):
+def test_one_error_lists_all_wrong_lines(images):
     lines = "".join(f"gone{number}.jpg\n" for number in range(8))
     message = refused(images, f"path\n{lines}", "8 lines are wrong:", "line 2: ", "line 6: ", "and 3 more")
     assert "line 7" not in message
@@ -180,7 +180,7 @@ def test_columns_that_are_not_read_are_named(images, caplog):
     assert "columns that are not read: identty" in caplog.text
 
 
-def test_a_table_without_a_training_part_can_be_measured_with_but_not_learnt_from(images):
+def test_a_table_without_a_training_part_is_for_evaluation_only(images):
     data = load(images, "\n".join(line for line in FULL.splitlines() if "train" not in line))
     assert len(data.train) == 0 and len(data.query) == 1
     config = TrainConfig(dataset="csv", data_dir=str(images / "list.csv"), arch="smallconv", weights="none",

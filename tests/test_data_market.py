@@ -46,14 +46,14 @@ def test_market_is_found_directly_or_nested(tmp_path, below):
     assert len(load("market1501", tmp_path).train) == 3
 
 
-def test_another_layout_is_told_what_was_found_and_what_is_expected(tmp_path):
+def test_the_error_of_another_layout_says_what_was_found_and_what_is_expected(tmp_path):
     write_image(tmp_path / "images" / "cat.jpg")
     (tmp_path / "labels.csv").write_text("")
     with pytest.raises(InputError, match=r"holds images/, labels.csv; expected .*bounding_box_train/"):
         load("market1501", tmp_path)
 
 
-def test_an_empty_folder_is_told_so(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds nothing"):
         load("market1501", tmp_path)
     (tmp_path / "bounding_box_train").mkdir()

@@ -52,7 +52,7 @@ def test_features_can_be_clustered(run, tmp_path):
     assert np.load(tmp_path / "labels.npy").shape == (len(load_data("digits").train),)
 
 
-def test_another_data_sets_images_are_brought_to_the_encoders_size(run, tmp_path):
+def test_another_data_sets_images_are_resized_to_the_encoders_size(run, tmp_path):
     """Digits are 8 x 8; the encoder is of a run on drawings of 16 x 16."""
     content = torch.load(run / "best.pt", weights_only=True)
     content["config"] |= {"dataset": "omniglot", "data_dir": str(tmp_path), "height": 16, "width": 16}

@@ -54,7 +54,7 @@ def test_processes_share_every_batch():
     assert [first + second for first, second in halves] == batches(Group())
 
 
-def test_alone_nothing_is_exchanged():
+def test_one_process_exchanges_nothing():
     group, rows = Group(), torch.ones(3, 2)
     assert group.gather(rows, 3) is rows
     assert group.from_main(lambda: rows) is rows

@@ -116,7 +116,7 @@ def test_the_batch_size_does_not_matter(encoder, tmp_path):
         torch.testing.assert_close(encoder(paths, batch_size=size), expected, atol=1e-6, rtol=0)
 
 
-def test_nothing_gives_no_rows(encoder):
+def test_an_empty_input_gives_no_rows(encoder):
     for nothing in ([], (), np.empty((0, 8, 8, 3), np.uint8), torch.empty(0, 3, encoder.height, encoder.width).byte()):
         assert encoder(nothing).shape == (0, encoder.num_features)
 

@@ -63,7 +63,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_an_uninterrupted_one(tmp
 
 
 @pytest.mark.slow
-def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path):
+def test_a_run_that_gets_sigterm_says_how_to_go_on(tmp_path):
     process = start(tmp_path / "run")
     process.send_signal(signal.SIGTERM)
     done = process.done(timeout=60)
@@ -162,7 +162,7 @@ def test_a_run_goes_on_with_the_adam_of_its_device(tmp_path):
     assert [settings["fused"] for settings in checkpoint.load(path)["optimizer"]["param_groups"]] == [False]
 
 
-def test_a_full_disk_ends_a_run_in_words_and_leaves_its_checkpoints(tmp_path, capsys):
+def test_a_full_disk_ends_a_run_with_a_message_and_keeps_its_checkpoints(tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["train", "--run", str(run), "--iters", "2", "--device", "cpu"]
     assert main([*arguments, "--epochs", "1"]) == 0

@@ -359,7 +359,7 @@ def test_average_of_other_parameters_is_refused() -> None:
         nn.update_average_(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
 
 
-def test_states_are_float32_whatever_the_default_dtype() -> None:
+def test_states_are_float32_with_any_default_dtype() -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

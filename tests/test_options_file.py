@@ -77,7 +77,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
-def test_whatever_is_wrong_with_a_file_of_options_is_said_in_a_line_and_soon(tmp_path, text, capsys):
+def test_any_wrong_file_of_options_gives_one_line_quickly(tmp_path, text, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     start = time.monotonic()

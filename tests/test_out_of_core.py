@@ -250,7 +250,7 @@ def test_other_sizes_are_refused(text, tmp_path, capsys):
           f"--memory-limit={text}")  # fmt: skip
 
 
-def test_what_cannot_be_done_is_said_at_once(tmp_path, capsys):
+def test_impossible_options_are_errors_at_the_start(tmp_path, capsys):
     features, output = saved(tmp_path, clustered(40, dim=8, identities=4)[0]), tmp_path / "labels.npy"
     fails(capsys, 2, "--memory-limit: expected at least", features, "-o", output, "--memory-limit", "10M")
     fails(capsys, 2, "--work-dir: only with --memory-limit", features, "-o", output, "--work-dir", tmp_path / "w")

@@ -132,7 +132,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_a_method_that_is_none_is_refused(text, module, capsys):
+def test_an_invalid_method_is_an_error(text, module, capsys):
     name = module(text)
     assert main(["train", "--method", f"{name}:Mine", "--device", "cpu"]) == 2
     output = capsys.readouterr()
@@ -143,7 +143,7 @@ def test_a_method_that_is_none_is_refused(text, module, capsys):
 
 
 @pytest.mark.parametrize("name", ["cluster_contrast", "own", ":Mine", "own:", "a b:c", "../own.py:Mine", ""])
-def test_a_name_that_is_none_is_refused(name):
+def test_an_invalid_name_is_an_error(name):
     with pytest.raises(InputError, match="--method"):
         method_class(name)
 
@@ -159,7 +159,7 @@ def test_a_name_that_is_none_is_refused(name):
         ("criterion(self, x, *_): return x.sum(1)", r"Mine.criterion: expected a scalar tensor, got shape \(64,\)"),
     ],
 )
-def test_a_method_that_gives_something_else_is_told_so(body, message, module):
+def test_wrong_results_of_a_method_are_errors(body, message, module):
     text = f"{HEAD}class Mine(Method):\n    def criterion(self, x, *_): return x.sum()\n    def {body}\n"
     name = module(text + "    def load_state_dict(self, state): ...\n" if "state_dict" in body else text)
     with pytest.raises(RunError, match=message):

@@ -349,7 +349,7 @@ def test_times_add_up_by_stage():
     ]
 
 
-def test_the_command_writes_where_it_is_told(digits, tmp_path):
+def test_the_command_writes_to_the_given_file(digits, tmp_path):
     assert main(["report", str(digits), "-o", str(tmp_path / "page.html"), "--queries", "2", "--device", "cpu"]) == 0
     assert len(lists(Page(tmp_path / "page.html"))) == 2
 

@@ -111,7 +111,7 @@ def rows_by_name(group):
     return {"wanted": wanted, "rows": shard_of(features, group).fetch(wanted)}
 
 
-def test_rows_are_fetched_from_whoever_has_them(tmp_path):
+def test_rows_are_fetched_from_the_processes_that_hold_them(tmp_path):
     features = clustered(101, dim=5, identities=7)[0]
     for found in together(3, rows_by_name, tmp_path):
         assert torch.equal(found["rows"], features[found["wanted"]])

@@ -205,7 +205,7 @@ def test_a_run_on_wrong_data_leaves_no_folder_behind(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("limit", [100, 2000, 200_000, 395_000])
-def test_a_disk_that_is_full_at_any_file_of_a_run_keeps_nobody_from_going_on(tmp_path, whole, limit, capsys):
+def test_a_run_can_resume_after_the_disk_was_full_at_any_file(tmp_path, whole, limit, capsys):
     run = tmp_path / "run"
     arguments = ["train", "--run", str(run), *FLAGS, "--resume"]
     with files_of_at_most(limit):
@@ -297,7 +297,7 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(tmp_path, line, place):
 
 
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
-def test_taking_up_a_run_sets_damaged_metrics_aside_and_says_so(tmp_path, line, caplog, monkeypatch):
+def test_resuming_a_run_reports_damaged_metrics_and_keeps_the_file(tmp_path, line, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ccfast"), "propagate", True)
     folder = RunFolder(tmp_path)
     for number in (1, 2):
@@ -404,7 +404,7 @@ def test_a_folder_in_use_is_refused_with_the_name_of_the_other_process(tmp_path,
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(tmp_path, holder):
+def test_the_lock_of_a_killed_process_does_not_block_others(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     assert (tmp_path / ".lock").exists()

@@ -166,7 +166,7 @@ def test_files_that_were_only_touched_are_not_extracted_again(run, folders):
     assert extracted(run, folders / "elsewhere") == 0
 
 
-def test_another_encoder_makes_the_index_anew(run, folders, tmp_path_factory, capsys):
+def test_another_encoder_makes_the_index_again(run, folders, tmp_path_factory, capsys):
     other = tiny_run(tmp_path_factory.mktemp("other"), seed=5)
     extracted(run, folders)
     assert extracted(other, folders) == KINDS * EACH
@@ -189,7 +189,7 @@ def test_another_encoder_makes_the_index_anew(run, folders, tmp_path_factory, ca
         lambda index: (index / "names.json").unlink(),
     ],
 )
-def test_a_damaged_index_is_made_anew(run, folders, capsys, damage):
+def test_a_damaged_index_is_made_again(run, folders, capsys, damage):
     extracted(run, folders)
     damage(folders / "photos.index")
     assert extracted(run, folders) == KINDS * EACH

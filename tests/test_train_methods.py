@@ -178,7 +178,7 @@ def test_spcl_needs_dbscan(market):
         method_on(market, "spcl", cluster="infomap")
 
 
-def test_a_method_has_its_defaults_and_what_is_said_goes_first():
+def test_a_method_has_its_defaults_and_the_command_line_overrides_them():
     cap = TrainConfig(method="cap")
     assert (cap.temperature, cap.momentum, cap.memory) == (0.07, 0.2, None)
     assert TrainConfig(method="cap", momentum=0.5).momentum == 0.5

@@ -232,7 +232,7 @@ def test_other_values_of_eps_are_on_no_structural_tie(eps, k2):
 
 
 @pytest.mark.parametrize("k2", [1, 2, 6, 20])
-def test_rows_that_share_some_of_their_nearest_and_nothing_else_lie_on_a_structural_tie(k2):
+def test_rows_that_share_only_some_nearest_rows_have_a_structural_tie(k2):
     # Row 0 averages the encodings of rows 0 to k2 - 1, row 1 those of `common` of them and of others.
     rows = 2 * k2 + 1
     identity = torch.arange(rows + 1), torch.arange(rows), torch.ones(rows)
@@ -277,7 +277,7 @@ def test_features_without_clusters_get_other_advice():
         require_clusters(nothing, features, ClusterOptions(cluster="infomap", k1=8), first=None)
 
 
-def test_a_collapsed_run_is_told_what_to_try(caplog):
+def test_the_error_of_a_collapsed_run_says_what_to_try(caplog):
     one = PseudoLabels(torch.zeros(32, dtype=torch.int64))
     with pytest.raises(RunError, match=r"one cluster .* began with 40: the features have collapsed. Try --freeze-bn"):
         require_clusters(one, features_of_clusters(), ClusterOptions(k1=8, k2=2), first=40)
