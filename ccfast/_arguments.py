@@ -133,7 +133,7 @@ def centroid_contrastive_loss(
 def memory_similarity(
     features: Any, memory: Any, on_backward: Callable[[Tensor], None] | None
 ) -> tuple[Tensor, Tensor]:
-    """The checked arguments of :func:`ccfast.memory_similarity` but the function, with features in the dtype of the product."""
+    """The checked arguments of :func:`ccfast.memory_similarity`: features in the dtype of the product, and memory."""
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
     checks.same_columns(features=features, memory=memory)
