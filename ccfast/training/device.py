@@ -44,4 +44,4 @@ def _check_cuda(device: torch.device, built: bool) -> None:
     if not built:
         raise InputError(f"--device {device}: this ccfast was built without CUDA; build with CCFAST_CUDA=1")
     if device.index is not None and device.index >= torch.cuda.device_count():
-        raise InputError(f"--device {device}: there are only {torch.cuda.device_count()} CUDA device(s)")
+        raise InputError(f"--device {device}: there are {torch.cuda.device_count()} CUDA device(s)")
