@@ -120,7 +120,7 @@ WRONG = {
     "class Mine: pass": "expected a class that inherits from ccfast.methods.Method, got the class Mine",
     HEAD + "class Mine(Method): pass": "Mine does not define criterion",
     HEAD
-    + "class Mine(Method):\n    def criterion(self, *batch): ...\n    def state_dict(self): ...": "defines only state_dict",
+    + "class Mine(Method):\n    def criterion(self, *batch): ...\n    def state_dict(self): ...": "only state_dict",
     HEAD + "class Mine(Method):\n    defaults = {'colour': 1}\n    def criterion(self, *batch): ...": (
         "unknown option.* colour"
     ),

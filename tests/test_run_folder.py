@@ -289,7 +289,7 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(tmp_path, line, place):
     with_damage(tmp_path / "metrics.jsonl", line, place)
     found = read_records(tmp_path / "metrics.jsonl")
     if b'"epoch": 1,' in line:
-        assert [record["epoch"] for record in found.records] == [0, 1, 2, 3] and "again" in found.told()
+        assert [record["epoch"] for record in found.records] == [0, 1, 2, 3] and "repeats epoch 1" in found.told()
         assert found.records[1]["loss"] == (1.0 if place == 0 else 2.0)  # the later one counts
     else:
         assert found.records == GOOD
