@@ -1,15 +1,14 @@
 """Builds ``ccfast._C`` against the torch of the environment that ccfast is installed into.
 
 Environment variables:
-    CCFAST_CUDA=auto|0|1    auto (default): CUDA kernels when torch has CUDA, a matching toolkit is found, and a GPU is
-                            visible or TORCH_CUDA_ARCH_LIST is set; 1: fail loudly when they cannot be built; 0: CPU
-                            only.
-    CUDA_HOME               the toolkit to use; found through nvcc on PATH otherwise.
-    TORCH_CUDA_ARCH_LIST    the architectures to build for; the visible GPUs', or a list of common ones, otherwise.
+    CCFAST_CUDA=auto|0|1    auto (default): CUDA kernels if torch has CUDA, a matching toolkit is found, and a GPU is
+                            visible or TORCH_CUDA_ARCH_LIST is set; 1: fail if they cannot be built; 0: CPU only.
+    CUDA_HOME               the toolkit; default: found through nvcc on PATH.
+    TORCH_CUDA_ARCH_LIST    the architectures to build for; default: those of the visible GPUs, or common ones.
     CCFAST_EMULATE=1        also build ccfast._C_emulated: the CUDA kernels compiled for the CPU over tests/emulation.
-                            Set when ccfast is imported, it runs those in place of the CPU kernels.
-    CCFAST_NAME_TORCH=1     the version names the torch, as in 0.1.0+torch2.13.0.cpu: for wheels that lie side by side.
-    MAX_JOBS                compile jobs at a time; by default one per core, with 2 GB of memory for each.
+                            If set when ccfast is imported, these run instead of the CPU kernels.
+    CCFAST_NAME_TORCH=1     put the torch into the version, as in 0.1.0+torch2.13.0.cpu: for wheels for several torches.
+    MAX_JOBS                parallel compile jobs; default: one per core, with 2 GB of memory for each.
 """
 
 from __future__ import annotations
@@ -40,19 +39,19 @@ STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")
 # OpenMP: compiled with it but not linked to it: the runtime that torch has loaded is the process's one thread pool.
 # -g0: Python's own flags ask for debug information, which doubles the time.
 # -ffp-contract=off: the same bits with and without fused multiply-adds (csrc/common/simd.h).
-# -fno-trapping-math: nobody looks at floating-point exceptions. The values stay, and loops with an exp become vector
-# code on processors without AVX-512 too.
+# -fno-trapping-math: floating-point exceptions are not used. The values are the same, and loops with an exp become
+# vector code on processors without AVX-512 too.
 FLAGS = ["-g0", "-ffp-contract=off", "-fno-trapping-math", *(["-fopenmp"] if LINUX else [])]
 LINK_FLAGS = ["-Wl,-s"] if LINUX else []
 
 
 def declare(name: str, files: list[str]) -> Extension:
-    """An extension as setuptools knows it before torch is there; complete() adds what torch needs."""
+    """An extension for setuptools before torch is imported; complete() adds what torch needs."""
     return Extension(name, files, depends=sources.headers(), py_limited_api=STABLE_ABI, language="c++")
 
 
 def complete(declared: Extension, plan: CudaPlan, folder: Path) -> None:
-    """Gives an extension torch's include folders and libraries, and has it compiled as few units."""
+    """Add torch's include folders and libraries to an extension, and compile it as few units."""
     from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     emulate = declared.name.endswith("_emulated")
@@ -81,7 +80,7 @@ def build_folder(torch, plan: CudaPlan) -> Path:
 
 
 def write_build_config(torch, plan: CudaPlan, package: Path) -> None:
-    """What the extension is built for; ``import ccfast`` compares it with the torch it finds."""
+    """Write what the extension is built for; ``import ccfast`` compares it with the installed torch."""
     facts = {
         "version": VERSION,
         "commit": load_alone("_commit").repository_commit(),
@@ -94,7 +93,7 @@ def write_build_config(torch, plan: CudaPlan, package: Path) -> None:
 
 
 def torch_command(torch, plan: CudaPlan):
-    """torch's build_ext, for extensions that have been declared without torch."""
+    """torch's build_ext, for extensions that are declared without torch."""
     from torch.utils.cpp_extension import BuildExtension
 
     class TorchBuild(BuildExtension):
@@ -115,7 +114,7 @@ def torch_command(torch, plan: CudaPlan):
 
 
 class Build(build_ext):
-    """Imports torch when it compiles and not before: metadata and an sdist need none."""
+    """Imports torch only for compiling, because metadata and an sdist need no torch."""
 
     def run(self) -> None:
         torch = torch_at_hand.load()
@@ -136,7 +135,7 @@ class Build(build_ext):
 
 
 def dependencies() -> list[str]:
-    """The extension runs with the torch it was built against and no other, so that one is what pip must keep."""
+    """The extension works only with the torch it was built against, so pip must keep that torch."""
     needs = ["numpy", "scipy", "scikit-learn", "tqdm", "pyyaml", "pillow", "jinja2", "matplotlib"]
     return [*needs, *torch_at_hand.requirements()]
 

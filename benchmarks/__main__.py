@@ -20,24 +20,26 @@ from benchmarks.peaks import measure_peaks
 from ccfast.check import clock
 
 OPS = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
-#: Seconds of timing for a provider. A GPU is timed more evenly, and its time is dearer.
+#: Seconds of timing per provider. Times on a GPU vary less, and its time is more expensive.
 BUDGET = {"cpu": {"quick": 0.5, "full": 1.5}, "cuda": {"quick": 0.2, "full": 0.5}}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--op", choices=OPS, action="append", help="only this family; may be given again")
+    parser.add_argument("--op", choices=OPS, action="append", help="only this family; may be given several times")
     parser.add_argument("--sizes", choices=PRESETS, default="quick", help="sizes of the inputs (default: quick)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default: cpu)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device (default: cpu)")
     parser.add_argument(
-        "--features", type=Path, metavar="FILE.npy", help="real features [N, D], in place of the synthetic ones"
+        "--features", type=Path, metavar="FILE.npy", help="real features [N, D] instead of synthetic ones"
     )
-    parser.add_argument("--output", type=Path, default=results.FOLDER, metavar="DIR", help="where the result file goes")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no case after so many (default: all)")
+    parser.add_argument("--output", type=Path, default=results.FOLDER, metavar="DIR", help="folder of the result file")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="start no case after this time (default: no limit)"
+    )
     parser.add_argument(
         "--processor-time",
         action="store_true",
-        help="measure the processor time of one thread: for a busy CPU",
+        help="measure the processor time of one thread, for a busy CPU",
     )
     options = parser.parse_args(arguments)
     if options.features:
@@ -53,18 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_float32_matmul_precision("highest")  # no TF32
     inputs.use_device(device)
     peaks = measure_peaks(device)
-    where = results.environment(device, peaks)
-    print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
-    path = results.file_for(options.output, options.sizes, where)
+    origin = results.environment(device, peaks)
+    print(", ".join(f"{name} {value}" for name, value in origin.items()), flush=True)
+    path = results.file_for(options.output, options.sizes, origin)
     limits = Limits(peaks, device)
     complaints = []
     for op in options.op or OPS:
         for case in importlib.import_module(f"benchmarks.bench_{op}").cases(options.sizes):
             if time.monotonic() - begin > options.seconds:
-                complaints.append(f"{case}: not begun, {options.seconds:g} s were over")
+                complaints.append(f"{case}: not started, the {options.seconds:g} s were over")
                 continue
             measured = measure(case, BUDGET[device.type][options.sizes], limits, strict=options.sizes == "quick")
-            rows = results.rows_of(case, measured, peaks, where)
+            rows = results.rows_of(case, measured, peaks, origin)
             _print(case, measured, rows)
             results.add(path, rows)
             failed = sorted(measured.failed)

@@ -1,4 +1,4 @@
-"""What is run of a case, and what becomes of what fails."""
+"""Runs the cells of a case, and records failures."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Cell(NamedTuple):
 
 @dataclass
 class Attempts:
-    """Runs what may fail, so that one cell's failure is not that of the others."""
+    """Runs code that may fail, so that the failure of one cell does not affect the others."""
 
     strict: bool
     left_out: dict[Cell, str]
     failed: set[Cell] = field(default_factory=set)
-    lost: str = ""  # the failure that no later call survives
+    lost: str = ""  # the failure after which all later calls fail
 
     def __call__(self, cells: list[Cell], what: Callable[[], Any]) -> Any:
-        """``what()``; or None, and the reason kept for the ``cells``, which then did not work."""
+        """``what()``; after a failure None, and the reason is recorded for the ``cells``."""
         if self.lost:
             self.left_out.update(dict.fromkeys(cells, f"the GPU did not survive a failure before: {self.lost}"))
             return None
@@ -51,7 +51,7 @@ class Attempts:
 
 
 def reason(error: BaseException) -> str:
-    """Why a cell failed, in a line."""
+    """Why a cell failed, in one line."""
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory"
     lines = str(error).splitlines() or [""]

@@ -52,7 +52,7 @@ def _forward_and_backward(loss):
 
 
 def _with_extras(loss):
-    """Loss and gradient with targets, a mask, weights of the rows and a temperature for each column."""
+    """Loss and gradient with targets, a mask, weights of the rows and a temperature per column."""
 
     def run(features, memory, targets, temperature, mask, weights):
         features.grad = None

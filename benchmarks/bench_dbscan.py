@@ -48,7 +48,7 @@ def _cases(sizes: dict) -> list[Case]:
     dense |= {
         "providers": common["providers"] | others,
         "missing": missing,
-        # Which of two clusters a point on the border of both belongs to is left to the implementation.
+        # A point on the border of two clusters may belong to either, depending on the implementation.
         "difference_of": {"cuML": differences.partition},
         "allowed_to": {"cuML": 0.01},
         "own_memory": frozenset({"cuML"}),

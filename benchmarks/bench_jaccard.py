@@ -1,4 +1,4 @@
-"""k-reciprocal encoding and Jaccard distance, the neighbours being known."""
+"""k-reciprocal encoding and Jaccard distance, with known neighbours."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _cases(sizes: dict) -> list[Case]:
                     reference.jaccard_distance, given, x, k1, k2, max_distance=eps
                 ),
             },
-            # A pair that only one of them stores is farther than eps for the other.
+            # If only one of them stores a pair, its distance is above eps for the other.
             difference=differences.sparse_values(missing=sizes["eps"]),
             **sparse,
         ),

@@ -1,4 +1,4 @@
-"""A training step of every module of ccfast.nn, forward, backward and update, beside the same on plain PyTorch."""
+"""A training step of every module of ccfast.nn (forward, backward, update), compared with plain PyTorch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTANCES = 16
 
 @dataclass(frozen=True)
 class Kind:
-    """A module: which sizes it has, how it is made with the inputs of a step, and where its time is saved."""
+    """A module: its sizes, its construction with the inputs of a step, and where it saves time."""
 
     sizes: str
     make: Callable[..., tuple[Any, ...]]
@@ -39,7 +39,7 @@ def batch(B: int, D: int) -> Tensor:
 
 
 def labels(B: int, C: int) -> Tensor:
-    """As the sampler draws them: some images of each of a few clusters."""
+    """Labels as the sampler draws them: some images from each of a few clusters."""
     generator = torch.Generator().manual_seed(2)
     return torch.randperm(C, generator=generator)[: max(1, B // INSTANCES)].repeat_interleave(INSTANCES)[:B]
 
@@ -125,8 +125,8 @@ def _supcon(B: int, d: int) -> tuple[Any, ...]:
     return modules.SupConLoss(), rows(2 * B, d).view(B, 2, d).requires_grad_(), torch.arange(B) % 10
 
 
-UPDATE = "the update: one kernel in place of a loop over samples"
-SETS = "no copies of the logits for the sets, and the softmax made again in backward; the update"
+UPDATE = "the update: one kernel instead of a loop over samples"
+SETS = "no copies of the logits for the sets; backward computes the softmax again; the update"
 KINDS: dict[str, Kind] = {
     "ClusterMemory": Kind("B D C", _memory(lambda D, C: modules.ClusterMemory(D, C, update="backward")), UPDATE),
     "DualMemory.hhcl": Kind("B D C", _memory(modules.DualMemory.hhcl), "both updates: one kernel each"),
@@ -143,9 +143,9 @@ KINDS: dict[str, Kind] = {
     "ProxyMemory.tmgf": Kind("B D C cameras", _proxies(modules.ProxyMemory.tmgf), SETS),
     "IceLoss": Kind("B D C cameras", _ice, "no copies of the logits for the sets"),
     "CrossModalMemory": Kind("B D C", _cross_modal, "two updates: one kernel each"),
-    "InstanceBank": Kind("B D N", _instances, "nothing but the products counts"),
-    "QueueContrast": Kind("B d K", _queue, "nothing but the products counts"),
-    "PrototypeContrast": Kind("B d N K", _prototypes, "nothing but the products counts"),
+    "InstanceBank": Kind("B D N", _instances, "nothing: the products take all the time"),
+    "QueueContrast": Kind("B d K", _queue, "nothing: the products take all the time"),
+    "PrototypeContrast": Kind("B d N K", _prototypes, "nothing: the products take all the time"),
     "SwappedAssignment": Kind("B d P", _swapped, "Sinkhorn: one pass over the scores per iteration"),
     "SupConLoss": Kind("B d", _supcon, "no copies of the logits"),
 }

@@ -10,8 +10,8 @@ from benchmarks.case import Case
 from benchmarks.inputs import NOISE, clustered_features, feature_bytes, feature_sizes, neighbour_statistics, neighbours
 from ccfast import reference
 
-#: 40 GB as N x N: only the sparse chain runs, and its memory is what there is to see. Less noise, because in 128
-#: dimensions strangers are closer.
+#: N x N would take 40 GB: only the sparse chain runs, to show its memory. Less noise, because in 128 dimensions
+#: unrelated rows are closer.
 LARGE = {"N": 100_000, "D": 128, "k1": 30, "k2": 6, "eps": 0.6, "noise": 1.0}
 
 

@@ -15,7 +15,7 @@ RERANK = {
     "quick": {"Q": 100, "G": 900, "D": 256, "k1": 20, "k2": 6},
     "full": {"Q": 1000, "G": 5000, "D": 2048, "k1": 20, "k2": 6},
 }
-HALF = {"Q": 500, "G": 2500, "D": 2048, "k1": 20, "k2": 6}  # what the reference's time at "full" is foretold from
+HALF = {"Q": 500, "G": 2500, "D": 2048, "k1": 20, "k2": 6}  # the reference's time at "full" is estimated from this
 EVALUATE = {"quick": {"Q": 300, "G": 2000}, "full": {"Q": 3368, "G": 15913}}
 IDENTITIES, CAMERAS = 750, 6  # Market-1501's test set
 

@@ -18,7 +18,7 @@ SIZES = {
 
 
 def _inputs(B: int, P: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Proxies of 6 cameras, and the 50 others of highest similarity, as CAP and O2CAP choose them."""
+    """Proxies of 6 cameras, and the 50 most similar others, as in CAP and O2CAP."""
     logits = torch.randn(B, P, generator=torch.Generator().manual_seed(0)) * 4
     positives = torch.arange(P) // 6 == (torch.arange(B) % (P // 6))[:, None]
     hardest = logits.masked_fill(positives, -torch.inf).topk(50, dim=1).indices

@@ -23,7 +23,7 @@ def _inputs(B: int, K: int) -> tuple[Tensor]:
 
 
 def _work(B: int, K: int) -> Work:
-    """The scores read, the assignment written, and one pass over the exponentials for each iteration."""
+    """The scores read, the assignment written, and one pass over the exponentials per iteration."""
     return Work(bytes=4.0 * B * K * (2 + 1 + ITERATIONS))
 
 

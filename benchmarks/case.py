@@ -1,4 +1,4 @@
-"""What a benchmark is: one piece of work that several providers do, and a check that they do the same."""
+"""A benchmark: one computation by several providers, and a check that they give the same result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRESETS = ("quick", "full")
 
 @dataclass(frozen=True)
 class Difference:
-    """How far an answer is from the truth."""
+    """The difference between an answer and the true one."""
 
     what: str
     value: float
@@ -30,32 +30,32 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One piece of work.
+    """One computation.
 
     Attributes:
-        op: family of the op, as the folders of csrc/ are called.
-        name: what is computed.
-        sizes: arguments of ``inputs``; also what the results are filed under.
-        inputs: builds what every provider is called with (as positional arguments).
+        op: family of the op, with the name of its folder in csrc/.
+        name: the computation.
+        sizes: arguments of ``inputs``; also the key of the results.
+        inputs: builds the positional arguments of every provider.
         providers: name -> function; ``ccfast`` first.
         difference: (answer, true answer) -> :class:`Difference`.
-        allowed: how large it may be.
-        allowed_to: how large it may be for a provider that computes less exactly.
-        difference_of: another ``difference`` for a provider that cannot be held to the first.
+        allowed: its largest allowed value.
+        allowed_to: its largest allowed value for a provider that computes less exactly.
+        difference_of: another ``difference`` for a provider to which the first does not apply.
         warm_up: providers that compile something when they are first called.
         truth: the provider whose answer is true, or a function of the inputs.
-        facts: what should be known of the inputs to judge the times, a function of the sizes.
-        work: the least that it takes, a function of the sizes: what the floor is computed from.
-        inputs_work: the same of building the inputs, where that is not small beside it.
-        inputs_bytes: how large the inputs are, where they can be too large.
-        growth: what time and memory of the providers grow with, a function of the sizes: from one size to the next,
-            providers that would take too long are left out.
-        missing: peers that cannot be run here -> why not.
+        facts: properties of the inputs that affect the times, a function of the sizes.
+        work: the least work for the result, a function of the sizes, from which the floor is computed.
+        inputs_work: the same for building the inputs, if it is not small in comparison.
+        inputs_bytes: the size of the inputs, if they can be too large.
+        growth: the growth of the providers' time and memory, a function of the sizes: providers that would take too
+            long at the next size are left out.
+        missing: peers that cannot run -> why not.
         passes: forward, forward + backward, ...
         in_place: providers change their inputs; the check then runs on a copy.
         graph: on a GPU also timed as a CUDA graph.
-        uncapturable: providers that cannot be captured in one -> why not.
-        own_memory: providers that take GPU memory besides torch's, which is not counted.
+        uncapturable: providers that a CUDA graph cannot capture -> why not.
+        own_memory: providers that use GPU memory besides torch's, which is not counted.
     """
 
     op: str
@@ -87,16 +87,16 @@ class Case:
         return f"{self.name}[{sizes}]"
 
     def truth_first(self) -> list[str]:
-        """The providers in the order that calls none of them just to know the truth."""
+        """The providers in an order that needs no additional call for the true answer."""
         return sorted(self.providers, key=lambda provider: provider != self.truth)
 
 
 class WrongAnswer(AssertionError):
-    """A provider does not compute what the others do: its time would mean nothing."""
+    """A provider does not compute the same as the others, so its time would be meaningless."""
 
 
 class Bench:
-    """A case with its inputs built, on the device it runs on, and its true answer known."""
+    """A case with its inputs on its device, and its true answer."""
 
     def __init__(self, case: Case, device: torch.device = CPU) -> None:
         self.case, self.device = case, device
@@ -106,15 +106,15 @@ class Bench:
 
     @cached_property
     def facts(self) -> dict[str, float]:
-        """What should be known of the inputs."""
+        """Properties of the inputs that affect the times."""
         return self.case.facts(**self.case.sizes) if self.case.facts else {}
 
     def run(self, provider: str) -> Any:
-        """One call, as it is timed."""
+        """One timed call."""
         return self.case.providers[provider](*self._timed_inputs)
 
     def first_call(self, provider: str) -> Callable[[], Any]:
-        """One call to check the answer of, from inputs that no call has changed."""
+        """A call whose answer is checked, with inputs that no call has changed."""
         inputs = self._own_inputs()
         return lambda: self.case.providers[provider](*inputs)
 
@@ -132,9 +132,9 @@ class Bench:
         return copy.deepcopy(self.inputs) if self.case.in_place else self.inputs
 
     def check(self, provider: str, answer: Any, left_out: Mapping[str, str] | None = None) -> Difference | None:
-        """Compare the answer of :meth:`first_call` with the true one; raise where they are too far apart.
+        """Compare the answer of :meth:`first_call` with the true one; raise if they differ too much.
 
-        None where the provider that knows the truth is ``left_out`` at this size.
+        None if the provider of the true answer is ``left_out`` at this size.
         """
         if self._truth is None:
             truth = self.case.truth
@@ -153,7 +153,7 @@ class Bench:
 
 
 def device_of(value: Any) -> torch.device:
-    """Where an answer is, a tensor or a tuple of them."""
+    """The device of an answer, a tensor or a tuple of tensors."""
     return (value[0] if isinstance(value, tuple) else value).device
 
 

@@ -16,7 +16,7 @@ from ccfast.check.clock import seconds_of as seconds_of
 
 
 def with_peak_memory(call: Callable[[], Any], device: torch.device) -> tuple[float, int | None, Any]:
-    """Seconds, additional peak memory in bytes (its result included; None where Linux does not tell), and result."""
+    """Seconds, additional peak memory in bytes (with the result; None if Linux does not report it), and result."""
     before = _restart_peak(device)
     start = clock.now()
     result = call()
@@ -37,7 +37,7 @@ def free_memory(device: torch.device) -> float:
 
 @cache
 def _load_libraries() -> None:
-    """Have the matrix product's code and buffers in memory, which stay there and belong to no provider."""
+    """Load the matrix product's code and buffers, which stay in memory and are not counted for any provider."""
     matrix = torch.ones(2048, 2048)
     matrix @ matrix
 
@@ -50,7 +50,7 @@ def _restart_peak(device: torch.device) -> int | None:
         return torch.cuda.memory_allocated()
     _load_libraries()
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # or the call would live on memory that an earlier one has left
+        ctypes.CDLL(None).malloc_trim(0)  # otherwise the call would reuse memory from an earlier one
         Path("/proc/self/clear_refs").write_text("5")
         return _status("VmRSS")
     except (AttributeError, OSError):

@@ -11,7 +11,7 @@ from benchmarks.limits import Limits
 from benchmarks.measure import bench_plan, first_call
 from benchmarks.peaks import measure_peaks
 
-BUDGET = 0.5  # seconds of timing for a provider
+BUDGET = 0.5  # seconds of timing per provider
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,7 +48,7 @@ def prepared() -> Callable[[Case], Bench]:
 
 @pytest.fixture(scope="session")
 def limits() -> Limits:
-    """What would take too long here; a skipped benchmark says why."""
+    """Decides which cells would take too long; a skipped benchmark says why."""
     return Limits(measure_peaks(CPU), CPU)
 
 
@@ -56,7 +56,7 @@ def limits() -> Limits:
 def bench(
     benchmark, prepared: Callable[[Case], Bench], limits: Limits, case: Case, provider: str
 ) -> Callable[[], None]:
-    """Check one provider's answer, then time it; what else was measured goes to the report's extra_info."""
+    """Check one provider's answer, then time it; other measurements go to the report's extra_info."""
 
     def run() -> None:
         if reason := limits.whole_case(case) or limits.cell(case, provider):

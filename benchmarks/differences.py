@@ -1,4 +1,4 @@
-"""How answers are compared."""
+"""Comparisons of answers."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ BLOCK = 1024
 
 
 def sampled_rows(rows: int) -> slice:
-    """About 256 rows, evenly spread: what an oracle in float64 can answer for at any size."""
+    """About 256 rows, evenly spread, for which float64 distances can be computed at any size."""
     return slice(None, None, max(1, rows // SAMPLE))
 
 
 def share_of_sampled_rows(answer: Tensor, truth: Tensor) -> Difference:
-    """As :func:`share_of_rows`, the truth being that of :func:`sampled_rows`."""
+    """:func:`share_of_rows` for the rows of :func:`sampled_rows`."""
     found = share_of_rows(answer[sampled_rows(len(answer))], truth)
     return Difference(f"share of {len(truth)} sampled rows that differ", found.value)
 
 
 def share_of_neighbours(answer: Tensor, truth: Tensor) -> Difference:
-    """Share of the true neighbours of :func:`sampled_rows` that are not found, in whatever order."""
+    """Share of the true neighbours of :func:`sampled_rows` that are not found, in any order."""
     found = (answer[sampled_rows(len(answer))][:, None, :] == truth[:, :, None]).any(2)
     return Difference(
         f"share of neighbours of {len(truth)} sampled rows that are missing", 1 - float(found.float().mean())
@@ -89,7 +89,7 @@ def _largest(value: float) -> Difference:
 
 
 def _shifted(matrix: Tensor, missing: float) -> csr_array:
-    """SciPy's matrix of the values less ``missing``, so that what is not stored is 0."""
+    """SciPy's matrix of the values minus ``missing``, so that entries that are not stored are 0."""
     matrix = matrix.cpu()
     data = matrix.values().numpy().astype(np.float64) - missing
     return csr_array((data, matrix.col_indices().numpy(), matrix.crow_indices().numpy()), shape=tuple(matrix.shape))

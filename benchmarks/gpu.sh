@@ -58,14 +58,14 @@ sanitizer() {
     echo "=== $tool"
     local kernels=()
     [ "$tool" = memcheck ] || kernels=(--kernel-regex kns=ccfast) # not cuBLAS's
-    # Without torch's cache every tensor is an allocation of its own, past whose end nothing may be touched.
+    # Without torch's cache every tensor is a separate allocation, so that each access past its end is found.
     PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 280 compute-sanitizer --tool "$tool" "${kernels[@]}" --error-exitcode 9 \
       "$python" -m pytest -m cuda tests/test_cuda.py -k results_on_cuda_are_those_of_the_cpu || status=1
   done
   return "$status"
 }
 
-# A process an op, so that a fault of the device in one does not end the others.
+# One process per op, so that a fault of the device in one does not end the others.
 benchmarks() {
   have_kernels || return 1
   local op status=0 begin=$SECONDS most=520 left
@@ -77,7 +77,7 @@ benchmarks() {
   done
   "$python" -m benchmarks.table || status=1
   "$python" -m benchmarks.plot || status=1
-  cp benchmarks/results/*nvidia* docs/images/*-cuda.png README.md "$out" || status=1
+  cp benchmarks/results/*nvidia* docs/images/*-cuda.png README.md docs/benchmarks.md "$out" || status=1
   return "$status"
 }
 

@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
     parser.add_argument("--dim", type=int, default=32)
-    parser.add_argument("--noise", type=float, default=1.0, help="norm of what is added to a centre of norm 1")
+    parser.add_argument("--noise", type=float, default=1.0, help="norm of the noise around a centre of norm 1")
     parser.add_argument("--k1", type=int, default=30)
     parser.add_argument("--k2", type=int, default=6)
     parser.add_argument("--eps", type=float, default=0.6)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure(rows: int, options: argparse.Namespace) -> tuple[dict[str, float], int]:
-    """CPU seconds by stage, and how many clusters there are."""
+    """CPU seconds per stage, and the number of clusters."""
     x = clustered_features(rows, options.dim, options.noise)
     seconds: dict[str, float] = {}
     with _timed(seconds, "neighbours"):

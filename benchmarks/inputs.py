@@ -1,4 +1,4 @@
-"""Inputs that the benchmarks share: seeded, clustered as re-ID features are."""
+"""Shared inputs of the benchmarks: seeded, and clustered like re-ID features."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import ccfast
 from benchmarks import stages
 
 IMAGES_PER_IDENTITY = 17  # Market-1501's training set: 12,936 images of 751 identities
-#: Norm of what is added to an identity's centre, which has norm 1. At 2, members of an identity have a cosine
-#: similarity of about 0.2; :func:`neighbour_statistics` tells what that makes of the neighbour lists.
+#: Norm of the noise around an identity's centre, which has norm 1. At 2, members of an identity have a cosine
+#: similarity of about 0.2; :func:`neighbour_statistics` describes the resulting neighbour lists.
 NOISE = 2.0
 
 
-#: Where inputs are built, and the file of features that takes the place of the synthetic ones.
+#: The device on which inputs are built, and the file of features that replaces the synthetic ones.
 _device = torch.device("cpu")
 _file: Path | None = None
 
@@ -31,12 +31,12 @@ def use_device(device: torch.device) -> None:
 
 
 def on_cuda() -> bool:
-    """Whether inputs are built on a GPU: what decides which peers there are."""
+    """Whether inputs are built on a GPU, which determines the peers."""
     return _device.type == "cuda"
 
 
 def use_features(path: Path) -> None:
-    """Take the features from a ``.npy`` file, rows of unit norm or not: they are normalised."""
+    """Take the features from a ``.npy`` file; its rows are normalised."""
     global _file
     _file = path
 
@@ -77,15 +77,15 @@ def neighbours(rows: int, dim: int, k: int, noise: float = NOISE) -> tuple[Tenso
 def neighbour_statistics(
     N: int, D: int, k1: int = 30, k2: int = 6, eps: float = 0.6, noise: float = NOISE, **_
 ) -> dict[str, float | str]:
-    """What decides the cost of the sparse stages on :func:`clustered_features`, as means a row."""
+    """The numbers that determine the cost of the sparse stages on :func:`clustered_features`, as means per row."""
     given = (clustered_features(N, D, noise), *neighbours(N, D, k1, noise))
     within = stages.sparse_jaccard(*given, k2, eps)
     labels = ccfast.dbscan(within, eps)
     return {
         "features": _file.name if _file else "synthetic",
-        "reciprocal neighbours a row": round(_reciprocal_neighbours(given[1]), 1),
+        "reciprocal neighbours per row": round(_reciprocal_neighbours(given[1]), 1),
         "V entries a row": round(stages.encode(*given, 1)[1].numel() / N, 1),
-        "V entries a row after query expansion": round(stages.encode(*given, k2)[1].numel() / N, 1),
+        "V entries per row after query expansion": round(stages.encode(*given, k2)[1].numel() / N, 1),
         "rows within eps of a row, itself included": round(within.values().numel() / N, 1),
         "clusters": int(labels.max()) + 1,
         "noise": int((labels == -1).sum()),

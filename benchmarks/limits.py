@@ -1,4 +1,4 @@
-"""What is not run, and why: every cell that is left out leaves a reason in the output."""
+"""Which cells are not run, and why: the output has a reason for each of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_MEMORY = 0.6  # of what is free
 
 @dataclass(frozen=True)
 class Seen:
-    """One size of a case by a provider: measured, or foretold where that was too much."""
+    """One size of a case by a provider: measured, or estimated if it was too large."""
 
     sizes: str
     growth: float
@@ -27,18 +27,18 @@ class Seen:
 
 @dataclass
 class Limits:
-    """Foretells time and memory of a cell from the same provider's smaller one in the same run."""
+    """Estimates time and memory of a cell from the same provider's smaller one in the same run."""
 
     peaks: Peaks
     device: torch.device
     seen: dict[tuple[str, str], Seen] = field(default_factory=dict)
 
     def whole_case(self, case: Case) -> str | None:
-        """Why no provider can do it here, from its floor alone, or None. Its inputs count too."""
+        """Why no provider can run it, from its floor and its inputs, or None."""
         works = [make(**case.sizes) for make in (case.work, case.inputs_work) if make]
         floor, most = sum(map(self.peaks.floor, works)), MOST_SECONDS[self.device.type]
         if floor > most / 2:
-            return f"its floor here is {floor:.3g} s, of {most:g} s that a call may take"
+            return f"its floor is {floor:.3g} s, and a call may take {most:g} s"
         size = case.inputs_bytes(**case.sizes) if case.inputs_bytes else 0
         if size > MOST_MEMORY / 2 * free_memory(self.device):
             return f"its inputs are {size / 1e9:.3g} GB"
@@ -52,12 +52,12 @@ class Limits:
         growth = case.growth(**case.sizes)
         seconds = before.seconds * growth / before.growth
         memory = before.memory * growth / before.growth
-        # Foretold from what was foretold, where several sizes in a row are too much.
+        # Estimated from estimates, if several consecutive sizes are too large.
         self.seen[case.name, provider] = Seen(before.sizes, growth, seconds, memory)
         if seconds > MOST_SECONDS[self.device.type]:
-            return f"about {seconds:.2g} s a call, by {before.sizes}"
+            return f"about {seconds:.2g} s per call, estimated from {before.sizes}"
         if memory > MOST_MEMORY * free_memory(self.device):
-            return f"about {memory / 1e9:.2g} GB, by {before.sizes}"
+            return f"about {memory / 1e9:.2g} GB, estimated from {before.sizes}"
         return None
 
     def add(self, case: Case, provider: str, seconds: float, memory: int | None) -> None:

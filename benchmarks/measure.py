@@ -15,8 +15,8 @@ from benchmarks.case import Bench, Case, Difference
 from benchmarks.clock import seconds_of, with_peak_memory
 from benchmarks.limits import Limits
 
-ROUND_SECONDS = 5e-3  # on a CPU a round calls a fast function this long, so that the clock does not count
-SLOW_SECONDS = 2.5  # above this one call is enough, and it is the first
+ROUND_SECONDS = 5e-3  # on a CPU a round calls a fast function for this time, so that the clock's own time is negligible
+SLOW_SECONDS = 2.5  # above this time the first call is enough
 MOST_ROUNDS = 50
 FEWEST_ROUNDS = 3
 
@@ -40,7 +40,7 @@ def plan(seconds: float, budget: float, device: torch.device) -> Plan:
 
 @dataclass(frozen=True)
 class First:
-    """What the first call of a provider tells."""
+    """The measurements of a provider's first call."""
 
     seconds: float
     peak_memory: int | None
@@ -54,7 +54,7 @@ class First:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of a provider, a number a round, and what its first call told."""
+    """Seconds of a provider, one number per round, and the measurements of its first call."""
 
     seconds: list[float]
     plan: Plan
@@ -72,7 +72,7 @@ class Measured:
         timings: of the cells that were measured.
         left_out: cell -> why it was not run at this size, or how it failed.
         facts: of the inputs.
-        failed: the cells that were run, but gave a wrong answer or an error other than for want of memory.
+        failed: the cells that gave a wrong answer, or an error other than too little memory.
         lost: the failure after which nothing runs on the GPU, if any.
     """
 
@@ -93,7 +93,7 @@ class Ready:
 
 
 def first_call(bench: Bench, provider: str, left_out: Mapping[str, str] | None = None) -> First:
-    """Call once: check the answer, and see how much memory it takes."""
+    """Call once: check the answer, and measure the memory."""
     if provider in bench.case.warm_up:
         bench.run(provider)
     seconds, peak_memory, answer = with_peak_memory(bench.first_call(provider), bench.device)
@@ -103,7 +103,7 @@ def first_call(bench: Bench, provider: str, left_out: Mapping[str, str] | None =
 
 
 def measure(case: Case, budget: float, limits: Limits, strict: bool = True) -> Measured:
-    """Time every provider for about ``budget`` seconds, in turns, so that what else the machine does hits all alike.
+    """Time every provider for about ``budget`` seconds, in turns, so that other load affects all providers equally.
 
     A provider that fails is left out with the reason; a wrong answer is an error where this is ``strict``.
     """

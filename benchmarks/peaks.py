@@ -1,4 +1,4 @@
-"""What this machine can do, measured at the start of a run, and the time below which no implementation can get."""
+"""The peak rates of this machine, measured at the start of a run, and the lower bound on time that they give."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Work:
-    """The least that a piece of work takes: operations in matrix products, in which type, and bytes to and fro."""
+    """The least work for a result: operations in matrix products, their type, and bytes read and written."""
 
     bytes: float
     flops: float = 0
@@ -42,7 +42,7 @@ class Peaks:
     copy: float
 
     def floor(self, work: Work) -> float:
-        """Seconds that the work takes at least."""
+        """A lower bound on the seconds of the work."""
         return max(work.flops / self.products[work.product], work.bytes / self.copy)
 
     def bound(self, work: Work) -> str:
@@ -56,7 +56,7 @@ class Peaks:
 
 
 def measure_peaks(device: torch.device) -> Peaks:
-    """Measure both, where the benchmarks will run; float32 products as torch is set to do them."""
+    """Measure both on the device of the benchmarks; float32 products with torch's current settings."""
     side = SIDE[device.type]
     products = {}
     for dtype in TYPES[device.type]:

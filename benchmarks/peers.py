@@ -1,4 +1,4 @@
-"""What people would use instead of ccfast, besides eager PyTorch (ccfast.check.eager): torch.compile, faiss, others."""
+"""Alternatives to ccfast besides eager PyTorch (ccfast.check.eager): torch.compile, faiss, others."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ccfast.check import eager
 
 
 def knn_by_topk_half(features: Tensor, k: int) -> Tensor:
-    """Products and topk in bfloat16, which confuses neighbours that are about as near."""
+    """Products and topk in bfloat16, which confuses neighbours at nearly the same distance."""
     return eager.knn(features, k, torch.bfloat16)
 
 
 def searches() -> tuple[dict[str, Callable], dict[str, str]]:
-    """Other exact neighbour searches on the CPU, and why those that cannot be run cannot."""
+    """Other exact neighbour searches on the CPU, and the reasons for those that cannot run."""
     if importlib.util.find_spec("faiss"):
         return {"faiss": knn_by_faiss}, {}
     return {}, {"faiss": "faiss is not installed (pip install faiss-cpu)"}
@@ -53,7 +53,7 @@ def scikit_learn_dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> 
 
 
 def reference_after_knn(function, neighbours: tuple[Tensor, Tensor], *arguments, **options):
-    """A function of ``ccfast.reference.jaccard`` with the neighbours given instead of searched for."""
+    """A function of ``ccfast.reference.jaccard`` with given neighbours instead of a search."""
     with mock.patch.object(reference_jaccard, "knn", lambda *_: neighbours):
         return function(*arguments, **options)
 
@@ -65,7 +65,7 @@ def reference_labels(features: Tensor, k1: int, k2: int, eps: float) -> Tensor:
 
 @cache
 def _compiled_loss():
-    # The whole graph: or a size too many would quietly run as it is.
+    # With fullgraph, a size that cannot be compiled is an error and does not run uncompiled.
     return torch.compile(eager.centroid_contrastive_loss, dynamic=True, fullgraph=True)
 
 

@@ -1,4 +1,4 @@
-"""Peers that only run on a GPU: Liger, cut-cross-entropy, faiss, cuVS and cuML. None of them is needed."""
+"""Peers that run only on a GPU: Liger, cut-cross-entropy, faiss, cuVS and cuML. All are optional."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Providers = dict[str, Callable]
 
 
 def available(wanted: dict[str, tuple[Callable, str, str]]) -> tuple[Providers, dict[str, str]]:
-    """What can be run of ``name -> (function, module, package)``, and why the others cannot."""
+    """The entries of ``name -> (function, module, package)`` that can run, and the reasons for the others."""
     found = {name: importlib.util.find_spec(module) is not None for name, (_, module, _) in wanted.items()}
     missing = {name: f"not installed (pip install {wanted[name][2]})" for name in wanted if not found[name]}
     return {name: wanted[name][0] for name in wanted if found[name]}, missing
@@ -65,7 +65,7 @@ def cut_cross_entropy_loss(features: Tensor, memory: Tensor, labels: Tensor, tem
 
 
 def _missing_in_faiss() -> str | None:
-    """What keeps the faiss that is installed from the GPU, or None."""
+    """Why the installed faiss cannot use the GPU, or None."""
     try:
         import faiss
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""The modules of ccfast.nn on plain PyTorch: their ops give way to those of ccfast.check.eager or ccfast.reference."""
+"""The modules of ccfast.nn on plain PyTorch: ccfast.check.eager or ccfast.reference replaces their ops."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ops = dict[str, Callable[..., Any]]
 
 @contextmanager
 def replaced(ops: Ops) -> Iterator[None]:
-    """In here the modules of ccfast.nn call these functions."""
+    """Inside this context the modules of ccfast.nn call these functions."""
     before = [(module, name, getattr(module, name)) for module, name in _PLACES if name in ops]
     for module, name, _ in before:
         setattr(module, name, ops[name])
@@ -33,7 +33,7 @@ def replaced(ops: Ops) -> Iterator[None]:
 
 
 class _Product(torch.autograd.Function):
-    """The product of the authors' banks, which are moved in backward."""
+    """The product of the authors' banks, which are updated in backward."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, memory: Tensor, on_backward: Callable[[Tensor], None] | None) -> Tensor:

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """A line for each case that has something beside ccfast: its providers' times, and their memory."""
+    """One line per case that has other providers: the times and the memory of all providers."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -59,9 +59,9 @@ def draw(rows: list[Row], path: Path) -> None:
     by_name = dict(zip(names, handles, strict=True))
     figure.legend([by_name[name] for name in COLOURS if name in by_name], [*filter(by_name.get, COLOURS)], ncols=4,
                   loc="outside lower center", frameon=False)  # fmt: skip
-    where = rows[0]
-    host = f"CUDA {where['cuda']}" if where["cuda"] else f"{where['threads']} threads"
-    figure.suptitle(f"{where['device']}, {host}, torch {where['torch']}, float32; left is better")
+    first = rows[0]
+    host = f"CUDA {first['cuda']}" if first["cuda"] else f"{first['threads']} threads"
+    figure.suptitle(f"{first['device']}, {host}, torch {first['torch']}, float32; left is better")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
@@ -72,7 +72,7 @@ def _memory(row: Row) -> float | None:
 
 
 def _dots(axes, cases: list[list[Row]], value: Callable[[Row], float | None], text: Callable[[float], str]) -> None:
-    """A dot for each provider, on a logarithmic axis; the first and the last are labelled."""
+    """One dot per provider, on a logarithmic axis; the first and the last are labelled."""
     for position, case in enumerate(cases):
         found = {row["provider"]: value(row) for row in case if row["provider"] in COLOURS}
         numbers = {provider: number for provider, number in found.items() if number is not None}

@@ -1,4 +1,4 @@
-"""How time and memory grow with N: times beside the floor, the stages of an epoch's labels, and memory."""
+"""The growth of time and memory with N: times and the floor, the stages of an epoch's labels, and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COLOURS = {
     "eager torch, bf16": "#b5651d",
     "faiss": "#5b9279",
 }
-#: What follows on what between features and labels: (label, its case, the case of what that does besides).
+#: The stages between features and labels: (label, its case, the case whose time it also contains).
 STAGES = (
     ("neighbours", "knn", None),
     ("k-reciprocal encoding", "k_reciprocal_encoding after kNN", None),
@@ -52,9 +52,9 @@ def draw(rows: list[Row], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=8)
-    where = rows[0]
-    host = f"CUDA {where['cuda']}" if where["cuda"] else f"{where['threads']} threads"
-    figure.suptitle(f"{where['device']}, {host}, torch {where['torch']}")
+    first = rows[0]
+    host = f"CUDA {first['cuda']}" if first["cuda"] else f"{first['threads']} threads"
+    figure.suptitle(f"{first['device']}, {host}, torch {first['torch']}")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
@@ -78,7 +78,7 @@ def _lines(axes, rows: list[Row], case: str, value: str, scale: float = 1) -> No
 
 
 def _floor(axes, rows: list[Row], case: str) -> None:
-    """The floor of all sizes, also of those where nothing was measured."""
+    """The floor of all sizes, including those without measurements."""
     found = {row["sizes"]["N"]: row["floor_s"] for row in rows if row["case"] == case and "floor_s" in row
              and row["sizes"]["D"] == DIM and row["sizes"]["N"] <= max(_measured(rows, case), default=0)}  # fmt: skip
     if found:
@@ -86,7 +86,7 @@ def _floor(axes, rows: list[Row], case: str) -> None:
 
 
 def _stages(axes, rows: list[Row]) -> None:
-    """A bar for each N at which all stages were measured."""
+    """One bar per N at which all stages were measured."""
     measured = {case: _measured(rows, case) for _, *cases in STAGES for case in cases if case}
     sizes = sorted(set.intersection(*map(set, measured.values())))
     below = [0.0] * len(sizes)

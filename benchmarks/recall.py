@@ -1,10 +1,10 @@
-"""What faiss's indexes find of the exact neighbours, how long they take, and what that does to the labels.
+"""The recall and the time of faiss's indexes, and their effect on the labels.
 
     python -m benchmarks.recall FEATURES.npy [--index FACTORY:PARAMETERS]...
 
-The rows of a .npy file, normalised here. A row of the table for the exact search and for each index: CPU seconds of
-one thread to make the index and to search it with all rows, recall (the share of the exact k1 neighbours that were
-found, the row itself left out), and the agreement (ARI) of the labels with those of the exact neighbours.
+The rows of the .npy file are normalised. The table has one row for the exact search and one per index: CPU seconds of
+one thread to build the index and to search it with all rows, recall (the share of the exact k1 neighbours that were
+found, without the row itself), and the agreement (ARI) of the labels with those of the exact neighbours.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     seconds = time.process_time() - start
     labels = _labels(features, exact, options)
     print(f"{features.shape[0]:,} x {features.shape[1]}, k1={options.k1}, eps={options.eps:g}\n")
-    print("| index | search | make, CPU s | search, CPU s | recall | clusters | noise | ARI |")
+    print("| index | parameters | build, CPU s | search, CPU s | recall | clusters | noise | ARI |")
     print("|---|---|---|---|---|---|---|---|")
     print(f"| exact | | | {seconds:.1f} | 1 | {_counts(labels)} | 1 |", flush=True)
     for text in options.index or INDEXES:
@@ -78,7 +78,7 @@ def _labels(features: Tensor, given: tuple[Tensor, Tensor], options: argparse.Na
 
 
 def _recall(found: Tensor, exact: Tensor) -> float:
-    """The share of ``exact`` [N, k] but for its first column that is in the same row of ``found``."""
+    """The share of ``exact`` [N, k], without its first column, that is in the same row of ``found``."""
     offset = torch.arange(len(found))[:, None] * len(found)
     hits = torch.isin((exact[:, 1:] + offset).flatten(), (found + offset).flatten())
     return float(hits.double().mean())
@@ -89,7 +89,7 @@ def _counts(labels: Tensor) -> str:
 
 
 def _ari(found: Tensor, labels: Tensor) -> float:
-    """Adjusted Rand index; every row of noise is a cluster of its own."""
+    """Adjusted Rand index; every noise row counts as a separate cluster."""
     from sklearn.metrics import adjusted_rand_score
 
     alone = [torch.where(part < 0, -1 - torch.arange(len(part)), part).numpy() for part in (found, labels)]

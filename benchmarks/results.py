@@ -1,4 +1,4 @@
-"""Result files: JSON, one row for each provider of a case, each with where and on what it was measured."""
+"""Result files: JSON, one row per provider of a case, with the machine and the software of the measurement."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Row = dict[str, Any]
 
 ROOT = Path(__file__).parent.parent
 FOLDER = Path(__file__).parent / "results"
-#: What makes two rows measurements of the same thing: the newer one stays.
+#: Two rows with equal values of these measure the same thing; the newer one is kept.
 KEY = ("op", "case", "provider", "pass", "mode", "dtype", "sizes")
 
 
 def environment(device: torch.device, peaks: Peaks) -> Row:
-    """Where and on what: part of every row."""
+    """The machine and its peaks, a part of every row."""
     return {**machine(device), "peaks": peaks.as_facts()}
 
 
@@ -49,16 +49,17 @@ def machine(device: torch.device) -> Row:
     }
 
 
-def rows_of(case: Case, measured: Measured, peaks: Peaks, where: Row) -> list[Row]:
+def rows_of(case: Case, measured: Measured, peaks: Peaks, origin: Row) -> list[Row]:
     """The rows of one case: those that were measured, and those that were left out with the reason."""
     common = {"op": case.op, "case": case.name, "pass": case.passes, "dtype": case.dtype, "sizes": dict(case.sizes)}
     floor = _floor(case, peaks)
     rows = [
-        {**common, **cell._asdict(), **_numbers(timing, floor), **floor, "facts": dict(measured.facts), **where}
+        {**common, **cell._asdict(), **_numbers(timing, floor), **floor, "facts": dict(measured.facts), **origin}
         for cell, timing in measured.timings.items()
     ]
     return rows + [
-        {**common, **cell._asdict(), "left_out": reason, **floor, **where} for cell, reason in measured.left_out.items()
+        {**common, **cell._asdict(), "left_out": reason, **floor, **origin}
+        for cell, reason in measured.left_out.items()
     ]
 
 
@@ -110,19 +111,19 @@ def _exactness(timing: Timing) -> Row:
     return {"what": difference.what, "value": difference.value}
 
 
-def file_for(folder: Path, preset: str, where: Row) -> Path:
+def file_for(folder: Path, preset: str, origin: Row) -> Path:
     """``<device>-<date>.json``, and ``<device>-<date>-quick.json`` for the quick sizes."""
-    device = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", where["device"].lower())).strip("-")
-    return folder / f"{device}-{where['date']}{'' if preset == 'full' else f'-{preset}'}.json"
+    device = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", origin["device"].lower())).strip("-")
+    return folder / f"{device}-{origin['date']}{'' if preset == 'full' else f'-{preset}'}.json"
 
 
 def read(path: Path) -> list[Row]:
-    """The rows; those that do not say so were timed by calls."""
+    """The rows; those without a mode were timed by calls."""
     return [{"mode": EAGER, **row} for row in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def add(path: Path, rows: list[Row]) -> None:
-    """Write ``rows`` to ``path``, in the place of older ones of the same thing; the others there stay."""
+    """Write ``rows`` to ``path``; they replace older rows of the same thing, and the others are kept."""
     new = {_key(row) for row in rows}
     kept = [row for row in read(path) if _key(row) not in new] if path.exists() else []
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""ccfast's stages one by one, as ``ccfast.jaccard_distance`` strings them together."""
+"""ccfast's stages one by one, as ``ccfast.jaccard_distance`` combines them."""
 
 from __future__ import annotations
 

@@ -1,18 +1,21 @@
 """``python -m benchmarks.table``: tables from the newest result file of each device; ``--check`` only compares.
 
-The usual sizes go to the README; everything measured, and what was left out with the reason, beside the result file.
+Five rows go to the README, the usual sizes to docs/benchmarks.md. A file beside the result file has everything that was
+measured, and what was left out with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import results
 from benchmarks.attempts import GRAPH
 from benchmarks.results import Row
 
-README = results.ROOT / "README.md"
+README, PAGE = results.ROOT / "README.md", results.ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks: begin, written by python -m benchmarks.table -->", "<!-- benchmarks: end -->"
 COLUMNS = (
     ("what", "---"),
@@ -24,21 +27,63 @@ COLUMNS = (
     ("extra memory: ccfast / reference", "--:"),
     ("ccfast's answer", "---"),
 )
-#: What to know of times on a GPU.
+#: How times on a GPU are taken.
 ON_CUDA = (
-    "A call finds the GPU idle, and waits for launches count; in rows of a CUDA graph it is captured and replayed, and "
-    "they do not. Of the reference most is NumPy, and scikit-learn is all of it on the CPU."
+    "The GPU is idle before each call, so launch latency counts; rows with a CUDA graph replay the captured call, and "
+    "it does not count there. Most of the reference is NumPy, and all of scikit-learn runs on the CPU."
 )
-#: The sizes that the README shows of a case that was measured at many.
+#: The sizes that docs/benchmarks.md shows of a case that was measured at many.
 USUAL = ({"N": 12_936, "D": 2048}, {"B": 256, "C": 500}, {"B": 256, "C": 3000}, {"B": 256, "C": 10_000})
+#: Below this share of the floor, something else takes the time, and the share is not shown.
+FLOOR_COUNTS = 0.1
+
+
+class Headline(NamedTuple):
+    """A row of the README's table."""
+
+    what: str
+    case: str
+    sizes: dict[str, int]
+    #: What users have now, best first: the first one that was measured is shown.
+    peers: tuple[str, ...]
+
+
+HEADLINES = (
+    Headline(
+        "pseudo-labels for 12,936 images from their features (D=2,048)",
+        "features to labels", {"N": 12_936, "D": 2048}, ("reference",),
+    ),
+    Headline(
+        "the 30 exact neighbours of each of these images",
+        "knn", {"N": 12_936, "D": 2048}, ("faiss", "eager torch", "reference"),
+    ),
+    Headline(
+        "loss of a batch of 256 against 3,000 clusters, forward and backward",
+        "centroid_contrastive_loss", {"B": 256, "D": 2048, "C": 3000}, ("eager torch", "reference"),
+    ),
+    Headline(
+        "update of the 3,000 clusters with this batch",
+        "update_memory_ (sequential)", {"B": 256, "D": 2048, "C": 3000}, ("eager torch", "reference"),
+    ),
+    Headline(
+        "re-ranking of 1,000 queries against 5,000 gallery images",
+        "k_reciprocal_rerank", {"Q": 1000, "G": 5000, "D": 2048}, ("reference",),
+    ),
+)  # fmt: skip
+#: What the README calls them.
+PEERS = {"reference": "PyTorch and NumPy", "eager torch": "PyTorch"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the README's table is not up to date")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a table is not up to date")
     check = parser.parse_args().check
-    wanted = {README: with_tables(README.read_text(encoding="utf-8"))}
-    for path, rows in results.newest():
+    newest = results.newest()
+    wanted = {
+        README: with_tables(README, [headlines(rows) for _, rows in newest]),
+        PAGE: with_tables(PAGE, [table(rows, usual(by_case(rows))) for _, rows in newest]),
+    }
+    for path, rows in newest:
         wanted[path.with_suffix(".md")] = full_table(rows)
     for path, text in wanted.items():
         if check and (not path.exists() or path.read_text(encoding="utf-8") != text):
@@ -49,14 +94,42 @@ def main() -> None:
             path.write_text(text, encoding="utf-8")
 
 
-def with_tables(text: str) -> str:
-    """The README with a table for each device between the marks."""
-    tables = (table(rows, usual(by_case(rows))) for _, rows in results.newest())
-    return between(text, "README.md", BEGIN, END, "\n\n".join(tables))
+def with_tables(page: Path, tables: list[str]) -> str:
+    """The text of a page with a table for each device between the marks."""
+    name = str(page.relative_to(results.ROOT))
+    return between(page.read_text(encoding="utf-8"), name, BEGIN, END, "\n\n".join(tables))
+
+
+def headlines(rows: list[Row]) -> str:
+    """The README's table of one device."""
+    lines = [_headline(headline, rows) for headline in HEADLINES]
+    return "\n".join([
+        f"{_all_of(rows, 'device')}; {_host(rows)}; torch {_all_of(rows, 'torch')}; float32; {_all_of(rows, 'date')}:",
+        "",
+        "| what | ccfast | what users have now | times faster |",
+        "|---|--:|--:|--:|",
+        *(line for line in lines if line is not None),
+    ])  # fmt: skip
+
+
+def _headline(headline: Headline, rows: list[Row]) -> str | None:
+    """One line, or None if ccfast or every peer is missing on this device."""
+    seconds_of = {
+        row["provider"]: row["median_s"]
+        for row in rows
+        if row["case"] == headline.case and row["mode"] != GRAPH and "left_out" not in row
+        and all(row["sizes"].get(name) == value for name, value in headline.sizes.items())
+    }  # fmt: skip
+    peer = next((name for name in headline.peers if name in seconds_of), None)
+    if peer is None or "ccfast" not in seconds_of:
+        return None
+    mine, theirs = seconds_of["ccfast"], seconds_of[peer]
+    cells = [headline.what, seconds(mine), f"{PEERS.get(peer, peer)}: {seconds(theirs)}", _times(theirs / mine)]
+    return f"| {' | '.join(cells)} |"
 
 
 def between(text: str, page: str, begin: str, end: str, content: str) -> str:
-    """The ``text`` of a page with ``content`` in the place of what stands between the marks."""
+    """The ``text`` of a page, with ``content`` between the marks."""
     before, _, rest = text.partition(begin)
     _, mark, after = rest.partition(end)
     if not mark:
@@ -75,7 +148,7 @@ def full_table(rows: list[Row]) -> str:
 
 
 def table(rows: list[Row], cases: list[list[Row]]) -> str:
-    """Cases of one device in Markdown, a line each."""
+    """Cases of one device in Markdown, one line per case."""
     lines = [_caption(rows), ""]
     lines += [f"| {' | '.join(name for name, _ in COLUMNS)} |", f"|{'|'.join(align for _, align in COLUMNS)}|"]
     lines += [_line({row["provider"]: row for row in case}) for case in cases]
@@ -83,7 +156,7 @@ def table(rows: list[Row], cases: list[list[Row]]) -> str:
 
 
 def usual(cases: list[list[Row]]) -> list[list[Row]]:
-    """The cases at the usual sizes, or at all of theirs where they have none of them."""
+    """The cases at the usual sizes; a case that has none of these, at all of its sizes."""
 
     def is_usual(row: Row) -> bool:
         return any(all(row["sizes"].get(name) == value for name, value in sizes.items()) for sizes in USUAL)
@@ -101,17 +174,24 @@ def by_case(rows: list[Row]) -> list[list[Row]]:
     return list(cases.values())
 
 
-def _caption(rows: list[Row]) -> str:
-    def all_of(name: str) -> str:
-        return " / ".join(sorted({str(row[name]) for row in rows}))
+def _all_of(rows: list[Row], name: str) -> str:
+    return " / ".join(sorted({str(row[name]) for row in rows}))
 
+
+def _caption(rows: list[Row]) -> str:
     peaks = "; ".join(f"{name} {value:,}" for name, value in rows[-1].get("peaks", {}).items())
-    floor = f" The floor is the larger of operations / rate and bytes / rate, with this run's {peaks}." if peaks else ""
+    floor = (
+        " The floor is the larger of operations / rate and bytes / rate; the rates were measured in the same run: "
+        f"{peaks}. No share is given below {FLOOR_COUNTS:.0%}: there the time goes to work that the floor does not "
+        "count, such as sorting and scattered reads."
+        if peaks
+        else ""
+    )
     if rows[-1]["cuda"]:
-        floor = f" Times: {all_of('timing')}. {ON_CUDA}{floor}"
+        floor = f" Times: {_all_of(rows, 'timing')}. {ON_CUDA}{floor}"
     return (
-        f"{all_of('device')}; {_host(rows)}; torch {all_of('torch')}; commit {all_of('commit')}; "
-        f"{all_of('date')}. Medians; float32; every row's providers took turns in one process."
+        f"{_all_of(rows, 'device')}; {_host(rows)}; torch {_all_of(rows, 'torch')}; commit {_all_of(rows, 'commit')}; "
+        f"{_all_of(rows, 'date')}. Medians, float32; the implementations of a row took turns in one process."
         f"{floor}"
     )
 
@@ -129,7 +209,7 @@ def _line(case: dict[str, Row]) -> str:
         _what(mine),
         _sizes(mine),
         seconds(mine["median_s"]),
-        f"{mine['share_of_floor']:.0%}" if "share_of_floor" in mine else "",
+        f"{mine['share_of_floor']:.0%}" if mine.get("share_of_floor", 0) >= FLOOR_COUNTS else "",
         _beside(reference, mine) if reference else "",
         "; ".join(f"{name}: {_beside(case[name], mine)}" for name in peers),
         "" if mine["mode"] == GRAPH else _memory(mine) + (f" / {_memory(reference)}" if reference else ""),
@@ -139,7 +219,7 @@ def _line(case: dict[str, Row]) -> str:
 
 
 def _line_without_ccfast(case: dict[str, Row]) -> str:
-    """Nothing to compare with: why is among what was left out."""
+    """A case that ccfast could not do; the reason is in the list of what was left out."""
     any_row = next(iter(case.values()))
     times = {name: seconds(row["median_s"]) for name, row in case.items()}
     others = "; ".join(f"{name}: {time}" for name, time in times.items() if name != "reference")
@@ -157,9 +237,12 @@ def _sizes(row: Row) -> str:
 
 
 def _beside(other: Row, mine: Row) -> str:
-    """The other's time, and how many times ccfast's it is."""
-    ratio = other["median_s"] / mine["median_s"]
-    return f"{seconds(other['median_s'])} ({ratio:.{0 if ratio >= 10 else 2 if ratio < 2 else 1}f}x)"
+    """The other's time, and its ratio to ccfast's."""
+    return f"{seconds(other['median_s'])} ({_times(other['median_s'] / mine['median_s'])}x)"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.{0 if ratio >= 10 else 2 if ratio < 2 else 1}f}"
 
 
 def seconds(value: float) -> str:

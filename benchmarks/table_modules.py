@@ -21,7 +21,7 @@ OPS = {"memory_similarity": "the product and the update"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table_modules", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 where the page is not up to date")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the page is not up to date")
     check = parser.parse_args().check
     text = PAGE.read_text(encoding="utf-8")
     wanted = with_table(text)
@@ -39,7 +39,7 @@ def with_table(text: str) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    """A line for each module at each size."""
+    """One line per module and size."""
     cases: dict[str, dict[str, Row]] = {}
     for row in rows:
         cases.setdefault(f"{row['case']} {row['sizes']}", {})[row["provider"]] = row

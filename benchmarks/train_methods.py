@@ -1,8 +1,8 @@
-"""How well the methods of ``ccfast train`` learn on a data set: several seeds each, and a table of the outcome.
+"""Trains the methods of ``ccfast train`` on a data set with several seeds each, and prints a table of the results.
 
 ``python -m benchmarks.train_methods --methods cluster-contrast hhcl -o FILE.json [options of ccfast train]``
 
-A method and seed that are in the file already are not trained again: other options need another file.
+A method and seed that are already in the file are not trained again; for other options use another file.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from ccfast.training.config_file import config_from_options
 
 Run = dict[str, Any]
 
-#: What is kept of an evaluation.
+#: The metrics that are kept.
 METRICS = ("mAP", "rank1")
 
 
 def main() -> None:
-    """Train what is missing, one run after the other, and print the table."""
+    """Train the missing runs, one after the other, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="+", required=True, metavar="METHOD")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def trained(options: dict[str, Any]) -> Run:
-    """One run: metrics before and after, and what it cost."""
+    """One run: metrics before and after, and CPU seconds."""
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
         records = train(config_from_options({**options, "run": f"{folder}/run"})).records

@@ -1,4 +1,4 @@
-"""What setup.py and pip need to build ccfast: torch, the CUDA toolkit, the sources, the jobs. Not installed."""
+"""Helpers of setup.py and pip for the build: torch, the CUDA toolkit, the sources, the jobs. Not installed."""
 
 import setuptools
 

@@ -1,4 +1,4 @@
-"""setuptools' build backend, which asks for a torch only where one is compiled against and there is none."""
+"""setuptools' build backend, which requires torch only if it is needed for compiling and not installed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from setuptools.build_meta import *  # noqa: F403
 from build_support import torch_at_hand
 
 NO_TORCH = """
-ccfast is compiled against the torch of the environment that it is installed into, and this build runs in an
-environment of its own, which has none. Install torch first, and build beside it:
+ccfast is compiled against the torch of the environment that it is installed into, but this build runs in a separate
+environment without torch. First install torch, and then build without isolation:
 
     pip install torch torchvision setuptools wheel ninja
     pip install --no-build-isolation .          # uv: uv pip install --no-build-isolation .
@@ -20,7 +20,7 @@ environment of its own, which has none. Install torch first, and build beside it
 
 
 def _torch_for_build() -> list[str]:
-    """Nothing where torch is installed. pip's isolated build gets one where the environment has none either."""
+    """Nothing if torch is installed. Otherwise pip's isolated build installs torch."""
     if torch_at_hand.folder() is not None:
         return []
     if any("pip-build-env-" in entry for entry in sys.path):
@@ -29,10 +29,10 @@ def _torch_for_build() -> list[str]:
 
 
 def get_requires_for_build_wheel(config_settings=None) -> list[str]:
-    """What the build of a wheel needs."""
+    """The requirements for building a wheel."""
     return [*build_meta.get_requires_for_build_wheel(config_settings), *_torch_for_build()]
 
 
 def get_requires_for_build_editable(config_settings=None) -> list[str]:
-    """What an editable installation needs."""
+    """The requirements for an editable installation."""
     return [*build_meta.get_requires_for_build_editable(config_settings), *_torch_for_build()]

@@ -16,14 +16,14 @@ FORCE = "CCFAST_CUDA=1 pip install --no-build-isolation -e ."
 
 
 def toolkit_candidates() -> Iterator[Path]:
-    """Places where a CUDA toolkit may be, best first."""
+    """Possible folders of a CUDA toolkit, best first."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
             yield Path(os.environ[variable])
     nvcc = shutil.which("nvcc")
     if nvcc:
         yield Path(nvcc).resolve().parent.parent
-        # nvcc on PATH may be a wrapper script: the compiler itself says where it lives.
+        # nvcc on PATH may be a wrapper script, so the compiler itself is asked for its folder.
         told = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
         top = re.search(r"^#\$ TOP=(.+)$", told.stderr + told.stdout, re.MULTILINE)
         if top:
@@ -55,12 +55,12 @@ class CudaPlan:
 
     @property
     def version(self) -> str | None:
-        """The toolkit's, None where none is used."""
+        """The toolkit's version; None without a toolkit."""
         return toolkit_version(self.toolkit) if self.toolkit else None
 
 
 def possible(torch: ModuleType) -> CudaPlan:
-    """What the toolkit and torch allow."""
+    """The plan that the toolkit and torch allow."""
     if torch.version.cuda is None:
         return CudaPlan(None, "off: this torch has no CUDA")
     toolkit = find_toolkit()
@@ -83,7 +83,7 @@ def choose_architectures(torch: ModuleType) -> str:
 
 
 def plan_cuda(torch: ModuleType) -> CudaPlan:
-    """Decides by CCFAST_CUDA; auto builds the kernels where they can be built and there is something to run them."""
+    """The plan for CCFAST_CUDA; auto builds the kernels if this is possible and a GPU can run them."""
     switch = os.environ.get("CCFAST_CUDA") or "auto"
     if switch not in ("auto", "0", "1"):
         raise SystemExit(f"CCFAST_CUDA: expected auto, 0 or 1, got {switch!r}")

@@ -1,4 +1,4 @@
-"""How many compile jobs at a time this process has cores and memory for."""
+"""The number of parallel compile jobs for which this process has cores and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEMORY_FILES = (
 
 
 def load_alone(name: str) -> ModuleType:
-    """A module of ccfast by its file alone: the package itself needs the extension that is to be built."""
+    """Load a module of ccfast from its file, because the package needs the extension, which is not built yet."""
     file = Path(__file__).parent.parent / "ccfast" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"_ccfast{name}", file)
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +28,7 @@ processors = load_alone("_processors")
 
 
 def _facts(path: Path) -> dict[str, int]:
-    """The lines "name number" of a file; a number alone has the name "". Empty where there is no such file."""
+    """The lines "name number" of a file; a number alone has the name "". Empty if the file does not exist."""
     try:
         lines = [line.replace(":", "").split() for line in path.read_text().splitlines()]
     except OSError:
@@ -38,7 +38,7 @@ def _facts(path: Path) -> dict[str, int]:
 
 
 def free_memory() -> int | None:
-    """Bytes that this process can still have; None where nothing tells."""
+    """Bytes of free memory for this process; None if unknown."""
     free = [kilobytes << 10 for name, kilobytes in _facts(MEMINFO).items() if name == "MemAvailable"]
     for group in processors.control_groups("memory"):
         for limit_name, usage_name, cached_name in MEMORY_FILES:

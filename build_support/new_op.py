@@ -1,9 +1,9 @@
-"""Makes the files of a new op from the template in tests/template_op, and names it in the lists that name every op.
+"""Makes the files of a new op from the template in tests/template_op, and adds it to the lists of all ops.
 
     python -m build_support.new_op whitening whiten_rows
 
-makes an op ``ccfast.whiten_rows`` with a file ``whitening`` on every floor. It builds and passes its tests as it is: it
-still computes what the template does. See docs/add_an_op.md.
+makes an op ``ccfast.whiten_rows`` with a file ``whitening`` in every layer. It builds and passes its tests without
+changes, because it still computes the same as the template. See docs/add_an_op.md.
 """
 
 from __future__ import annotations

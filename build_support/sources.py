@@ -1,7 +1,7 @@
-"""The sources of the extensions, and the few units that they are compiled as.
+"""The sources of the extensions, and the few units in which they are compiled.
 
-Torch's headers take most of the time of a file that includes them. So the glue, which needs them, is compiled as one
-unit per backend that includes its files; kernels, which do not, are units of their own.
+Torch's headers take most of the compile time of a file that includes them. So the glue, which needs them, is compiled
+as one unit per backend that includes its files. Kernels do not need them; each is a separate unit.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ def cuda_kernels() -> set[Path]:
 
 
 def cuda_glue() -> set[Path]:
-    """What calls the CUDA kernels with torch's tensors."""
+    """The glue that calls the CUDA kernels with torch's tensors."""
     return _paths("*_op_cuda.cpp")
 
 
 def cpu_only() -> set[Path]:
-    """What the emulated extension has no use for: it runs the CUDA kernels instead."""
+    """The CPU kernels, which the emulated extension replaces by the CUDA kernels."""
     return _paths("*_cpu.cpp")
 
 
 def needs_torch(path: Path) -> bool:
-    """Whether a source includes torch's headers, or one of ours that does."""
+    """Whether a source includes torch's headers, directly or through ours."""
     text = path.read_text()
     if any(f"#include <{name}" in text for name in ("ATen/", "c10/", "torch/")):
         return True
@@ -63,7 +63,7 @@ def _unit(folder: Path, name: str, members: list[Path] | set[Path]) -> Path:
 
 
 def units(folder: Path, sources: list[str], *, emulate: bool = False) -> list[str]:
-    """Writes the units for ``sources`` to ``folder``; all that the compiler is to be given, the slowest first."""
+    """Write the units for ``sources`` to ``folder``; returns all files to compile, the slowest first."""
     paths = {ROOT / source for source in sources}
     folder.mkdir(parents=True, exist_ok=True)
     kernels = {path for path in paths if path.suffix == ".cu"}
@@ -80,16 +80,16 @@ def units(folder: Path, sources: list[str], *, emulate: bool = False) -> list[st
 
 
 def cpu_sources() -> list[str]:
-    """Of ccfast._C without CUDA."""
+    """The sources of ccfast._C without CUDA."""
     return _names(_paths("*.cpp") - cuda_glue())
 
 
 def cuda_sources() -> list[str]:
-    """What ccfast._C with CUDA has in addition."""
+    """The additional sources of ccfast._C with CUDA."""
     return _names(cuda_glue() | cuda_kernels())
 
 
 def emulated_sources() -> list[str]:
-    """Of ccfast._C_emulated: the glue of the CUDA kernels, registered for CPU tensors, the kernels and the emulator."""
+    """The sources of ccfast._C_emulated: the CUDA glue, registered for CPU tensors, the kernels and the emulator."""
     emulator = {path for path in EMULATION.glob("*.cpp") if not path.name.startswith("test_")}
     return _names((_paths("*.cpp") - cpu_only()) | cuda_kernels() | emulator)

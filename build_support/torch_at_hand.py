@@ -21,47 +21,47 @@ print(pathlib.Path(spec.origin).parent.parent if spec and spec.origin else "")
 
 @cache
 def folder() -> Path | None:
-    """The folder that holds the package torch, also from inside pip's isolated build; None where there is none."""
+    """The folder of the package torch, also from inside pip's isolated build; None without torch."""
     spec = importlib.util.find_spec("torch")
     if spec and spec.origin:
         return Path(spec.origin).parent.parent
-    # An isolated build of pip hides the environment's packages; -I makes its interpreter look past that.
+    # An isolated build of pip hides the environment's packages; with -I its interpreter finds them.
     found = subprocess.run([sys.executable, "-I", "-c", FIND_TORCH], capture_output=True, text=True, check=False)
     return Path(found.stdout.strip()) if found.returncode == 0 and found.stdout.strip() else None
 
 
 def _installed_folder() -> Path:
-    where = folder()
-    if where is None:
-        raise SystemExit("ccfast is built against an installed torch, and there is none: pip install torch torchvision")
-    return where
+    path = folder()
+    if path is None:
+        raise SystemExit("ccfast needs an installed torch to build against, got none: pip install torch torchvision")
+    return path
 
 
 def load() -> ModuleType:
     """The module torch."""
-    where = _installed_folder()
-    if str(where) not in sys.path:
-        sys.path.append(str(where))
+    path = _installed_folder()
+    if str(path) not in sys.path:
+        sys.path.append(str(path))
     import torch
 
     return torch
 
 
 def installed_version() -> str:
-    """The version as pip knows it: with a local part, such as 2.13.0+cpu, only where the index gives one."""
+    """The version in pip: with a local part, such as 2.13.0+cpu, only if the index has one."""
     for found in metadata.distributions(name="torch", path=[str(_installed_folder())]):
         return found.version
-    return full_version()  # a torch that was built in place
+    return full_version()  # torch was built in place
 
 
 def full_version() -> str:
-    """The version as torch tells it, always with its backend, such as 2.11.0+cu130; torch is not imported for it."""
+    """The version in torch, always with its backend, such as 2.11.0+cu130, without importing torch."""
     text = (_installed_folder() / "torch" / "version.py").read_text()
     return re.search(r"""__version__ = ['"](.+?)['"]""", text).group(1)
 
 
 def requirements() -> list[str]:
-    """What ccfast asks pip for: the very build of torch that it is compiled against, and a torchvision."""
+    """The requirements of ccfast: exactly the build of torch that it is compiled against, and a torchvision."""
     if folder() is None:
         return [OLDEST, "torchvision"]
     version = installed_version()

@@ -14,7 +14,7 @@ if TYPE_CHECKING or not runs_as_program():
 else:
 
     def __getattr__(name: str) -> object:
-        """A public name, on its first use: the command line answers ``--help`` without torch."""
+        """A public name, imported on its first use, so that ``--help`` needs no torch."""
         if name.startswith("_") and name != "__version__":
             raise AttributeError(f"module 'ccfast' has no attribute {name!r}")
         return getattr(importlib.import_module("ccfast._public"), name)

@@ -1,8 +1,8 @@
 """The arguments of every op, checked: an op and its reference both call this, so that one mistake has one message.
 
-One function for each public op, with its name and arguments; it gives them back as the kernels take them. What only a
-look at the numbers can tell (finite, of unit norm, labels in range) is checked elsewhere: by the compiled ops in C++,
-by the references with :mod:`ccfast._checks`.
+There is one function per public op, with its name and arguments; it returns them in the form that the kernels take. The
+numbers themselves (finite, unit norm, labels in range) are checked by the compiled ops in C++, and by the references
+with :mod:`ccfast._checks`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ccfast import _checks as checks
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 REDUCTIONS = ("mean", "sum", "none")
-#: Modes of a sample and its label; modes that ask for groups (cameras) too.
+#: Modes that need samples and labels; modes that also need groups (cameras).
 MODES = ("sequential", "hardest", "mean", "last", "replace")
 GROUP_MODES = ("group_first", "group_hardest", "group_mean", "group_harmonic")
 
@@ -26,7 +26,7 @@ LOWEST_INTEGER = -checks.LARGEST_INTEGER - 1
 
 
 def knn(features: Any, k: Any, queries: Any, precision: str) -> tuple[Tensor, int, Tensor | None]:
-    """Of :func:`ccfast.knn`, without the precision."""
+    """The checked arguments of :func:`ccfast.knn`, without the precision."""
     features = checks.matrix("features", features, checks.HALF_OR_SINGLE).detach()
     k = checks.integer("k", k, low=1, high=len(features), high_name=ROWS_OF_FEATURES)
     checks.choice("precision", precision, PRECISIONS)
@@ -39,7 +39,7 @@ def knn(features: Any, k: Any, queries: Any, precision: str) -> tuple[Tensor, in
 
 
 def encoding(features: Any, k1: Any, k2: Any) -> tuple[Tensor, int, int]:
-    """Of :func:`ccfast.k_reciprocal_encoding`."""
+    """The checked arguments of :func:`ccfast.k_reciprocal_encoding`."""
     features = checks.unit_features("features", features)
     return features, *neighbours(features, k1, k2)
 
@@ -51,7 +51,7 @@ def neighbours(features: Any, k1: Any, k2: Any) -> tuple[int, int]:
 
 
 def jaccard_distance(features: Any, k1: Any, k2: Any, max_distance: Any) -> tuple[Tensor, int, int, float | None]:
-    """Of :func:`ccfast.jaccard_distance`."""
+    """The checked arguments of :func:`ccfast.jaccard_distance`."""
     features, k1, k2 = encoding(features, k1, k2)
     if max_distance is not None:
         max_distance = checks.real("max_distance", max_distance, low=0, high=1, ends="[)")
@@ -59,13 +59,13 @@ def jaccard_distance(features: Any, k1: Any, k2: Any, max_distance: Any) -> tupl
 
 
 def dbscan(distances: Any, eps: Any, min_samples: Any) -> tuple[Tensor, float, int]:
-    """Of :func:`ccfast.dbscan`."""
+    """The checked arguments of :func:`ccfast.dbscan`."""
     distances = checks.distances("distances", distances).detach()
     return distances, checks.real("eps", eps, low=0), checks.integer("min_samples", min_samples, low=1)
 
 
 def infomap(features: Any, k1: Any, min_similarity: Any, min_cluster_size: Any) -> tuple[Tensor, int, float, int]:
-    """Of :func:`ccfast.infomap`; the numbers of ``features`` are looked at, too."""
+    """The checked arguments of :func:`ccfast.infomap`; also checks the numbers of ``features``."""
     features = checks.unit_features("features", features)
     k1 = checks.integer("k1", k1, low=1, high=len(features), high_name=ROWS_OF_FEATURES)
     min_similarity = checks.real("min_similarity", min_similarity, low=-1, high=1)
@@ -75,7 +75,7 @@ def infomap(features: Any, k1: Any, min_similarity: Any, min_cluster_size: Any) 
 
 
 def cluster_centroids(features: Any, labels: Any) -> tuple[Tensor, Tensor]:
-    """Of :func:`ccfast.cluster_centroids`."""
+    """The checked arguments of :func:`ccfast.cluster_centroids`."""
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
     labels = checks.vector_of_integers("labels", labels, len(features), "features", features.device)
     checks.same_device(features=features, labels=labels)
@@ -85,7 +85,7 @@ def cluster_centroids(features: Any, labels: Any) -> tuple[Tensor, Tensor]:
 def update_memory_(
     memory: Any, features: Any, labels: Any, momentum: Any, mode: str, reference: Any, groups: Any
 ) -> tuple[Tensor, Tensor, Tensor, float, Tensor | None, Tensor | None]:
-    """Of :func:`ccfast.update_memory_`, without the mode."""
+    """The checked arguments of :func:`ccfast.update_memory_`, without the mode."""
     checks.changed_in_place("memory", memory)
     memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE).detach()
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE).detach()
@@ -110,9 +110,9 @@ def centroid_contrastive_loss(
     mask: Any,
     weights: Any,
 ) -> tuple[Tensor, Tensor, Tensor, float, Tensor | None, float, int, Tensor | None, Tensor | None]:
-    """Of :func:`ccfast.centroid_contrastive_loss`, without the reduction.
+    """The checked arguments of :func:`ccfast.centroid_contrastive_loss`, without the reduction.
 
-    The temperature becomes a number and None, or 1 and one for each column.
+    The temperature becomes a number and None, or 1 and one value per column.
     """
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
@@ -133,7 +133,7 @@ def centroid_contrastive_loss(
 def memory_similarity(
     features: Any, memory: Any, on_backward: Callable[[Tensor], None] | None
 ) -> tuple[Tensor, Tensor]:
-    """Of :func:`ccfast.memory_similarity`, without the function: the features in the dtype of the product."""
+    """The checked arguments of :func:`ccfast.memory_similarity`: features in the dtype of the product, and memory."""
     features = checks.matrix("features", features, checks.ANY_FLOAT)
     memory = checks.matrix("memory", memory, checks.ANY_FLOAT)
     checks.same_columns(features=features, memory=memory)
@@ -144,7 +144,7 @@ def memory_similarity(
 
 
 def segment_mean(similarities: Any, labels: Any, num_segments: Any) -> tuple[Tensor, Tensor, int]:
-    """Of :func:`ccfast.segment_mean`: similarities in float32 or float64."""
+    """The checked arguments of :func:`ccfast.segment_mean`: similarities in float32 or float64."""
     similarities = checks.matrix("similarities", similarities, checks.ANY_FLOAT)
     columns = similarities.shape[1]
     labels = checks.vector_of_integers("labels", labels, columns, "similarities.T", similarities.device)
@@ -156,7 +156,7 @@ def segment_mean(similarities: Any, labels: Any, num_segments: Any) -> tuple[Ten
 def set_contrastive_loss(
     logits: Any, positives: Any, keep: Any, multiplicity: Any
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Of :func:`ccfast.set_contrastive_loss`: logits in float32 or float64."""
+    """The checked arguments of :func:`ccfast.set_contrastive_loss`: logits in float32 or float64."""
     logits = checks.matrix("logits", logits, checks.ANY_FLOAT)
     positives = checks.mask("positives", checks.as_tensor("positives", positives), *logits.shape)
     keep = checks.mask("keep", keep, *logits.shape)
@@ -168,7 +168,7 @@ def set_contrastive_loss(
 
 
 def enqueue_(queue: Any, pointer: Any, rows: Any) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Of :func:`ccfast.enqueue_`."""
+    """The checked arguments of :func:`ccfast.enqueue_`."""
     checks.changed_in_place("queue", queue)
     queue = checks.matrix("queue", queue, checks.SINGLE_OR_DOUBLE).detach()
     rows = checks.matrix("rows", rows, checks.SINGLE_OR_DOUBLE).detach()
@@ -187,7 +187,7 @@ def enqueue_(queue: Any, pointer: Any, rows: Any) -> tuple[Tensor, Tensor | None
 
 
 def sinkhorn(scores: Any, epsilon: Any, iterations: Any) -> tuple[Tensor, float, int]:
-    """Of :func:`ccfast.sinkhorn`, without the group: scores in float32 or float64."""
+    """The checked arguments of :func:`ccfast.sinkhorn`, without the group: scores in float32 or float64."""
     scores = checks.matrix("scores", scores, checks.ANY_FLOAT).detach()
     epsilon = checks.real("epsilon", epsilon, low=0, ends="(]")
     return checks.single_or_double(scores), epsilon, checks.integer("iterations", iterations, low=0)
@@ -196,7 +196,7 @@ def sinkhorn(scores: Any, epsilon: Any, iterations: Any) -> tuple[Tensor, float,
 def k_reciprocal_rerank(
     query: Any, gallery: Any, k1: Any, k2: Any, lambda_value: Any
 ) -> tuple[Tensor, Tensor, int, int, float]:
-    """Of :func:`ccfast.k_reciprocal_rerank`."""
+    """The checked arguments of :func:`ccfast.k_reciprocal_rerank`."""
     query = checks.matrix("query", query, checks.SINGLE).detach()
     gallery = checks.matrix("gallery", gallery, checks.SINGLE).detach()
     checks.same_columns(query=query, gallery=gallery)
@@ -216,7 +216,7 @@ def evaluate_ranking(
     max_rank: Any,
     junk_id: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, int, int | None]:
-    """Of :func:`ccfast.evaluate_ranking`: distances in float32 or float64."""
+    """The checked arguments of :func:`ccfast.evaluate_ranking`: distances in float32 or float64."""
     distances = checks.matrix("distances", distances, checks.ANY_FLOAT).detach()
     queries, entries = distances.shape
     query_ids = checks.vector_of_integers("query_ids", query_ids, queries, "distances", distances.device)

@@ -1,8 +1,8 @@
-"""Checks of one argument, or of a few that must fit together: what :mod:`ccfast._arguments` is made of.
+"""Checks of one argument, or of several that must fit together, for :mod:`ccfast._arguments`.
 
-Every check names the argument, what it got and what it expects. Wrong types raise ``TypeError``, wrong values
-``ValueError``. Checks that look at the data itself (finite, unit norm, labels in range) are here for the references;
-the compiled ops do the same ones in C++, where they cost no extra pass.
+Every message names the argument, what it got and what is expected. Wrong types raise ``TypeError``, wrong values
+``ValueError``. The checks of the data itself (finite, unit norm, labels in range) are for the references;
+the compiled ops do the same checks in C++ without an extra pass.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ INTEGER = (
 LARGEST_INTEGER = 2**63 - 1
 LISTS = (list, tuple, range)  # of integers
 
-#: How far from 1 the norm of a row may be that was normalised in half precision.
+#: The same for rows that were normalised in half precision.
 HALF_NORM_TOLERANCE = 1e-2
 
 
 def as_tensor(name: str, value: Any) -> Tensor:
-    """``value`` as a tensor: tensors as they are, anything with ``__dlpack__`` (NumPy, CuPy, JAX) without a copy."""
+    """``value`` as a tensor: tensors unchanged, objects with ``__dlpack__`` (NumPy, CuPy, JAX) without a copy."""
     if isinstance(value, Tensor):
         return value
     if hasattr(value, "__dlpack__"):
@@ -55,7 +55,7 @@ def _names(dtypes: Sequence[torch.dtype]) -> str:
 
 
 def tensor(name: str, value: Any, dims: int, dtypes: Sequence[torch.dtype]) -> Tensor:
-    """A strided tensor of ``dims`` dimensions and one of ``dtypes``; detached from nothing, copied never."""
+    """A strided tensor of ``dims`` dimensions and one of ``dtypes``; neither detached nor copied."""
     result = as_tensor(name, value)
     if result.layout is not torch.strided:
         raise TypeError(f"{name}: expected a dense tensor, got layout {result.layout}")
@@ -95,7 +95,7 @@ def vector_of_integers(name: str, value: Any, length: int, of: str, device: torc
 
 
 def _element(name: str, place: int, value: Any) -> int:
-    """``value``, number ``place`` of a list of integers, where it is one that int64 holds."""
+    """``value``, number ``place`` of a list of integers, if it is an integer that fits into int64."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name}: expected integers, got {value!r} at position {place}")
     try:
@@ -274,7 +274,7 @@ def update_extras(
 
 
 def no_overlap(name: str, value: Tensor) -> None:
-    """Every element of a matrix has a place of its own, so that it can be changed."""
+    """Every element of a matrix has its own storage, so that it can be changed."""
     (rows, columns), (down, across) = value.shape, value.stride()
     if rows > 1 and columns > 1 and down and across:
         common = math.gcd(down, across)
@@ -289,7 +289,7 @@ def no_overlap(name: str, value: Tensor) -> None:
 
 
 def constant(name: str, value: Tensor | None) -> None:
-    """A tensor for which no gradient is asked, where none would be given."""
+    """A tensor that does not require a gradient, because none is computed for it."""
     if value is not None and torch.is_grad_enabled() and value.requires_grad:
         raise ValueError(f"{name}: expected a tensor that needs no gradient (none is computed for it; detach it)")
 
@@ -311,7 +311,7 @@ def finite_rows(name: str, value: Tensor, first: int = 0) -> None:
 
 
 def unit_rows(name: str, value: Tensor, tolerance: float = UNIT_NORM_TOLERANCE, first: int = 0) -> None:
-    """Rows are finite and of unit Euclidean norm within ``tolerance``; the message names the first bad row.
+    """Rows are finite and have unit Euclidean norm within ``tolerance``; the message names the first bad row.
 
     ``value`` begins with row ``first``.
     """
@@ -329,8 +329,8 @@ def unit_rows(name: str, value: Tensor, tolerance: float = UNIT_NORM_TOLERANCE, 
 def unit_features(name: str, value: Any) -> Tensor:
     """A ``[N, D]`` matrix of rows of unit norm, as float32 and detached.
 
-    Rows in half precision have norms that rounding has moved; they are normalised again. Of float32 rows the norms are
-    not looked at here.
+    Rounding changes the norms of rows in half precision; they are normalised again. The norms of float32 rows are not
+    checked here.
     """
     result = matrix(name, value, HALF_OR_SINGLE).detach()
     if result.dtype is torch.float32:
@@ -351,7 +351,7 @@ def labels_in_range(name: str, value: Tensor, classes: int, ignore: int = -1) ->
 
 
 def distances(name: str, value: Any) -> Tensor:
-    """A square, non-empty matrix of floating-point distances: dense, or sparse CSR whatever it comes as."""
+    """A square, non-empty matrix of floating-point distances: dense, or sparse, converted to CSR."""
     if interop.is_scipy(value):
         result = interop.from_scipy(value, name)
     elif interop.is_cupy(value):

@@ -1,4 +1,4 @@
-"""The commit that ccfast is of."""
+"""The commit of this ccfast."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-#: What makes ccfast what it is: a change of these after the commit is marked.
+#: The sources of ccfast; a change of these after the commit is marked with a +.
 SOURCES = ("ccfast", "csrc", "setup.py", "build_support", "benchmarks/*.py")
 
 
 def commit() -> str:
-    """The commit of the repository that ccfast lies in, with a + where the sources differ from it.
+    """The commit of ccfast's repository, with a + if the sources differ from it.
 
-    Without one, what the environment's CCFAST_COMMIT says, or the commit that was built; "unknown" where nobody knows.
+    Without a repository: the environment variable CCFAST_COMMIT, or the commit that was built, or "unknown".
     """
     if "CCFAST_COMMIT" in os.environ:
         return os.environ["CCFAST_COMMIT"]
@@ -23,7 +23,7 @@ def commit() -> str:
 
 
 def repository_commit() -> str | None:
-    """The commit of ccfast's own repository, or None where it does not lie in one."""
+    """The commit of ccfast's own repository, or None if there is no repository."""
     if not ((ROOT / ".git").exists() and (ROOT / "csrc").is_dir()):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Paths that a user names, and files that are written whole or not at all."""
+"""Paths given by the user, and files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ccfast._errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-#: What a file gets: text (as UTF-8), bytes, or a function that writes to the open file.
+#: The content of a file: text (as UTF-8), bytes, or a function that writes to the open file.
 Content = str | bytes | Callable[[BinaryIO], Any]
 
-#: Names of files that are being written begin and end with these.
+#: The beginning and end of the names of unfinished files.
 PREFIX, SUFFIX = ".ccfast-", ".tmp"
 
-#: Names below these stand for what the process has open, not for files that could be replaced.
+#: Paths below these are open files of the process, which cannot be replaced.
 _OPEN_FILES = ("/dev/fd/", "/dev/std", "/proc/")
 
-#: How a full disk, a quota and a limit of size show; torch's errors have no number.
+#: The error numbers of a full disk, a quota and a limit of file size; torch's errors have no number.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
 
 _NO_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -35,28 +35,28 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def given_path(option: str, path: str | os.PathLike[str]) -> Path:
-    """The path that a user gave as ``option``, with ``~`` expanded.
+    """The path that the user gave for ``option``, with ``~`` expanded.
 
     Raises:
-        InputError: an empty one, which is what a shell makes of a variable that is not set.
+        InputError: an empty path, which a shell makes from a variable that is not set.
     """
     text = os.fspath(path)
     if not isinstance(text, str) or not text.strip() or "\0" in text:
-        hint = " (is a variable of the shell not set?)" if text == "" else ""
+        hint = " (is a shell variable not set?)" if text == "" else ""
         raise InputError(f"{option}: expected a path, got {text!r}{hint}")
     expanded = Path(os.path.expanduser(text))
     try:
         expanded.exists()
-    except OSError as error:  # a name that is too long, a folder that may not be looked into
+    except OSError as error:  # a name that is too long, a folder that is not readable
         raise InputError(f"{option}: {text[:200]!r}: {error.strerror}") from error
     return expanded
 
 
 def given_output(option: str, path: str | os.PathLike[str], endings: tuple[str, ...] = ()) -> Path:
-    """:func:`given_path` of a file that will be written; what is wrong with it is said before the work is done.
+    """:func:`given_path` for an output file, checked before the work is done.
 
     Raises:
-        InputError: another ending than one of ``endings``, a folder, or a place where no file can be made.
+        InputError: an ending that is not one of ``endings``, a folder, or a path where no file can be made.
     """
     target = given_path(option, path)
     if endings and target.suffix not in endings:
@@ -76,10 +76,10 @@ def given_output(option: str, path: str | os.PathLike[str], endings: tuple[str, 
 
 
 def write_whole(path: Path, content: Content, previous: Path | None = None) -> None:
-    """Write ``content`` to ``path``: all of it, or nothing, and then the file that was there stays as it was.
+    """Write ``content`` to ``path`` completely, or leave the existing file unchanged.
 
-    A symbolic link stays one, and what it names is written; devices and pipes are written to directly. With
-    ``previous`` the file that was there gets that name.
+    A symbolic link is kept, and its target is written. Devices and pipes are written to directly. With ``previous`` the
+    old file gets that name.
 
     Raises:
         OSError: it cannot be written.
@@ -88,7 +88,7 @@ def write_whole(path: Path, content: Content, previous: Path | None = None) -> N
 
 
 def write_all_whole(contents: dict[Path, Content], previous: dict[Path, Path] | None = None) -> None:
-    """:func:`write_whole` of several files that belong together: none takes its place before all are on the disk."""
+    """:func:`write_whole` for several files that belong together; they are renamed only when all are on the disk."""
     with contextlib.ExitStack() as stack:
         moves = []
         for path, content in contents.items():
@@ -119,7 +119,7 @@ def write_all_whole(contents: dict[Path, Content], previous: dict[Path, Path] | 
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in ``folder`` to the disk: without it a crash can undo a rename. Some file systems cannot."""
+    """Flush the names in ``folder`` to the disk, or a crash can undo a rename. Some file systems cannot do this."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -129,13 +129,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what :func:`write_whole` left in ``folder`` when its process was killed; nobody may be writing there."""
+    """Remove the unfinished files of a killed :func:`write_whole` in ``folder``; no process may be writing there."""
     for path in folder.glob(f"{PREFIX}*{SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 def array_content(array: np.ndarray) -> Content:
-    """``array`` as a .npy file, for :func:`write_whole`; pipes take it too."""
+    """``array`` as a .npy file, for :func:`write_whole`; also works with pipes."""
     import numpy as np
 
     array = np.ascontiguousarray(array)
@@ -148,12 +148,12 @@ def array_content(array: np.ndarray) -> Content:
 
 
 def as_unicode(text: str) -> str:
-    r"""``text`` with the bytes of a file name that are not UTF-8 as ``\xff``: Python keeps them as half characters."""
+    r"""``text`` with bytes of a file name that are not UTF-8 as ``\xff``; Python keeps such bytes as surrogates."""
     return _NO_CHARACTER.sub(_escaped, text)
 
 
 def printable(text: str) -> str:
-    r""":func:`as_unicode` for a terminal: control characters, but for tabs and ends of lines, as ``\x1b`` too."""
+    r""":func:`as_unicode` for a terminal: also writes control characters, except tabs and line ends, as ``\x1b``."""
     return _UNPRINTABLE.sub(_escaped, text)
 
 
@@ -165,12 +165,12 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _followed(path: Path) -> Path:
-    """The file that ``path`` names, symbolic links followed; it need not be there."""
+    """The file that ``path`` names, with symbolic links resolved; it need not exist."""
     return Path(os.path.realpath(path))
 
 
 def _is_open_file(path: Path) -> bool:
-    """Whether ``path`` is something to write to directly: a device, a pipe, or a name for what is open already."""
+    """Whether ``path`` must be written to directly: a device, a pipe, or an open file of this process."""
     if os.path.abspath(path).startswith(_OPEN_FILES):
         return True
     try:
@@ -182,7 +182,7 @@ def _is_open_file(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """A new empty file in ``folder`` with the mode that new files get, removed at the end if it is still there."""
+    """A new empty file in ``folder`` with the usual mode of new files; removed at the end if it still exists."""
     path = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
@@ -192,7 +192,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
 
 
 def _write_to(file: Path, path: Path, content: Content) -> None:
-    """Write ``content`` to ``file`` and to the disk; errors are those of ``path``."""
+    """Write ``content`` to ``file`` and flush it to the disk; errors name ``path``."""
     try:
         with open(file, "wb") as opened:
             if callable(content):
@@ -209,7 +209,7 @@ def _write_to(file: Path, path: Path, content: Content) -> None:
 
 
 def not_written(path: Path, error: OSError) -> OSError:
-    """The error to raise where writing ``path`` failed with ``error``: its message tells the user what happened."""
+    """The error to raise if writing ``path`` failed with ``error``; its message is for the user."""
     reason = error.strerror or str(error).partition("\n")[0]
     hint = " (is the disk full?)" if error.errno in _FULL else ""
     told = type(error)(f"{path}: cannot be written{hint}: {reason}")

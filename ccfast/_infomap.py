@@ -1,4 +1,4 @@
-"""From weighted links to cluster labels with InfoMap: the piece that ``ccfast.infomap`` and its reference share."""
+"""Cluster labels from weighted links with InfoMap; shared by ``ccfast.infomap`` and its reference."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def infomap_labels(
 
     Args:
         sources, targets: ``[E]`` integers in ``[0, num_nodes)``, the ends of each link.
-        weights: ``[E]`` floats. Links of no weight and links from a node to itself say nothing and are dropped.
-        num_nodes: number of nodes, linked or not.
+        weights: ``[E]`` floats. Links without positive weight and links from a node to itself are dropped.
+        num_nodes: number of nodes, with or without links.
         min_cluster_size: smaller clusters are noise.
 
     Returns:
-        ``[num_nodes]`` int64: clusters ``0, 1, ...`` in the order of their lowest member; -1 for noise, that is nodes
-        without links and members of clusters that are too small.
+        ``[num_nodes]`` int64: clusters ``0, 1, ...`` in the order of their lowest member; -1 for noise: nodes without
+        links and members of clusters that are too small.
 
     Raises:
         ImportError: the optional package ``infomap`` is not installed.
-        RuntimeError: the process that runs InfoMap has failed; the message is its own.
+        RuntimeError: the process that runs InfoMap has failed; the message contains its output.
     """
     if importlib.util.find_spec("infomap") is None:
         raise ImportError(
@@ -60,10 +60,10 @@ def infomap_labels(
 
 
 def _modules(sources: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nodes of the links and the module of each, by InfoMap in a process of its own.
+    """The nodes of the links and the module of each, by InfoMap in a separate process.
 
-    Its own, because infomap and other packages made with SWIG (faiss) share a table of types in the interpreter, and
-    which of them is imported first decides whether calls into infomap crash.
+    It is separate because infomap and other packages made with SWIG (faiss) share a table of types in the interpreter;
+    depending on the order of the imports, calls into infomap crash.
     """
     question = io.BytesIO()
     np.savez(question, sources=sources, targets=targets, weights=weights, options=_OPTIONS, path=np.array(sys.path))

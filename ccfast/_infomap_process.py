@@ -1,4 +1,4 @@
-"""The process that runs InfoMap, with NumPy and infomap alone: see ``ccfast._infomap``. Not imported, but run."""
+"""The process that runs InfoMap, with only NumPy and infomap; see ``ccfast._infomap``. It is run, not imported."""
 
 import io
 import os
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def main() -> None:
-    """Reads the links from stdin and writes the modules of the nodes to stdout, both as .npz."""
+    """Read the links from stdin and write the modules of the nodes to stdout, both as .npz."""
     answer = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what anyone prints is not a part of the answer
+    os.dup2(2, 1)  # prints of other code must not become part of the result
     with np.load(io.BytesIO(sys.stdin.buffer.read())) as links:
         sources, targets, weights = (links[name].tolist() for name in ("sources", "targets", "weights"))
         options, sys.path = str(links["options"]), links["path"].tolist()

@@ -1,4 +1,4 @@
-"""Loads the compiled extension, after making sure that it was built for the torch at hand."""
+"""Loads the compiled extension, after checking that it was built for the installed torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REBUILD = "pip install --no-build-isolation -e ."
 
 
 def _load() -> dict[str, Any]:
-    """What the extension was built with; raises one ImportError that names the command to run."""
+    """The build configuration of the extension; raises one ImportError with the command to run."""
     try:
         config = importlib.import_module("ccfast._build_config")
     except ImportError as error:

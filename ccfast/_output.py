@@ -1,4 +1,4 @@
-"""What ccfast prints: its log, in characters that the terminal has, and a quiet end where nobody reads on."""
+"""The output of ccfast: its log, in characters that the terminal has, and a quiet end if the reader has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ccfast._files import printable
 
-#: 128 + SIGPIPE, as shells have it of programs that write to a pipe which nobody reads any more.
+#: 128 + SIGPIPE, the status in shells of a program that writes to a pipe without a reader.
 NOBODY_READS = 141
 
 
@@ -28,7 +28,7 @@ class Main(Protocol):
 def set_up_log(quiet: bool) -> None:
     """Progress to stdout, warnings to stderr."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # names of files may hold what the terminal cannot show
+        if hasattr(stream, "reconfigure"):  # file names may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     log = logging.getLogger("ccfast")
     log.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -44,7 +44,7 @@ def set_up_log(quiet: bool) -> None:
 
 
 def ends_with_its_reader(main: Main) -> Main:
-    """``main``, which ends without a word where its output goes to a program that has read enough (``| head``)."""
+    """``main``, which ends without a message if its output goes to a program that has ended (``| head``)."""
 
     @functools.wraps(main)
     def wrapped(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def ends_with_its_reader(main: Main) -> Main:
 
 
 def nobody_reads() -> bool:
-    """Whether what stdout or stderr lead to has been closed at the other end."""
+    """Whether stdout or stderr has been closed at the other end."""
     return any(map(_is_closed, (sys.stdout, sys.stderr)))
 
 
@@ -82,7 +82,7 @@ class _Handler(_StreamHandler):
 
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """The line without what a terminal cannot show, or would obey."""
+        """The line without characters that a terminal cannot show or would interpret."""
         return printable(super().format(record))
 
 
@@ -97,12 +97,12 @@ def _is_closed(stream: Any) -> bool:
         poll = select.poll()
         poll.register(stream.fileno(), 0)
         return any(event & select.POLLERR for _, event in poll.poll(0))
-    except (AttributeError, OSError, ValueError):  # none, or no file of the system
+    except (AttributeError, OSError, ValueError):  # no stream, or not a file of the system
         return False
 
 
 def _lead_nowhere(stream: Any) -> None:
-    """Python flushes its streams when it ends, and would complain."""
+    """Redirect the streams, because Python flushes them at its end and would print an error."""
     if _is_closed(stream):
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)

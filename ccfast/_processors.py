@@ -1,4 +1,4 @@
-"""How many processors this process may use at a time: its affinity, and what its control groups allow."""
+"""The number of processors that this process may use: its affinity, and the limits of its control groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Where Linux says which control groups a process is in, and where they are mounted.
+#: The file in which Linux lists the control groups of a process, and their mount point.
 _MEMBERSHIPS, _MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
@@ -20,15 +20,15 @@ def usable_processors() -> int:
 
 
 def allowed_processors() -> int:
-    """The processors of the process's affinity, or fewer where its control groups give it less time; at least 1."""
+    """The processors of the process's affinity, or fewer if its control groups allow less time; at least 1."""
     return max(1, math.ceil(min([usable_processors(), *_quotas()])))
 
 
 def control_groups(controller: str) -> Iterator[Path]:
-    """The folders of the control groups that bind the process's use of ``controller``, such as cpu or memory.
+    """The folders of the control groups that limit the process's use of ``controller``, such as cpu or memory.
 
-    A group is bound by those above it too. Inside a container a group often has the name that it has outside, where
-    nothing is seen: its limit is then at the top of what is mounted.
+    The groups above a group limit it too. Inside a container a group often has its name from outside, which is not
+    mounted there; its limit is then at the mount point.
     """
     for mount, name in _groups(controller):
         group = mount / name.lstrip("/")
@@ -36,13 +36,13 @@ def control_groups(controller: str) -> Iterator[Path]:
 
 
 def _quotas() -> Iterator[float]:
-    """Seconds of processor time per second that the process's control groups allow it, where they say so."""
+    """The limits of the process's control groups, in seconds of processor time per second."""
     for folder in control_groups("cpu"):
         yield from _quota(folder)
 
 
 def _groups(controller: str) -> Iterator[tuple[Path, str]]:
-    """(where it is mounted, name) of the process's control groups that can limit ``controller``."""
+    """(mount point, name) of the process's control groups that can limit ``controller``."""
     try:
         lines = _MEMBERSHIPS.read_text().splitlines()
     except OSError:  # not on this system
@@ -55,7 +55,7 @@ def _groups(controller: str) -> Iterator[tuple[Path, str]]:
 
 
 def _quota(folder: Path) -> Iterator[float]:
-    """The limit of the group ``folder``, of version 2 or 1; nothing where it has none ("max", -1)."""
+    """The limit of the group ``folder``, of version 2 or 1; nothing if it has no limit ("max", -1)."""
     words = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
     if len(words) == 2 and all(word.isdecimal() and int(word) for word in words):
         yield int(words[0]) / int(words[1])

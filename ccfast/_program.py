@@ -1,4 +1,4 @@
-"""Whether this process is the command line of ccfast, and what that decides before torch is imported."""
+"""Whether this process is the command line of ccfast, and the settings that it makes before torch is imported."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from pathlib import Path
 
 from ccfast._processors import allowed_processors, usable_processors
 
-#: What says how OpenMP's threads wait for work: the standard's variable, GCC's and LLVM's.
+#: The variables that set how OpenMP's threads wait for work: the standard's, GCC's and LLVM's.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def runs_as_program() -> bool:
     """Whether this process was started as ``ccfast`` or ``python -m ccfast``."""
     arguments = getattr(sys, "argv", None) or [""]
-    if arguments[0] == "-m":  # Python still looks for the module that it was told to run
+    if arguments[0] == "-m":  # Python is still searching for the module to run
         return sys.orig_argv[-len(arguments)] in ("ccfast", "-mccfast")
     return Path(arguments[0]).name == "ccfast"
 
 
 def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let OpenMP's threads sleep while they wait, and start no more of them than the process may run at a time.
+    """Let OpenMP's threads sleep while they wait, and limit their number to what the process may run at the same time.
 
-    OpenMP reads its variables once, when torch loads it: after that this changes nothing. What the user has set stays.
+    OpenMP reads its variables once, when torch loads it; later changes have no effect. Variables that the user has set
+    are not changed.
 
-    By default threads spin while they wait for the next parallel loop. On a machine that does other work as well they
-    then take the processor from the very thread that they wait for.
+    By default threads spin while they wait for the next parallel loop. If other programs run on the machine, spinning
+    threads may take the processor from the thread that they wait for.
     """
     if "torch" in sys.modules:
         return
@@ -39,5 +40,5 @@ def choose_threads(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def _positive(text: str | None) -> int:
-    """A number of processes from the environment; 1 where it says none."""
+    """A number of processes from the environment, or 1."""
     return max(1, int(text)) if text is not None and text.isdecimal() else 1

@@ -1,4 +1,4 @@
-"""Progress on stderr, where someone is watching."""
+"""Progress on stderr, if it is a terminal."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Seconds between two looks at the clock.
+#: Seconds between two updates.
 TICK = 1.0
 
 
 def progress(items: Iterable[T], title: str, total: int) -> Iterator[T]:
-    """``items`` with a bar that vanishes at the end; no bar where stderr is no terminal or the log is quiet."""
+    """``items`` with a bar that is removed at the end; no bar if stderr is not a terminal or the log is quiet."""
     from tqdm import tqdm
 
     return iter(tqdm(items, desc=title, total=total, leave=False, dynamic_ncols=True, disable=_disabled()))
@@ -23,7 +23,7 @@ def progress(items: Iterable[T], title: str, total: int) -> Iterator[T]:
 
 @contextmanager
 def counter(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], object]]:
-    """What to call with how many of ``total`` are done in addition; a bar under the conditions of :func:`progress`."""
+    """A function to call with the number of further items done of ``total``; shows a bar as in :func:`progress`."""
     from tqdm import tqdm
 
     with tqdm(desc=title, total=total, initial=done, leave=False, dynamic_ncols=True, disable=_disabled()) as bar:
@@ -32,7 +32,7 @@ def counter(title: str, total: int, done: int = 0) -> Iterator[Callable[[int], o
 
 @contextmanager
 def clock(title: str) -> Iterator[None]:
-    """The seconds that one call has taken so far, under the conditions of :func:`progress`; gone at the end."""
+    """Show the seconds of one call so far, under the conditions of :func:`progress`; removed at the end."""
     from tqdm import tqdm
 
     with tqdm(desc=title, bar_format="{desc}: {elapsed}", leave=False, disable=_disabled()) as line:
@@ -54,5 +54,5 @@ def _tick(refresh: Callable[[], object], done: threading.Event) -> None:
 
 
 def _disabled() -> bool | None:
-    """Of tqdm's ``disable``: None leaves the decision to stderr."""
+    """The value of tqdm's ``disable``: None lets stderr decide."""
     return None if logging.getLogger("ccfast").isEnabledFor(logging.INFO) else True

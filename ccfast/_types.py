@@ -1,4 +1,4 @@
-"""Result types that the ops and their references share."""
+"""Result types of the ops and their references."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 class RankingMetrics(NamedTuple):
-    """What :func:`ccfast.evaluate_ranking` measures. All values lie in ``[0, 1]``.
+    """The result of :func:`ccfast.evaluate_ranking`. All values are in ``[0, 1]``.
 
     Attributes:
-        mAP: mean over the valid queries of the average precision, scikit-learn's ``average_precision_score``.
+        mAP: mean over the valid queries of the average precision, as in scikit-learn's ``average_precision_score``.
         cmc: ``[max_rank]`` float64 on the CPU or GPU of the distances; ``cmc[r]`` is the share of valid queries whose
             first match is among the ``r + 1`` nearest gallery entries, so ``cmc[0]`` is rank-1 accuracy.
         mINP: mean inverse negative penalty (Ye et al., TPAMI 2021, eq. 8): mean over the valid queries of the number
             of matches divided by the rank of the last match.
 
-    A query is valid when the gallery, after dropping the entries of its own identity and camera, holds its identity.
+    A query is valid if the gallery has its identity, after entries with its identity and camera are left out.
 
     Examples:
         >>> import torch, ccfast

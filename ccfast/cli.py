@@ -1,6 +1,6 @@
-"""The command line; ``ccfast.commands`` has a module a command.
+"""The command line; ``ccfast.commands`` has one module per command.
 
-Exit status: 0 done, 1 could not go on, 2 wrong input.
+Exit status: 0 done, 1 could not continue, 2 wrong input.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 @ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status."""
+    """Run the command line and return the exit status."""
     options = vars(_parser().parse_args(arguments))
     name = options.pop("command")
     choose_threads()
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is told to end says how to go on
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is asked to end says how to resume
     set_up_log(quiet=options.get("quiet", False))
     try:
         importlib.import_module("ccfast._public")
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose ``--help`` notices that nobody reads on, where argparse ignores it."""
+    """A parser whose ``--help`` raises BrokenPipeError if the reader has ended; argparse ignores it."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
         if message:
@@ -67,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """``--version``: the version of ccfast, and of the torch that it was built for."""
+    """``--version``: the version of ccfast, and of the torch it was built for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         try:
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fail(command: str, message: object, status: int) -> int:
     text = str(message)
-    if "Original Traceback" in text:  # an error of a process that loads images: its last line is the error's own
+    if "Original Traceback" in text:  # an error of a process that loads images; its last line has the message
         text = text.splitlines()[-1].partition(": ")[2]
     print(printable(f"ccfast {command}: {text}"), file=sys.stderr)
     return status

@@ -1,4 +1,4 @@
-"""Sparse tensors as SciPy and CuPy matrices, and the way back. Dense ones need none: tensors speak DLPack."""
+"""Conversion of sparse tensors to SciPy and CuPy matrices, and back. Dense tensors need none: they support DLPack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def to_scipy(csr: Tensor) -> scipy.sparse.csr_matrix:
     """A sparse CSR tensor on the CPU as a SciPy matrix that shares its memory.
 
     Args:
-        csr: sparse CSR tensor ``[N, M]`` on the CPU, as :func:`ccfast.jaccard_distance` returns it.
+        csr: sparse CSR tensor ``[N, M]`` on the CPU, such as the result of :func:`ccfast.jaccard_distance`.
 
     Returns:
         ``scipy.sparse.csr_matrix`` over the same values and int64 indices, without a copy.
@@ -45,7 +45,7 @@ def to_scipy(csr: Tensor) -> scipy.sparse.csr_matrix:
 
     crow, col, values = (part.numpy() for part in _parts(csr, "cpu"))
     matrix = csr_matrix(tuple(csr.shape), dtype=values.dtype)
-    # The constructor would copy the indices to int32 where they fit.
+    # The constructor would copy the indices to int32 if they fit.
     matrix.data, matrix.indices, matrix.indptr = values, col, crow
     return matrix
 
@@ -57,8 +57,8 @@ def to_cupy(csr: Tensor) -> Any:
         csr: sparse CSR tensor ``[N, M]`` on a CUDA device.
 
     Returns:
-        ``cupyx.scipy.sparse.csr_matrix`` over the same values, without a copy; CuPy keeps indices as int32 and converts
-        those.
+        ``cupyx.scipy.sparse.csr_matrix`` over the same values, without a copy; the indices are converted to int32, as
+        CuPy requires.
 
     Raises:
         ImportError: CuPy is missing (``pip install 'ccfast[cuda12]'`` or ``'ccfast[cuda13]'``).
@@ -79,7 +79,7 @@ def to_cupy(csr: Tensor) -> Any:
     return csr_matrix((values, col, crow), shape=tuple(csr.shape), copy=False)
 
 
-FORMATS = ("csr", "csc", "coo")  # others may drop stored zeros on the way, or store zeros that nobody stored
+FORMATS = ("csr", "csc", "coo")  # converting other formats may drop stored zeros, or add some
 
 
 def is_scipy(value: Any) -> bool:
@@ -96,13 +96,13 @@ def from_scipy(matrix: Any, name: str = "matrix") -> Tensor:
     """A SciPy sparse matrix or array as a sparse CSR tensor, the reverse of :func:`to_scipy`.
 
     Args:
-        matrix: ``[N, M]`` of format csr, csc or coo, float16 to float64. Stored zeros stay stored; entries stored twice
-            are added up.
-        name: what messages call it.
+        matrix: ``[N, M]`` of format csr, csc or coo, float16 to float64. Stored zeros are kept; duplicate entries are
+            added up.
+        name: name of the argument in error messages.
 
     Returns:
-        Sparse CSR tensor on the CPU with int64 indices, columns ascending; values and int64 indices share the memory of
-        a csr matrix that has none stored twice and can be written to.
+        Sparse CSR tensor on the CPU with int64 indices, columns ascending. Values and int64 indices share the memory of
+        a csr matrix if it has no duplicate entries and is writable.
 
     Raises:
         TypeError: not a sparse matrix of SciPy, another format or dtype.
@@ -126,7 +126,7 @@ def from_cupy(matrix: Any, name: str = "matrix") -> Tensor:
 
     Args:
         matrix: ``[N, M]`` of format csr, csc or coo, float32 or float64.
-        name: what messages call it.
+        name: name of the argument in error messages.
 
     Returns:
         Sparse CSR tensor with int64 indices, columns ascending.
@@ -147,7 +147,7 @@ def from_cupy(matrix: Any, name: str = "matrix") -> Tensor:
 
 
 def as_csr(sparse: Tensor) -> Tensor:
-    """A sparse CSR, CSC or COO tensor as CSR; entries of COO that are stored twice are added up."""
+    """A sparse CSR, CSC or COO tensor as CSR; duplicate entries of COO are added up."""
     if sparse.layout is torch.sparse_csr:
         return sparse
     with warnings.catch_warnings():  # CSR is in beta
@@ -156,7 +156,7 @@ def as_csr(sparse: Tensor) -> Tensor:
 
 
 def _canonical(matrix: Any, name: str) -> Any:
-    """``matrix`` as csr with ascending columns, nothing stored twice; a copy where it is not so already."""
+    """``matrix`` as csr with ascending columns and no duplicates; copied only if necessary."""
     if matrix.format not in FORMATS:
         raise TypeError(f"{name}: expected the format csr, csc or coo, got {matrix.format}")
     if matrix.ndim != 2:

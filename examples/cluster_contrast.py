@@ -14,7 +14,7 @@ BATCH, STEPS = 64, 30
 
 
 def pseudo_labels(features: torch.Tensor) -> torch.Tensor:
-    """A cluster for each image; -1 for noise, which is left out."""
+    """The cluster of each image; -1 for noise, which is left out."""
     distances = ccfast.jaccard_distance(features, k1=20, k2=6, max_distance=0.6)
     return ccfast.dbscan(distances, eps=0.6, min_samples=4)
 
@@ -35,12 +35,12 @@ def main(epochs: int) -> tuple[float, float]:
         total = torch.zeros(())
         for _ in range(STEPS):
             rows = clustered[torch.randint(len(clustered), (BATCH,))]
-            loss = memory(encoder(view(images[rows])), labels[rows])  # the memory moves after the loss is taken
+            loss = memory(encoder(view(images[rows])), labels[rows])  # then the memory is updated
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             total += loss.detach()
-        print(f"{len(centroids)} clusters, {int((labels < 0).sum())} images in none; ", end="")
+        print(f"{len(centroids)} clusters, {int((labels < 0).sum())} images in no cluster; ", end="")
         return float(total) / STEPS
 
     return learn(encoder, data, epochs, epoch)

@@ -1,4 +1,4 @@
-"""What the examples share: scikit-learn's handwritten digits, a small encoder, views of images, and kNN accuracy."""
+"""Shared by the examples: scikit-learn's handwritten digits, a small encoder, views of images, and kNN accuracy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIM = 64
 
 
 def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images [N, 1, 8, 8] and labels [N] to train on, and others to test on, which are moved as in training."""
+    """Images [N, 1, 8, 8] and labels [N] for training, and others for testing, augmented as in training."""
     digits = load_digits()
     images = torch.from_numpy(digits.images).float().div(16)[:, None]
     labels = torch.from_numpy(digits.target)
@@ -26,7 +26,7 @@ def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def view(images: Tensor) -> Tensor:
-    """Each image turned by up to ten degrees, scaled by up to a tenth and shifted by up to a pixel."""
+    """Each image rotated by up to ten degrees, scaled by up to ten percent and shifted by up to one pixel."""
     count = len(images)
     angle, zoom = 0.175 * (2 * torch.rand(count) - 1), 1 + 0.1 * (2 * torch.rand(count) - 1)
     shift = (2 * torch.rand(count, 2) - 1) * (2 / images.shape[-1])
@@ -38,7 +38,7 @@ def view(images: Tensor) -> Tensor:
 
 
 class Encoder(nn.Sequential):
-    """Three convolutions and a linear layer: 64 features for an image."""
+    """Three convolutions and a linear layer: 64 features per image."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -66,14 +66,14 @@ def knn_accuracy(encoder: nn.Module, data: tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def batches(count: int, size: int) -> tuple[Tensor, ...]:
-    """The numbers of all images, shuffled, in batches of one size; the rest is left out."""
+    """The indices of all images, shuffled, in batches of equal size; the rest is left out."""
     return torch.randperm(count)[: count - count % size].split(size)
 
 
 def learn(
     encoder: nn.Module, data: tuple[Tensor, Tensor, Tensor, Tensor], epochs: int, epoch_of: Callable[[], float]
 ) -> tuple[float, float]:
-    """Runs ``epoch_of``, which gives the mean loss, and prints kNN accuracy before and after; returns both."""
+    """Run ``epoch_of``, which returns the mean loss, and print kNN accuracy before and after; returns both."""
     before = knn_accuracy(encoder, data)
     print(f"before: kNN accuracy {before:.1%}")
     for epoch in range(epochs):

@@ -1,6 +1,6 @@
 """MoCo (He et al., CVPR 2020) on scikit-learn's digits: python examples/moco.py
 
-Two views of an image are each other's key; the negatives are a queue of older keys, from an encoder that follows.
+Two views of an image are query and key; the negatives are a queue of older keys from a momentum encoder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(epochs: int) -> tuple[float, float]:
             queries = encoder(view(data[0][rows]))
             with torch.no_grad():
                 keys = key_encoder(view(data[0][rows]))
-            loss = contrast(queries, keys)  # the keys are in the queue from now on
+            loss = contrast(queries, keys)  # then the keys go into the queue
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

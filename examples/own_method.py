@@ -1,7 +1,7 @@
-"""A method of your own on scikit-learn's digits: python examples/own_method.py
+"""Your own method on scikit-learn's digits: python examples/own_method.py
 
-One row for each image, and a softmax over the mean similarities to the rows of each cluster. :class:`MeanSimilarity` is
-the method; :class:`OwnMethod` makes it one of ``ccfast train``, which brings checkpoints, processes and a report:
+One row per image, and a softmax over the mean similarities to the rows of each cluster. :class:`MeanSimilarity` is the
+method; :class:`OwnMethod` makes it a method of ``ccfast train``, which adds checkpoints, processes and a report:
 
 cd examples && ccfast train --method own_method:OwnMethod --dataset digits
 """
@@ -22,7 +22,7 @@ BATCH, STEPS = 64, 30
 
 
 class MeanSimilarity(nn.Module):
-    """What a method needs: a buffer, a product with it, a loss, and a rule by which the buffer moves."""
+    """The parts of a method: a buffer, a product with it, a loss, and a rule that updates the buffer."""
 
     def __init__(self, rows: Tensor, labels: Tensor, temperature: float = 0.05, momentum: float = 0.1) -> None:
         super().__init__()
@@ -31,9 +31,9 @@ class MeanSimilarity(nn.Module):
         self.register_buffer("labels", labels)  # -1: in no cluster
 
     def forward(self, inputs: Tensor, rows: Tensor) -> Tensor:
-        """The loss of unit features [B, D] of the images whose numbers are ``rows``; their rows then move."""
+        """The loss of unit features [B, D] of the images with the indices ``rows``; then their rows are updated."""
 
-        def move(features: Tensor) -> None:  # called in backward, after the gradient was taken
+        def move(features: Tensor) -> None:  # called in backward, after the gradient
             ccfast.update_memory_(self.features, features, rows, self.momentum)
 
         similarity = ccfast.memory_similarity(inputs, self.features, move) / self.temperature
@@ -42,7 +42,7 @@ class MeanSimilarity(nn.Module):
 
 
 class OwnMethod(Method):
-    """The same as a method of ``ccfast train``: the loop clusters, draws batches of clusters, and asks for the loss."""
+    """The same as a method of ``ccfast train``: the loop clusters, draws batches of clusters, and calls the loss."""
 
     defaults: ClassVar = {"temperature": 0.05, "momentum": 0.1}
 

@@ -1,6 +1,6 @@
 """PCL (Li et al., ICLR 2021) on scikit-learn's digits: python examples/pcl.py
 
-MoCo's loss, and a loss against the k-means prototypes of several granularities, which each epoch finds anew.
+MoCo's loss, and a loss against k-means prototypes at several granularities, which are computed in each epoch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH, QUEUE, GRANULARITIES = 128, 1024, (10, 20, 40)
 
 
 def prototypes(features: torch.Tensor) -> tuple[list[torch.Tensor], ...]:
-    """Assignments, centroids and densities, one of each for every granularity."""
+    """Assignments, centroids and densities, one of each per granularity."""
     found: tuple[list[torch.Tensor], ...] = ([], [], [])
     for clusters in GRANULARITIES:
         labels = KMeans(clusters, n_init=1, random_state=0).fit_predict(features.numpy())
@@ -42,7 +42,7 @@ def main(epochs: int) -> tuple[float, float]:
 
     def epoch() -> float:
         nonlocal begun
-        if begun:  # the first epoch is MoCo's alone
+        if begun:  # the first epoch uses only MoCo's loss
             contrast.fill(*prototypes(extract(key_encoder, data[0])))
         total = torch.zeros(())
         chosen = batches(len(data[0]), BATCH)

@@ -1,6 +1,6 @@
 """SupCon (Khosla et al., NeurIPS 2020) on scikit-learn's digits: python examples/supcon.py
 
-With the labels of every tenth image only: the others have labels of their own, which is SimCLR.
+Only every tenth image has its label; each other image is a separate class, as in SimCLR.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ def main(epochs: int) -> tuple[float, float]:
     data = load()
     images, digits = data[:2]
     numbers = torch.arange(len(images))
-    labels = torch.where(numbers % KNOWN == 0, digits, 10 + numbers)  # an unknown image is alone with its label
+    labels = torch.where(
+        numbers % KNOWN == 0, digits, 10 + numbers
+    )  # an unlabelled image is the only one with its label
     encoder = Encoder()
     criterion = SupConLoss(temperature=0.2, base_temperature=0.2, normalize=True)
     optimizer = torch.optim.Adam(encoder.parameters(), lr=2e-3)

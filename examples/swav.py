@@ -1,6 +1,6 @@
 """SwAV (Caron et al., NeurIPS 2020) on scikit-learn's digits: python examples/swav.py
 
-Each view predicts to which prototypes the other one was assigned; the assignments use all prototypes alike.
+Each view predicts the prototypes to which the other view was assigned; the assignments use all prototypes equally.
 """
 
 from __future__ import annotations

@@ -82,10 +82,10 @@ def test_an_image_does_not_depend_on_the_rest_of_its_batch(case):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_photographs_are_augmented_alike_on_both_devices():
+def test_photographs_are_augmented_equally_on_both_devices():
     images, seeds = photographs(256), torch.arange(256)
-    there = augment_photographs(images.cuda(), seeds.cuda(), VALUE)
-    assert torch.equal(there.cpu(), augment_photographs(images, seeds, VALUE))
+    on_gpu = augment_photographs(images.cuda(), seeds.cuda(), VALUE)
+    assert torch.equal(on_gpu.cpu(), augment_photographs(images, seeds, VALUE))
 
 
 @pytest.mark.parametrize("flipped", [False, True])

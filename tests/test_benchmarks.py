@@ -187,7 +187,7 @@ def test_an_update_in_place_is_captured_from_untouched_inputs(cuda, tmp_path, ca
 
 def test_cases_for_which_no_time_is_left_are_named(cuda, tmp_path, capsys):
     assert command.main(["--device", "cuda", "--op", "memory", "--output", str(tmp_path), "--seconds", "-1"]) == 1
-    assert "cluster_centroids[N=2000,D=256,C=100]: not begun, -1 s were over" in capsys.readouterr().err
+    assert "cluster_centroids[N=2000,D=256,C=100]: not started, the -1 s were over" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -203,7 +203,7 @@ def test_failures_make_the_exit_status_1_after_the_rows_are_written(tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_nothing_is_begun(tmp_path, capsys):
+def test_without_a_gpu_nothing_is_started(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--device", "cuda", "--output", str(tmp_path)])
     assert stopped.value.code == 2 and "no CUDA device" in capsys.readouterr().err
@@ -233,6 +233,34 @@ def test_a_case_that_ccfast_could_not_do_still_has_a_line():
     row = {"op": "o", "case": "c", "pass": "forward", "mode": "eager", "sizes": {"N": 1}, "median_s": 1e-3}
     case = {name: {**row, "provider": name} for name in ("reference", "other")}
     assert table._line(case) == "| c | N=1 | left out |  | 1 ms | other: 1 ms |  |  |"
+
+
+def test_a_share_of_the_floor_is_shown_only_where_the_floor_counts():
+    row = {"op": "o", "case": "c", "pass": "forward", "mode": "eager", "sizes": {"N": 1}, "median_s": 1e-3}
+    row |= {"provider": "ccfast", "peak_memory_bytes": 0, "exactness": {"what": "compared", "value": None}}
+    shares = {share: table._line({"ccfast": {**row, "share_of_floor": share}}).split(" | ")[3] for share in (0.26, 0.0)}
+    assert shares == {0.26: "26%", 0.0: ""}
+
+
+def test_the_readmes_row_shows_the_best_peer_that_was_measured():
+    headline = table.Headline("what", "c", {"N": 2}, ("faiss", "eager torch", "reference"))
+    row = {"case": "c", "mode": "eager", "sizes": {"N": 2, "D": 1}}
+    rows = [
+        {**row, "provider": "ccfast", "median_s": 1e-3},
+        {**row, "provider": "faiss", "left_out": "not installed"},
+        {**row, "provider": "eager torch", "median_s": 3e-3},
+        {**row, "provider": "eager torch", "median_s": 9, "sizes": {"N": 3}},
+        {**row, "provider": "faiss", "median_s": 9, "mode": "graph"},
+        {**row, "provider": "reference", "median_s": 5e-3},
+    ]
+    assert table._headline(headline, rows) == "| what | 1 ms | PyTorch: 3 ms | 3.0 |"
+    assert table._headline(headline, rows[1:]) is None
+    assert table._headline(headline, rows[:2]) is None
+
+
+def test_the_readme_has_every_headline_of_each_device():
+    for _, rows in results.newest():
+        assert None not in [table._headline(headline, rows) for headline in table.HEADLINES]
 
 
 def test_peers_that_are_not_installed_say_how_they_would_be():

@@ -125,7 +125,7 @@ def test_versions_of_torch_are_those_of_this_environment():
     assert torch.__version__.startswith(torch_at_hand.installed_version())
 
 
-def test_torch_is_brought_only_into_pips_own_isolation(monkeypatch):
+def test_only_pips_isolated_build_installs_torch(monkeypatch):
     monkeypatch.setattr(torch_at_hand, "folder", lambda: None)
     monkeypatch.setattr(sys, "path", ["/tmp/pip-build-env-x1/overlay/lib/python3.11/site-packages", *sys.path])
     assert backend._torch_for_build() == ["torch>=2.6"]

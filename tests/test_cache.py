@@ -105,7 +105,7 @@ def test_all_parts_are_decoded_and_nothing_else_changes():
     assert kept.protocols == data.protocols
 
 
-def test_more_than_there_is_room_for_is_refused_before_anything_is_decoded(monkeypatch):
+def test_images_that_need_too_much_memory_are_an_error_before_decoding(monkeypatch):
     monkeypatch.setattr(cache, "available", lambda device: 8_000)  # 50 images of 144 bytes are 7,200: more than 80%
     monkeypatch.setattr(ImageCache, "build", None)
     with pytest.raises(InputError, match=r"--cache ram: 50 images of 1 x 12 x 12 need .* GiB.*--cache none") as error:

@@ -130,7 +130,7 @@ def test_bits_that_change_from_run_to_run_are_seen(monkeypatch: pytest.MonkeyPat
         return right(*arguments, **options) * (1 + len(calls) * 2.0**-22)
 
     monkeypatch.setattr(ccfast, "sinkhorn", sometimes)
-    assert run_trial(TRIALS["sinkhorn"][0], CPU).faults == ("a second run gave other bits",)
+    assert run_trial(TRIALS["sinkhorn"][0], CPU).faults == ("a second run gave different bits",)
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -204,7 +204,7 @@ def test_an_answer_that_is_only_wrong_at_the_real_size_is_seen(monkeypatch: pyte
     )
     rows = {row.op: row.faults for row in run.check_device(CPU, TINY)}
     (fault,) = rows["cluster_centroids"]
-    assert not rows["dbscan"] and "entries are off by more than 0.001 of the largest from eager PyTorch" in fault
+    assert not rows["dbscan"] and "entries differ from eager PyTorch by more than 0.001 of the largest" in fault
 
 
 def test_without_an_optional_package_its_op_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_without_room_for_eager_pytorch_the_op_is_timed_alone() -> None:
     assert found.ours and found.eager is None and found.note == "out of memory in eager PyTorch"
 
 
-def test_an_output_file_that_cannot_be_written_is_said_before_the_work(
+def test_an_output_file_that_cannot_be_written_is_an_error_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "--json", str(tmp_path / "none" / "x.json")]) == 2
@@ -286,7 +286,7 @@ def test_a_graph_that_replays_something_else_is_seen(two_gpus: None, monkeypatch
 
     monkeypatch.setattr(trial, "captured", stale)
     (fault,) = run_trial(TRIALS["sinkhorn"][0], CUDA).faults
-    assert fault.startswith("replayed as a CUDA graph it gave something else: ")
+    assert fault.startswith("replayed as a CUDA graph it gave a different result: ")
 
 
 def test_after_a_failure_that_the_gpu_does_not_survive_the_rest_is_not_run(

@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from ccfast import cli
 from ccfast.cli import main
+from ccfast.commands import _options
 from ccfast.commands._page import write_page
 from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.training import TrainConfig, TrainResult, train
+from ccfast.training.config import FIELDS
+
+COMMANDS_BY_NAME = cli._parser()._subparsers._group_actions[0].choices
+
+
+def options_of(command):
+    return [action for action in command._actions if action.option_strings and action.dest != "help"]
+
 
 QUICK = ["--epochs", "1", "--iters", "3", "--device", "cpu"]
 
@@ -27,12 +37,34 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS_BY_NAME.items() if len(options_of(command)) > 10])
+def test_help_of_a_command_with_many_options_is_in_groups(name):
+    groups = {group.title: group._group_actions for group in COMMANDS_BY_NAME[name]._action_groups}
+    assert [action.dest for action in groups["options"]] == ["help"]
+    assert all(len(actions) <= 12 for actions in groups.values())
+    text = COMMANDS_BY_NAME[name].format_help()
+    assert len(groups) >= 4 and all(f"\n{title}:\n" in text for title, actions in groups.items() if actions)
+
+
+def test_the_long_commands_are_known():
+    long = {name for name, command in COMMANDS_BY_NAME.items() if len(options_of(command)) > 10}
+    assert long == {"train", "pretrain", "bench-train", "cluster", "search"}
+
+
+def test_every_option_of_a_run_is_in_one_group_of_the_help():
+    names = [name for fields in _options.GROUPS.values() for name in fields]
+    assert sorted(names) == sorted(FIELDS)
+    in_help = {action.dest for action in options_of(COMMANDS_BY_NAME["train"])}
+    assert in_help == {*FIELDS, "preset", "config"}
+
+
 @pytest.mark.slow
 def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
     for text in (
-        "1198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}", "images in none",
+        "1198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}",
+        "images in no cluster",
         "before: mAP 60.8  rank-1", "after:  mAP", "NMI", "ARI", "clusters", "train",
     ):  # fmt: skip
         assert text in out

@@ -103,7 +103,7 @@ def test_other_images_with_the_runs_options_or_with_others(run, images, tmp_path
     assert [row["path"] for row in table] == sorted(str(path) for path in images.rglob("*.png"))
     labels = as_expected(table, trained, trained.read_images("--data-dir", images), **options)
     noise = int((labels < 0).sum())
-    assert f"{noise} of {KINDS * EACH} images in none; {tmp_path / 'c.csv'}" in capsys.readouterr().out
+    assert f"{noise} of {KINDS * EACH} images in no cluster; {tmp_path / 'c.csv'}" in capsys.readouterr().out
 
 
 def test_every_layout_is_a_folder_of_images_unless_a_data_set_is_named(run, tmp_path):
@@ -215,7 +215,7 @@ def test_what_is_there_is_left_alone(run, images, tmp_path, capsys):
     (tmp_path / "full" / "mine.txt").write_text("")
     (tmp_path / "empty").mkdir()
     common = [run, "--data-dir", images, "-o", tmp_path / "c.csv"]
-    fails(capsys, "holds something already", *common, "--copy-to", tmp_path / "full")
+    fails(capsys, "expected a new or empty folder", *common, "--copy-to", tmp_path / "full")
     fails(capsys, "expected a folder, got the file", *common, "--copy-to", tmp_path / "full" / "mine.txt")
     fails(capsys, "no such folder", *common, "--copy-to", tmp_path / "no" / "out")
     assert not (tmp_path / "c.csv").exists()
@@ -232,7 +232,7 @@ def test_copies_that_cannot_be_made_leave_nothing(tmp_path):
 
 def test_copies_among_the_images_are_warned_of(run, images, tmp_path, capsys):
     assert cluster(run, "--data-dir", images, "-o", tmp_path / "c.csv", "--copy-to", images / "sorted") == 0
-    assert "commands that read it find these images twice" in capsys.readouterr().err
+    assert "commands that read it will find these images twice" in capsys.readouterr().err
 
 
 # -- what is refused

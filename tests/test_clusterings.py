@@ -88,7 +88,7 @@ def test_kmeans_of_equal_rows_gives_fewer_clusters():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cluster": "kmeans"}, "--num-clusters: expected how many clusters --cluster kmeans is to find, got none"),
+        ({"cluster": "kmeans"}, "--num-clusters: expected the number of clusters for --cluster kmeans, got none"),
         ({"cluster": "kmeans", "num_clusters": 1}, "--num-clusters: expected at least 2, got 1"),
         ({"cluster": "hdbscan", "k1": 4, "k2": 5}, r"--k2: expected at most --k1 \(4\), got 5"),
         ({"cluster": "agglomerative"}, "--cluster: expected one of 'dbscan', 'infomap', 'kmeans', 'hdbscan'"),
@@ -149,7 +149,7 @@ def test_the_silhouette_is_that_of_scikit_learn():
     assert silhouette(features, torch.full_like(labels, -1)) is None
 
 
-def test_noise_as_classes_of_its_own_and_back():
+def test_noise_becomes_separate_classes_and_noise_again():
     clusters = PseudoLabels(torch.tensor([0, -1, 1, 0, -1, 1]))
     assert clusters.as_classes(ClusterOptions()).tolist() == [0, -1, 1, 0, -1, 1]
     labels = clusters.as_classes(ClusterOptions(noise="single"))
@@ -180,7 +180,7 @@ def test_a_cluster_out_of_proportion_is_a_giant(sizes, giant):
     assert is_giant(PseudoLabels(torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)))) == giant
 
 
-def test_a_giant_cluster_is_told_with_what_other_eps_give(caplog):
+def test_the_warning_of_a_giant_cluster_lists_other_eps(caplog):
     features, truth = planted()
     labels = torch.where(truth < 8, 0, truth - 7)
     warn_of_giant(PseudoLabels(labels), features, ClusterOptions(k1=10, k2=3))
@@ -245,8 +245,8 @@ def test_spcl_takes_the_best_eps_and_classes_its_noise_itself(tmp_path):
 
 def test_blocks_and_a_sweep_refuse_what_they_cannot_do(tmp_path):
     np.save(tmp_path / "features.npy", planted()[0].numpy())
-    where = str(tmp_path / "features.npy"), str(tmp_path / "labels.npy")
+    paths = str(tmp_path / "features.npy"), str(tmp_path / "labels.npy")
     with pytest.raises(InputError, match="--memory-limit: expected a number for --eps and --noise drop, got auto"):
-        cluster_file(*where, memory_limit="100M", eps="auto")
+        cluster_file(*paths, memory_limit="100M", eps="auto")
     with pytest.raises(InputError, match="--memory-limit: not with --sweep"):
-        sweep_file(where[0], str(tmp_path / "sweep.png"), memory_limit="100M")
+        sweep_file(paths[0], str(tmp_path / "sweep.png"), memory_limit="100M")

@@ -301,7 +301,7 @@ def test_a_ranked_list_longer_than_there_are_rows() -> None:
     np.testing.assert_array_equal(compat.compute_ranked_list(points, 4, 3, verbose=False), filled[:, :2])
 
 
-def test_a_row_is_not_in_its_own_list_however_many_duplicates_it_has() -> None:
+def test_a_row_with_many_duplicates_is_not_in_its_own_list() -> None:
     found = compat.compute_ranked_list(torch.ones(6, 3), 3, verbose=False)
     assert all(i not in row for i, row in enumerate(found))
 

@@ -138,7 +138,7 @@ def odd_inputs() -> dict[str, tuple[Tensor, int, int]]:
 
 
 @pytest.mark.parametrize("message", odd_inputs())
-def test_what_is_odd_is_said_once(message: str) -> None:
+def test_unusual_input_gives_one_warning(message: str) -> None:
     features, k1, k2 = odd_inputs()[message]
     with pytest.warns(UserWarning, match=message) as said:
         compat.compute_jaccard_distance(features, k1, k2, print_flag=False)
@@ -158,7 +158,7 @@ def test_what_is_odd_is_said_once(message: str) -> None:
         (torch.eye(4), 2, 0, "k2: expected at least 1"),
     ],
 )
-def test_what_means_nothing_is_an_error(features: Tensor, k1: int, k2: int, message: str) -> None:
+def test_options_without_effect_are_errors(features: Tensor, k1: int, k2: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         silently(features, k1, k2)
 

@@ -81,10 +81,10 @@ print(ClusterMemory.__module__, cm.__module__, compute_jaccard_distance.__module
     assert lines[-1] == "contrast.models.cm contrast.models.cm contrast.utils.faiss_rerank"
     left = [line for line in lines if "alone" in line]
     assert len(left) == 2
-    assert left[0].startswith("ccfast.compat: left alone contrast.models.cm.ClusterMemory, which is known with other")
+    assert left[0].startswith("ccfast.compat: left alone contrast.models.cm.ClusterMemory: its arguments ")
     assert "__init__(self, num_features, num_samples, temp=0.05, momentum=0.2, mode='CM', hard_weight=0.5)" in left[0]
     assert "weights=None" in left[1]
-    assert left[1].startswith("ccfast.compat: left alone contrast.utils.faiss_rerank.compute_jaccard_distance, ")
+    assert left[1].startswith("ccfast.compat: left alone contrast.utils.faiss_rerank.compute_jaccard_distance: ")
 
 
 @pytest.mark.slow

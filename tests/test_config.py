@@ -64,7 +64,7 @@ def test_config_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["- 1", "colour: red", "a: [", "eps: 7"])
-def test_a_config_that_is_none_is_refused(tmp_path, text):
+def test_an_invalid_config_is_an_error(tmp_path, text):
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(InputError):
         read_config(tmp_path / "config.yaml")
@@ -165,7 +165,7 @@ def test_groups_of_one_image_are_refused():
 def test_a_preset_and_a_file_of_another_data_set_are_refused(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({"dataset": "digits"}))
-    with pytest.raises(InputError, match=r"--preset veri776: .*mine.yaml is of another data set, digits"):
+    with pytest.raises(InputError, match=r"--preset veri776: .*mine.yaml is for another data set, digits"):
         config_from_options({"preset": "veri776", "config": str(file), "data_dir": "x"})
 
 

@@ -492,7 +492,9 @@ def test_bad_extras_are_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["labels", "weights", "temperature"])
-def test_gradients_that_nobody_computes_are_refused(implementation: ModuleType, backend: Backend, name: str) -> None:
+def test_tensors_without_a_computed_gradient_must_not_require_one(
+    implementation: ModuleType, backend: Backend, name: str
+) -> None:
     (features, memory, targets), options = extras_of(backend(*batch()), "all")
     given = options | {"labels": targets}
     given[name].requires_grad_()

@@ -64,5 +64,5 @@ def test_the_command(run, other, capsys):
 
 def test_without_its_folder_another_data_set_is_refused(run, capsys):
     assert main(["evaluate", str(run), "--dataset", "market1501"]) == 2
-    message = "--data-dir: expected the folder of 'market1501', got none; the run's own is of 'folder'"
+    message = "--data-dir: expected the folder of 'market1501', got none; the run's folder is for 'folder'"
     assert message in capsys.readouterr().err

@@ -28,7 +28,7 @@ def test_digits_are_split_into_thirds_that_share_no_image():
         assert part.ids.unique().tolist() == list(range(10))
 
 
-def test_digits_are_split_the_same_way_whatever_the_seed():
+def test_the_split_of_digits_does_not_depend_on_the_seed():
     torch.manual_seed(1)
     first = load_digits()
     torch.manual_seed(2)
@@ -96,7 +96,7 @@ def test_about_half_of_the_augmented_views_are_erased(views):
     assert 0.35 < sum(erased) / 200 < 0.65
 
 
-def test_image_folders_without_torchvision_are_told_what_is_missing(tmp_path, monkeypatch):
+def test_image_folders_without_torchvision_say_what_is_missing(tmp_path, monkeypatch):
     data = load_data("market1501", write_tree(tmp_path, MARKET))
     monkeypatch.setitem(__import__("sys").modules, "torchvision.transforms.v2", None)
     with pytest.raises(InputError, match="needs torchvision"):

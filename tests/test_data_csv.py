@@ -64,7 +64,7 @@ def test_paths_alone_are_learnt_from_without_identities(images):
     assert (data.train.ids, data.train.cams, data.query, data.gallery) == (None, None, None, None)
 
 
-def test_paths_are_relative_to_the_table_whatever_the_working_folder_is(images, tmp_path_factory, monkeypatch):
+def test_paths_are_relative_to_the_table_in_any_working_folder(images, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert len(load(images / "a", "path\n1.jpg\n../b/3.jpg\n").train) == 2
 
@@ -113,8 +113,8 @@ def test_quoted_paths_and_names_that_are_no_utf_8(images):
         ("b/5.jpg,99999999999999999999,1,train", "identity: expected an integer"),
         ("b/5.jpg,7,1,test", "split: expected train, query or gallery, got 'test'"),
         ("b/5.jpg,7,1,", "split: expected train, query or gallery, got ''"),
-        ("a/1.jpg,7,1,train", "a/1.jpg is in line 2 already"),
-        ("./b/../a/1.jpg,7,1,query", "is in line 2 already"),
+        ("a/1.jpg,7,1,train", "a/1.jpg is already in line 2"),
+        ("./b/../a/1.jpg,7,1,query", "is already in line 2"),
         ("a/2.jpg,7,1,train,more", "5 cells, expected 4, as the first line has"),
     ],
 )
@@ -128,7 +128,7 @@ def test_lines_are_counted_as_an_editor_counts_them(images):
     refused(images, "sep=,\npath\nx.jpg\n", "line 3: path: ")
 
 
-def test_all_wrong_lines_are_told_together(images):
+def test_one_error_lists_all_wrong_lines(images):
     lines = "".join(f"gone{number}.jpg\n" for number in range(8))
     message = refused(images, f"path\n{lines}", "8 lines are wrong:", "line 2: ", "line 6: ", "and 3 more")
     assert "line 7" not in message
@@ -139,7 +139,7 @@ def test_all_wrong_lines_are_told_together(images):
     [
         ("", "is empty; expected a table"),
         ("image,identity\na/1.jpg,1\n", "line 1: the column path is missing, got image, identity"),
-        ("path,path\na/1.jpg,a/2.jpg\n", "the column path is there 2 times"),
+        ("path,path\na/1.jpg,a/2.jpg\n", "the column path appears 2 times"),
         ("path\n", "lists no image"),
         ('path\n"a/1.jpg\n', "line 2: not a row of a table"),
         (b"\0p\0a\0t\0h", "got zero bytes; save the file as UTF-8"),
@@ -180,12 +180,12 @@ def test_columns_that_are_not_read_are_named(images, caplog):
     assert "columns that are not read: identty" in caplog.text
 
 
-def test_a_table_without_a_training_part_can_be_measured_with_but_not_learnt_from(images):
+def test_a_table_without_a_training_part_is_for_evaluation_only(images):
     data = load(images, "\n".join(line for line in FULL.splitlines() if "train" not in line))
     assert len(data.train) == 0 and len(data.query) == 1
     config = TrainConfig(dataset="csv", data_dir=str(images / "list.csv"), arch="smallconv", weights="none",
                          run=str(images / "run"), device="cpu", workers=0)  # fmt: skip
-    with pytest.raises(InputError, match="lists no image of the training part to learn from"):
+    with pytest.raises(InputError, match="lists no training images"):
         train(config)
 
 

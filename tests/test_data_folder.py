@@ -39,7 +39,7 @@ def test_a_flat_folder_has_unknown_identities(tmp_path):
     assert (data.query, data.gallery, data.protocols) == (None, None, {})
 
 
-def test_without_identities_clusters_agree_with_nothing(tmp_path):
+def test_without_identities_there_is_no_agreement(tmp_path):
     import torch
 
     data = load_data("folder", write_tree(tmp_path, {"": ["a.jpg", "b.jpg"]}))
@@ -79,7 +79,7 @@ def test_hidden_files_and_folders_are_left_out(tmp_path):
     assert names_of(load_data("folder", tmp_path).train) == ["1.jpg"]
 
 
-def test_numbers_of_images_are_nobodys_business(tmp_path, caplog):
+def test_a_folder_with_any_number_of_images_gives_no_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="ccfast"):
         load_data("folder", write_tree(tmp_path, BY_IDENTITY | TO_MEASURE))
     assert not caplog.records

@@ -33,7 +33,7 @@ def test_identity_clothes_and_camera_come_from_the_name(tmp_path):
     assert list(data.protocols) == ["general", "clothes_changing"]
 
 
-def test_without_query_and_gallery_there_is_nothing_to_measure_with(tmp_path):
+def test_without_query_and_gallery_there_is_no_evaluation(tmp_path):
     data = load_data("ltcc", write_tree(tmp_path, {"train": TREE["train"]}))
     assert data.query is None
     assert data.protocols == {}

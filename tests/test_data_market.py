@@ -46,14 +46,14 @@ def test_market_is_found_directly_or_nested(tmp_path, below):
     assert len(load("market1501", tmp_path).train) == 3
 
 
-def test_another_layout_is_told_what_was_found_and_what_is_expected(tmp_path):
+def test_the_error_of_another_layout_says_what_was_found_and_what_is_expected(tmp_path):
     write_image(tmp_path / "images" / "cat.jpg")
     (tmp_path / "labels.csv").write_text("")
     with pytest.raises(InputError, match=r"holds images/, labels.csv; expected .*bounding_box_train/"):
         load("market1501", tmp_path)
 
 
-def test_an_empty_folder_is_told_so(tmp_path):
+def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(InputError, match="holds nothing"):
         load("market1501", tmp_path)
     (tmp_path / "bounding_box_train").mkdir()
@@ -79,7 +79,7 @@ def test_query_or_gallery_alone_is_read_and_measures_nothing(tmp_path, missing, 
     data = load("market1501", write_tree(tmp_path, {name: MARKET[name] for name in MARKET if name != missing}))
     assert (data.query is None) == (missing == "query") and (data.gallery is None) == (missing != "query")
     assert data.protocols == {}
-    assert f"{told}: nothing is measured" in table(data)
+    assert f"{told}: no evaluation" in table(data)
 
 
 def test_query_and_gallery_may_both_be_missing(tmp_path):
@@ -188,7 +188,7 @@ def test_other_counts_than_the_published_ones_give_one_warning(market, caplog):
     assert len(caplog.records) == 1
     assert "market1501: 3 train, 2 query, 3 gallery images" in caplog.text
     assert "published data set has 12,936 train, 3,368 query, 15,913 gallery" in caplog.text
-    assert "If these are your own images in its layout, all is well" in caplog.text
+    assert "Ignore this for your own images in this layout" in caplog.text
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)

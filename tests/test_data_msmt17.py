@@ -75,7 +75,7 @@ def test_another_layout_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["0000/0000_000_01_a_0_0.jpg", "0000/0000.jpg 0", "0000/0000_000_01_a_0_0.jpg one"])
-def test_a_line_that_is_none_of_a_list_is_named(tmp_path, line):
+def test_an_invalid_line_of_a_list_is_named(tmp_path, line):
     write_msmt17(tmp_path, lists={**LISTS, "list_query.txt": [line]})
     with pytest.raises(InputError, match=r"list_query.txt, line 1: expected an image and its identity"):
         load_data("msmt17", tmp_path)

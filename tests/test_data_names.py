@@ -103,7 +103,7 @@ def test_cameras_of_other_forms_are_read_in_veri_and_ltcc(tmp_path):
 @pytest.mark.parametrize("part", ["c{c}x", "cam", "cam{c}b", "webcam{c}", "cam_front", "camera-front", "c1d"])
 def test_what_looks_like_a_camera_and_cannot_be_read_is_refused_by_name(tmp_path, part):
     form = "{i:04d}_" + part + "_{n}z.jpg"
-    with pytest.raises(InputError, match=r"0001_.*looks like a camera and is none that can be read \(10 such name"):
+    with pytest.raises(InputError, match=r"0001_.*looks like a camera but cannot be read as one \(10 such name"):
         load_data("market1501", market(tmp_path, form))
 
 
@@ -112,14 +112,14 @@ def test_what_may_be_a_camera_is_warned_of(tmp_path, caplog, part):
     with caplog.at_level(logging.WARNING, logger="ccfast"):
         data = load_data("market1501", market(tmp_path, "{i:04d}_" + part + "_{n}.jpg"))
     assert data.query.cams is None
-    assert "no name says its camera as _cN" in caplog.text
-    assert "no cameras: nothing is left out when ranking" in table(data)
+    assert "no name has a camera as _cN" in caplog.text
+    assert "no cameras: ranking leaves nothing out" in table(data)
 
 
 def test_two_cameras_in_a_name_are_warned_of(tmp_path, caplog):
     data = load_data("market1501", market(tmp_path, "{i:04d}_c{c}_c7_{n}.jpg"))
     assert data.train.cams.tolist() == [1, 2, 1, 2]
-    assert "10 name(s) hold two parts that look like a camera: 0001_c1_c7_0.jpg is taken for camera 1" in caplog.text
+    assert "10 name(s) have two parts that look like a camera: 0001_c1_c7_0.jpg is read as camera 1" in caplog.text
 
 
 def test_cameras_by_letter_and_by_number_are_refused(tmp_path):

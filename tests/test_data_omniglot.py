@@ -56,7 +56,7 @@ def test_alphabets_and_drawers_are_split_the_same_way_always(tmp_path):
     check_split(load_data("omniglot", write_npz(tmp_path / "omniglot.npz")), first_drawer=0)
 
 
-def test_the_folder_of_torchvision_is_read_alike(tmp_path):
+def test_the_folder_of_torchvision_gives_the_same_data(tmp_path):
     data = load_data("omniglot", write_folder(tmp_path))
     check_split(data, first_drawer=1)
     assert data.train.images.shape == (60, 1, 64, 64)

@@ -73,11 +73,11 @@ def test_loops_through_two_folders_end(tmp_path):
     assert len(load_data("folder", tmp_path).train) >= 3
 
 
-def test_a_folder_that_is_read_under_two_names_is_told(tmp_path, caplog):
+def test_a_folder_that_is_read_under_two_names_gives_a_warning(tmp_path, caplog):
     write_tree(tmp_path, PEOPLE | MEASURED)
     (tmp_path / "gallery" / "anna").symlink_to(tmp_path / "train" / "anna")
     assert load_data("folder", tmp_path).gallery.ids.tolist() == [0, 0, 2, 3]
-    assert "one folder is read under two names" in warnings(caplog)
+    assert "one folder is read twice, because of links" in warnings(caplog)
 
 
 def test_links_to_images_are_read_and_broken_ones_are_named(tmp_path, caplog):
@@ -91,7 +91,7 @@ def test_links_to_images_are_read_and_broken_ones_are_named(tmp_path, caplog):
     assert len(data.train) == 4 and "cannot be read as images: 1, such as" in table(data)
 
 
-def test_a_link_to_a_folder_that_is_gone_is_told(tmp_path, caplog):
+def test_a_broken_link_to_a_folder_is_reported(tmp_path, caplog):
     write_tree(tmp_path, PEOPLE)
     (tmp_path / "train" / "zoe").symlink_to(tmp_path / "nowhere")
     load_data("folder", tmp_path)
@@ -154,7 +154,7 @@ def test_images_of_other_formats_are_counted_with_advice(tmp_path, caplog, monke
     assert expected in warnings(caplog)
 
 
-def test_a_folder_of_foreign_images_only_says_what_helps(tmp_path, monkeypatch):
+def test_a_folder_with_only_unreadable_formats_says_what_to_install(tmp_path, monkeypatch):
     readable = formats.readable() - {".heic"}
     monkeypatch.setattr(formats, "readable", lambda: readable)
     (tmp_path / "bounding_box_train").mkdir()
@@ -227,9 +227,9 @@ def test_images_beside_train_are_not_ignored_silently(tmp_path, caplog):
     assert "beside the folders that are read: 1, such as stray.jpg" in warnings(caplog)
 
 
-def test_parts_that_would_be_identities_are_told(tmp_path, caplog):
+def test_sub_folders_named_like_parts_give_a_warning(tmp_path, caplog):
     load_data("folder", write_tree(tmp_path, {"val/anna": ["1.jpg"], "test/anna": ["2.jpg"]}))
-    assert "all its sub-folders are learnt from as identities, test/, val/ included" in warnings(caplog)
+    assert "all its sub-folders are used for training as identities, including test/, val/" in warnings(caplog)
 
 
 def test_a_folder_data_set_is_found_below(tmp_path):
@@ -299,7 +299,7 @@ def encoded(lines, encoding, end):
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_lists_lose_nothing_whatever_wrote_them(tmp_path, encoding, end):
+def test_lists_from_any_system_are_read_completely(tmp_path, encoding, end):
     write_msmt17(tmp_path)
     for name, lines in LISTS.items():
         decorated = ["# a comment", *(f"  {line} \t" if line else line for line in lines), "", "   "]
@@ -354,7 +354,7 @@ def test_backslashes_of_a_list_are_read(tmp_path):
     assert len(load_data("msmt17", tmp_path).train) == 4
 
 
-def test_identities_in_no_list_and_without_a_folder_are_told(tmp_path, caplog):
+def test_identities_in_no_list_and_without_a_folder_are_reported(tmp_path, caplog):
     write_sysumm01(tmp_path, {**IDS, "exp/val_id.txt": ["9,700"], "exp/test_id.txt": ["6,10"]})
     load_data("sysumm01", tmp_path)
     assert "in no list: 15" in warnings(caplog)
@@ -384,11 +384,11 @@ def test_the_table_shows_what_was_read(tmp_path, caplog):
     assert table(data) in caplog.text
 
 
-def test_the_table_says_what_there_is_not(tmp_path):
+def test_the_table_lists_what_is_missing(tmp_path):
     told = table(load_data("folder", write_tree(tmp_path / "a", PEOPLE | MEASURED)))
-    assert "no cameras: nothing is left out when ranking" in told
+    assert "no cameras: ranking leaves nothing out" in told
     told = table(load_data("folder", write_tree(tmp_path / "b", {"": ["1.jpg"]})))
-    assert "unknown" in told and "no query and no gallery: nothing is measured" in told
+    assert "unknown" in told and "no query and no gallery: no evaluation" in told
     assert "1,198" in table(load_data("digits"))
 
 

@@ -75,7 +75,7 @@ def values(metrics, prefix=""):
     return [metrics[prefix + name] for name in METRICS]
 
 
-def test_without_a_protocol_of_its_own_a_data_set_has_market1501s():
+def test_the_default_protocol_is_market1501s():
     data, features = random_data()
     assert list(data.protocols) == ["market1501"]
     metrics = evaluate(data, *features)
@@ -90,7 +90,7 @@ def test_evaluation_counts_other_cameras_only():
     assert evaluate(data_set(part([1]), part([1, 2, 1])), *features)["mAP"] == pytest.approx(5 / 6)
 
 
-def test_every_query_of_a_trial_counts_the_same_whatever_its_comparison():
+def test_every_query_of_a_trial_has_the_same_weight_in_any_comparison():
     first, second = Comparison(torch.arange(25), torch.arange(40)), Comparison(torch.arange(25, 30), torch.arange(120))
     data, features = random_data({"split": Protocol(((first, second),))})
     expected = np.concatenate(
@@ -327,7 +327,7 @@ def test_purity_is_the_share_of_a_clusters_most_frequent_identity():
     assert agreement(labels, ids)["purity"] == pytest.approx(5 / 6)
 
 
-def test_identities_that_say_nothing_give_no_agreement():
+def test_unknown_or_single_identities_give_no_agreement():
     labels = torch.tensor([0, 0, 1, 1])
     assert agreement(labels, torch.ones(4)) == {}
     assert agreement(labels, None) == {}

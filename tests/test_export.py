@@ -76,7 +76,7 @@ def test_a_batch_size_can_be_fixed(trained, tmp_path):
 def test_a_batch_size_of_something_else_is_refused(trained, capsys, batch):
     with pytest.raises(SystemExit, match="2"):
         main(["export", str(trained[0]), "-o", "encoder.pt2", "--batch", batch])
-    assert f"expected dynamic or a number of images, got '{batch}'" in capsys.readouterr().err
+    assert f"expected dynamic or a batch size of at least 1, got '{batch}'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

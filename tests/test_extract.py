@@ -52,7 +52,7 @@ def test_features_can_be_clustered(run, tmp_path):
     assert np.load(tmp_path / "labels.npy").shape == (len(load_data("digits").train),)
 
 
-def test_another_data_sets_images_are_brought_to_the_encoders_size(run, tmp_path):
+def test_another_data_sets_images_are_resized_to_the_encoders_size(run, tmp_path):
     """Digits are 8 x 8; the encoder is of a run on drawings of 16 x 16."""
     content = torch.load(run / "best.pt", weights_only=True)
     content["config"] |= {"dataset": "omniglot", "data_dir": str(tmp_path), "height": 16, "width": 16}
@@ -88,7 +88,7 @@ def test_files_are_named_with_identity_and_camera(run, tmp_path, files):
 
 def test_a_part_that_is_not_there_is_refused(run, tmp_path, files, capsys):
     assert main(["extract", str(run), "-o", str(tmp_path / "features.npy"), "--part", "query"]) == 2
-    assert "--part: expected train or all, which files has here, got query" in capsys.readouterr().err
+    assert "--part: expected train or all, the parts of files, got query" in capsys.readouterr().err
 
 
 def test_other_endings_and_places_are_refused(run, tmp_path, capsys):

@@ -305,7 +305,7 @@ def closed_pipe(arguments):
 
 
 @pytest.mark.slow
-def test_every_command_ends_quietly_where_nobody_reads_on(run, tmp_path):
+def test_every_command_ends_quietly_if_the_reader_has_ended(run, tmp_path):
     np.save(tmp_path / "features.npy", np.eye(30, dtype=np.float32))
     for arguments in (
         ["--help"],
@@ -319,7 +319,7 @@ def test_every_command_ends_quietly_where_nobody_reads_on(run, tmp_path):
         assert closed_pipe(arguments) == (141, ""), arguments
 
 
-def test_a_program_ends_quietly_where_nobody_reads_on():
+def test_a_program_ends_quietly_if_the_reader_has_ended():
     """From its start to the end of Python."""
     read, write = os.pipe()
     os.close(read)
@@ -337,10 +337,10 @@ def test_a_run_whose_reader_is_gone_leaves_no_lock(tmp_path):
 
 
 @pytest.mark.slow
-def test_quiet_commands_do_not_notice_that_nobody_reads(tmp_path):
+def test_quiet_commands_do_not_notice_that_the_reader_has_ended(tmp_path):
     assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK, "--quiet"]) == (0, "")
 
 
-def test_errors_keep_their_status_where_nobody_reads(tmp_path):
+def test_errors_keep_their_status_if_the_reader_has_ended(tmp_path):
     status, err = closed_pipe(["evaluate", tmp_path / "no.pt"])
     assert status == 2 and "no such checkpoint" in err

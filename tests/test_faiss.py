@@ -77,8 +77,8 @@ def test_the_default_index_suits_the_number_of_rows():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"faiss_index": "IVF8"}, "--faiss-index: 'IVF8' is no index that faiss can make"),
-        ({"faiss_index": "rubbish"}, "--faiss-index: 'rubbish' is no index that faiss can make"),
+        ({"faiss_index": "IVF8"}, "--faiss-index: faiss cannot make the index 'IVF8'"),
+        ({"faiss_index": "rubbish"}, "--faiss-index: faiss cannot make the index 'rubbish'"),
         ({"faiss_index": "IVF999,Flat"}, "--faiss-index: faiss cannot fill 'IVF999,Flat'"),
         ({"faiss_search": "nprobes=3"}, "--faiss-search: faiss cannot set 'nprobes=3'"),
         ({"faiss_search": "nprobe"}, "--faiss-search: faiss cannot set 'nprobe'"),

@@ -40,7 +40,7 @@ def test_what_is_written_takes_the_place_of_what_was_there(tmp_path, content):
 
 
 @pytest.mark.parametrize("before", [None, b"older"])
-def test_a_full_disk_leaves_what_was_there_and_nothing_else(before):
+def test_a_full_disk_leaves_the_old_file_and_no_other(before):
     with small_disk(64 << 10) as folder:
         if before is not None:
             (folder / "file").write_bytes(before)
@@ -57,7 +57,7 @@ def test_a_limit_of_file_sizes_is_met_like_a_full_disk(tmp_path):
 
 
 @pytest.mark.parametrize("error", [OSError("torn"), RuntimeError("torn"), KeyboardInterrupt()])
-def test_whatever_goes_wrong_while_writing_leaves_no_half_of_a_file(tmp_path, error):
+def test_any_error_while_writing_leaves_no_partial_file(tmp_path, error):
     def fail(file):
         file.write(b"half")
         raise error
@@ -109,7 +109,7 @@ def test_a_symbolic_link_stays_one(tmp_path):
     assert len(list(target.parent.iterdir())) == 1
 
 
-def test_file_and_folder_are_brought_to_the_disk_before_and_after_the_rename(tmp_path, monkeypatch):
+def test_file_and_folder_are_flushed_before_and_after_the_rename(tmp_path, monkeypatch):
     steps = []
     replace, sync = os.replace, os.fsync
     monkeypatch.setattr(_files.os, "replace", lambda *paths: (steps.append("rename"), replace(*paths)))

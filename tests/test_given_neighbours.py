@@ -171,8 +171,8 @@ def test_many_duplicates_keep_every_row_first(backend: Backend):
     ("candidates", "k", "message"),
     [
         (torch.zeros(ROWS - 1, 3, dtype=torch.int64), 2, f"candidates: expected [{ROWS}, K]"),
-        (torch.full((ROWS, 3), ROWS), 2, f"indices in [0, {ROWS}), or -1 for none, got others in row 0"),
-        (torch.full((ROWS, 3), -2), 2, "got others in row 0"),
+        (torch.full((ROWS, 3), ROWS), 2, f"indices in [0, {ROWS}), or -1 for none, got another in row 0"),
+        (torch.full((ROWS, 3), -2), 2, "got another in row 0"),
         (torch.arange(ROWS)[:, None].repeat(1, 3), 2, "fewer in row 0"),
         (torch.arange(ROWS)[:, None].repeat(1, 3), ROWS + 1, f"k: expected at most {ROWS}"),
     ],

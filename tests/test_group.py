@@ -54,7 +54,7 @@ def test_processes_share_every_batch():
     assert [first + second for first, second in halves] == batches(Group())
 
 
-def test_alone_nothing_is_exchanged():
+def test_one_process_exchanges_nothing():
     group, rows = Group(), torch.ones(3, 2)
     assert group.gather(rows, 3) is rows
     assert group.from_main(lambda: rows) is rows
@@ -98,7 +98,7 @@ def test_what_main_does_alone_all_learn(tmp_path):
     assert [found["rows"].tolist() for found in (main, *others)] == [[0, 1, 2]] * 3
     assert [found["wrong"] for found in (main, *others)] == ["InputError: 3.jpg"] * 3
     assert main["broken"] == "KeyError: 'x'"
-    assert [found["broken"] for found in others] == ["RunError: the main process could not go on: KeyError: 'x'"] * 2
+    assert [found["broken"] for found in others] == ["RunError: the main process cannot continue: KeyError: 'x'"] * 2
 
 
 def wait_for_main(group, folder):
@@ -262,5 +262,5 @@ def test_a_folder_that_holds_a_run_ends_all_processes(tmp_path):
 def test_batches_with_less_than_two_images_a_process_are_refused(tmp_path):
     config = TrainConfig(batch_size=8, num_instances=4, device="cpu")
     run = Run(config, load_data("digits"), RunFolder(tmp_path), torch.device("cpu"), Group(0, 5))
-    with pytest.raises(RunError, match="batches of 8 images, 4 of each cluster, are too small for 5 processes"):
+    with pytest.raises(RunError, match="batches of 8 images, 4 per cluster, are too small for 5 processes"):
         run.batches(torch.arange(10) % 3)

@@ -113,7 +113,7 @@ def test_a_limit_above_pillows_own_is_kept_to(tmp_path):
     in_a_process(decode_large, tmp_path / "image.png")
 
 
-def test_a_limit_that_is_none_is_refused(tmp_path, capsys):
+def test_an_invalid_limit_is_an_error(tmp_path, capsys):
     for limit in ("0", "-1"):
         assert main(["train", "--max-image-pixels", limit]) == 2
         assert f"--max-image-pixels: expected at least 1, got {limit}" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_a_run_killed_in_the_middle_of_an_epoch_ends_as_an_uninterrupted_one(tmp
 
 
 @pytest.mark.slow
-def test_a_run_that_is_told_to_end_says_how_to_go_on(tmp_path):
+def test_a_run_that_gets_sigterm_says_how_to_go_on(tmp_path):
     process = start(tmp_path / "run")
     process.send_signal(signal.SIGTERM)
     done = process.done()
@@ -112,7 +112,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(damaged, cap
     with caplog.at_level(logging.WARNING, logger="ccfast"):
         resumed = train(TrainConfig(run=str(run), epochs=2, iters=3, device="cpu", resume=True))
     assert "checkpoint.pt: not a checkpoint, or a truncated one" in caplog.text
-    assert "Going back to the one before it, after epoch 1" in caplog.text
+    assert "Using the checkpoint before it, after epoch 1" in caplog.text
     assert without_costs(resumed.records) == without_costs(records) == without_costs(read(run))
 
 
@@ -162,7 +162,7 @@ def test_a_run_goes_on_with_the_adam_of_its_device(tmp_path):
     assert [settings["fused"] for settings in checkpoint.load(path)["optimizer"]["param_groups"]] == [False]
 
 
-def test_a_full_disk_ends_a_run_in_words_and_leaves_its_checkpoints(tmp_path, capsys):
+def test_a_full_disk_ends_a_run_with_a_message_and_keeps_its_checkpoints(tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["train", "--run", str(run), "--iters", "2", "--device", "cpu"]
     assert main([*arguments, "--epochs", "1"]) == 0

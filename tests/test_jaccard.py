@@ -173,7 +173,7 @@ def copies(of: int, times: int, others: int = 30) -> Tensor:
 
 @pytest.mark.parametrize("k1, k2", [(1, 1), (4, 1), (4, 2), (10, 6), (12, 12)])
 @pytest.mark.parametrize("times", [12, 40])
-def test_however_many_duplicates_a_row_has_it_is_at_distance_zero_of_itself(
+def test_a_row_with_many_duplicates_has_distance_0_from_itself(
     implementation: ModuleType, backend: Backend, times: int, k1: int, k2: int
 ) -> None:
     for features in (backend(identical(times)), backend(copies(3, times)), backend(copies(0, times, others=12))):

@@ -238,7 +238,7 @@ def test_parameters_and_graphs_are_updated_without_gradient(implementation: Modu
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fault", ["label", "norm", "nan"])
-def test_memory_is_left_as_it_was_on_an_error(
+def test_memory_is_unchanged_after_an_error(
     implementation: ModuleType, backend: Backend, mode: str, fault: str
 ) -> None:
     memory, features, labels = memory_batch()

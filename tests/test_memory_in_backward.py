@@ -78,7 +78,7 @@ def test_two_calls_before_one_backward_see_the_old_rows(backend: Backend) -> Non
     torch.testing.assert_close(losses[1], separate(second, targets[10:]), rtol=1e-6, atol=0)
 
 
-def test_nothing_moves_without_a_backward_pass(backend: Backend) -> None:
+def test_the_memory_does_not_change_without_a_backward_pass(backend: Backend) -> None:
     module, inputs, targets = filled(backend)
     before = module.features.clone()
     module(inputs.clone().requires_grad_(), targets)

@@ -199,5 +199,5 @@ def test_a_projection_shortens_the_features():
     assert encoder.projection.weight.grad.abs().sum() > 0
 
 
-def test_without_a_projection_there_is_nothing_of_it_in_the_checkpoint():
+def test_without_a_projection_the_checkpoint_has_none():
     assert not any("projection" in name for name in encoder_of("smallconv", 8, 8, 1).state_dict())

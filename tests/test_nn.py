@@ -133,7 +133,7 @@ def test_copies_and_pickles_are_independent(backend: Backend) -> None:
         assert torch.equal(each(inputs, targets), loss) and torch.equal(each.features, module.features)
 
 
-def test_a_fresh_memory_is_zeros_and_says_what_it_is() -> None:
+def test_a_new_memory_is_zeros_and_its_repr_has_the_options() -> None:
     module = ClusterMemory(16, 6, mode="hardest", momentum=0.25)
     assert module.features.shape == (6, 16) and (module.features == 0).all()
     for word in ("16", "6", "hardest", "0.25", "0.05"):
@@ -299,7 +299,7 @@ def test_a_memory_that_is_not_finite_is_refused(backend: Backend, row: int, valu
         module(inputs, targets)
 
 
-def test_the_memory_is_float32_whatever_the_default_dtype_is() -> None:
+def test_the_memory_is_float32_with_any_default_dtype() -> None:
     torch.set_default_dtype(torch.float64)
     try:
         module = ClusterMemory(16, 6)

@@ -262,12 +262,12 @@ def test_draws_are_of_the_batch_and_without_repeats_from_sixteen_on() -> None:
     assert of_few <= {tuple(row.tolist()) for row in F.normalize(inputs.detach()[16:], dim=1)}
     with pytest.raises(ValueError, match="draws: expected shape"):
         module(inputs, torch.zeros(20, dtype=torch.int64), torch.zeros(2, 16, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"draws: expected places in \[0, 20\)"):
+    with pytest.raises(ValueError, match=r"draws: expected positions in \[0, 20\)"):
         module(inputs, torch.zeros(20, dtype=torch.int64), torch.full((1, 16), 20))
 
 
 def test_the_queue_wants_batches_that_divide_it() -> None:
-    with pytest.raises(ValueError, match="size divides that of the queue, 24, got 5"):
+    with pytest.raises(ValueError, match="divides the size of the queue, 24, got 5"):
         nn.QueueContrast(DIM, 24)(rows(5), rows(5))
 
 
@@ -350,7 +350,7 @@ def test_labels_of_an_epoch_are_read_again_when_they_change() -> None:
 
 
 def test_relabelling_needs_a_cluster() -> None:
-    with pytest.raises(ValueError, match="a cluster of more than one image"):
+    with pytest.raises(ValueError, match="at least one cluster with more than one image"):
         hybrid().relabel(*[torch.full((20,), -1)] * 3)
 
 
@@ -359,7 +359,7 @@ def test_average_of_other_parameters_is_refused() -> None:
         nn.update_average_(torch.nn.Linear(2, 3), torch.nn.Linear(3, 2))
 
 
-def test_states_are_float32_whatever_the_default_dtype() -> None:
+def test_states_are_float32_with_any_default_dtype() -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:

@@ -102,7 +102,7 @@ def test_an_interrupted_run_goes_on_exactly(options, tmp_path, monkeypatch):
 
 def test_what_a_resumed_run_cannot_change(tmp_path):
     run(tmp_path / "run", epochs=1, iters=1, schedule="cosine")
-    with pytest.raises(InputError, match=r"--epochs: expected 1, as .* was begun, got 2: a cosine schedule"):
+    with pytest.raises(InputError, match=r"--epochs: expected 1, as in .*, got 2: a cosine schedule"):
         run(tmp_path / "run", resume=True, epochs=2, iters=1, schedule="cosine")
     with pytest.raises(InputError, match=r"--optimizer sgd \(the run has adam\)"):
         run(tmp_path / "run", resume=True, epochs=1, iters=1, schedule="cosine", optimizer="sgd")

@@ -161,7 +161,7 @@ def interrupted(tmp_path, features, monkeypatch):
 def test_ctrl_c_says_that_a_second_start_goes_on(tmp_path, capsys, monkeypatch):
     features = saved(tmp_path, clustered(120, dim=16, identities=10)[0])
     folder = interrupted(tmp_path, features, monkeypatch)
-    assert f"interrupted; what is finished is kept in {folder}" in capsys.readouterr().err
+    assert f"interrupted; finished blocks are kept in {folder}" in capsys.readouterr().err
     assert json.loads((folder / "state.json").read_text())["done"]["distances"] == 120
     assert not (folder / ".lock").exists()
 
@@ -172,7 +172,7 @@ def test_work_on_other_features_or_options_is_not_gone_on_with(tmp_path, capsys,
     saved(tmp_path, clustered(120, dim=16, identities=10, seed=1)[0])
     expected = labels(features, tmp_path / "whole.npy")
     assert labels(features, tmp_path / "blocks.npy", *LIMIT).tolist() == expected.tolist()
-    assert "of other features or options; beginning anew" in capsys.readouterr().err
+    assert "belong to other features or options; starting again" in capsys.readouterr().err
     interrupted(tmp_path, features, monkeypatch)
     expected = labels(features, tmp_path / "whole.npy", "--k1", "5")
     assert labels(features, tmp_path / "blocks.npy", "--k1", "5", *LIMIT).tolist() == expected.tolist()
@@ -222,14 +222,14 @@ def test_a_full_disk_leaves_what_is_finished(size, tmp_path, small_blocks, capsy
     with small_disk(size) as disk:
         work = disk / "work"
         arguments = [features, "-o", tmp_path / "blocks.npy", *PARAMETERS, *LIMIT, "--work-dir", work]
-        message = f"(is the disk full?): No space left on device; what is finished is kept in {work}"
+        message = f"(is the disk full?): No space left on device; finished blocks are kept in {work}"
         fails(capsys, 1, message, *arguments)
         done = json.loads((work / "state.json").read_text())["done"]
         assert done and all(rows > 0 for rows in done.values())
         subprocess.run(["mount", "-o", "remount,size=100M", str(disk)], check=True)
         found = labels(features, tmp_path / "blocks.npy", *LIMIT, "--work-dir", str(work))
         out = capsys.readouterr().out
-        assert "going on after" in out or len(done) > 1
+        assert "continuing after" in out or len(done) > 1
         assert found.tolist() == expected.tolist() and not work.exists()
 
 
@@ -250,7 +250,7 @@ def test_other_sizes_are_refused(text, tmp_path, capsys):
           f"--memory-limit={text}")  # fmt: skip
 
 
-def test_what_cannot_be_done_is_said_at_once(tmp_path, capsys):
+def test_impossible_options_are_errors_at_the_start(tmp_path, capsys):
     features, output = saved(tmp_path, clustered(40, dim=8, identities=4)[0]), tmp_path / "labels.npy"
     fails(capsys, 2, "--memory-limit: expected at least", features, "-o", output, "--memory-limit", "10M")
     fails(capsys, 2, "--work-dir: only with --memory-limit", features, "-o", output, "--work-dir", tmp_path / "w")

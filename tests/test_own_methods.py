@@ -104,7 +104,7 @@ def test_a_run_is_evaluated_where_its_method_is_not(module, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path / "elsewhere")
     metrics = evaluate_checkpoint(tmp_path / "run" / "checkpoint.pt", device="cpu")
     assert metrics["mAP"] == pytest.approx(result.records[-1]["mAP"])
-    with pytest.raises(InputError, match=f"there is no module '{name}'"):
+    with pytest.raises(InputError, match=f"no module '{name}'"):
         train(TrainConfig(**{**QUICK, "method": f"{name}:Mine", "run": str(tmp_path / "other")}))
 
 
@@ -120,7 +120,7 @@ WRONG = {
     "class Mine: pass": "expected a class that inherits from ccfast.methods.Method, got the class Mine",
     HEAD + "class Mine(Method): pass": "Mine does not define criterion",
     HEAD
-    + "class Mine(Method):\n    def criterion(self, *batch): ...\n    def state_dict(self): ...": "state_dict alone",
+    + "class Mine(Method):\n    def criterion(self, *batch): ...\n    def state_dict(self): ...": "only state_dict",
     HEAD + "class Mine(Method):\n    defaults = {'colour': 1}\n    def criterion(self, *batch): ...": (
         "unknown option.* colour"
     ),
@@ -132,7 +132,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_a_method_that_is_none_is_refused(text, module, capsys):
+def test_an_invalid_method_is_an_error(text, module, capsys):
     name = module(text)
     assert main(["train", "--method", f"{name}:Mine", "--device", "cpu"]) == 2
     output = capsys.readouterr()
@@ -143,7 +143,7 @@ def test_a_method_that_is_none_is_refused(text, module, capsys):
 
 
 @pytest.mark.parametrize("name", ["cluster_contrast", "own", ":Mine", "own:", "a b:c", "../own.py:Mine", ""])
-def test_a_name_that_is_none_is_refused(name):
+def test_an_invalid_name_is_an_error(name):
     with pytest.raises(InputError, match="--method"):
         method_class(name)
 
@@ -153,13 +153,13 @@ def test_a_name_that_is_none_is_refused(name):
     [
         ("pseudo_labels(self, features, cluster): return None", "expected an int64 tensor .*1198.* got NoneType"),
         ("pseudo_labels(self, features, cluster): return cluster(features)[:5]", r"got torch.int64 of shape \(5,\)"),
-        ("pseudo_labels(self, features, cluster): return cluster(features) - 5", "expected labels from 0 on"),
+        ("pseudo_labels(self, features, cluster): return cluster(features) - 5", "expected labels from 0, or -1"),
         ("state_dict(self): return {'a': [print]}", r"state_dict\(\)\['a'\]\[0\]: expected tensors and plain values"),
         ("criterion(self, *batch): return 3", r"Mine.criterion: expected a scalar tensor, got int"),
         ("criterion(self, x, *_): return x.sum(1)", r"Mine.criterion: expected a scalar tensor, got shape \(64,\)"),
     ],
 )
-def test_a_method_that_gives_something_else_is_told_so(body, message, module):
+def test_wrong_results_of_a_method_are_errors(body, message, module):
     text = f"{HEAD}class Mine(Method):\n    def criterion(self, x, *_): return x.sum()\n    def {body}\n"
     name = module(text + "    def load_state_dict(self, state): ...\n" if "state_dict" in body else text)
     with pytest.raises(RunError, match=message):

@@ -132,7 +132,7 @@ def test_threads_sleep_while_they_wait(monkeypatch):
 @pytest.mark.parametrize(
     "said", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "9"}, {"KMP_BLOCKTIME": "0"}], ids=str
 )
-def test_what_the_user_says_about_waiting_stays(monkeypatch, said):
+def test_the_users_waiting_policy_is_kept(monkeypatch, said):
     assert chosen(monkeypatch, **said) == said
 
 
@@ -157,7 +157,7 @@ def test_no_more_threads_than_may_run(monkeypatch, quotas, environment, threads)
     assert chosen(monkeypatch, quotas=quotas, **environment).get("OMP_NUM_THREADS") == threads
 
 
-def test_nothing_is_chosen_once_torch_is_there():
+def test_threads_are_not_set_after_torch_was_imported():
     environment = {}
     _program.choose_threads(environment)
     assert environment == {}

@@ -92,7 +92,7 @@ def test_every_kernel_is_in_the_file() -> None:
             assert (short in launched) != (short in NEVER_LAUNCHED), f"{short}: add a case to tests/ptx/cases.py"
 
 
-def test_worse_counts_are_told() -> None:
+def test_worse_counts_are_reported() -> None:
     before = {"kernel": {"instructions": 1000, "sectors": 100}}
     assert record.worse(before, {"kernel": {"instructions": 1030, "sectors": 116}}) == []
     assert record.worse(before, {"kernel": {"instructions": 500}}) == []

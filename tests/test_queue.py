@@ -50,7 +50,7 @@ def test_a_queue_that_is_not_contiguous_and_rows_with_a_gradient(implementation:
     assert int(pointer) == 5 and not whole.requires_grad
 
 
-def test_a_change_is_told_to_autograd(implementation: ModuleType, backend: Backend) -> None:
+def test_autograd_notices_the_in_place_change(implementation: ModuleType, backend: Backend) -> None:
     queue, rows = backend(torch.rand(4, 3), torch.rand(2, 3))
     x = backend(torch.rand(5, 3)).requires_grad_()
     product = (x @ queue.T).sum()

@@ -181,7 +181,7 @@ def test_numbers_of_the_run_are_on_the_page(digits, digits_page):
         assert f"{100 * value:.1f}" in digits_page.text
     for stage in records[-1]["seconds"]:
         assert stage in digits_page.text
-    for title in ("Accuracy", "Loss", "Clusters", "Noise", "Learning rate", "Seconds by epoch", "Cluster sizes"):
+    for title in ("Accuracy", "Loss", "Clusters", "Noise", "Learning rate", "Seconds per epoch", "Cluster sizes"):
         assert title in digits_page.texts
 
 
@@ -250,7 +250,7 @@ def test_without_query_and_gallery_or_identities_the_largest_clusters_are_left(t
     for path in (tree / "bounding_box_train").iterdir():
         shutil.copy(path, folder / f"0000_{path.name}")
     parsed = Page(write_report(run(tmp_path / "run", data_dir=str(tmp_path / "data"), **SMALL), device="cpu"))
-    assert "Nothing is searched for: there is no query and no gallery" in parsed.text
+    assert "No ranked lists: there is no query and no gallery" in parsed.text
     titles = re.findall(r"<h3>(.*?)</h3>", parsed.source)
     assert titles == ["Largest"] and parsed.having("data-cluster")
     assert not lists(parsed) and "✗" not in parsed.text and "purity" not in parsed.text
@@ -260,7 +260,7 @@ def test_without_clusters_the_page_says_so(market, tmp_path, monkeypatch):
     labels = torch.full((32,), -1)
     monkeypatch.setattr(page, "pseudo_labels", lambda *args: type("Found", (), {"labels": labels})())
     parsed = Page(write_report(market, tmp_path / "page.html", device="cpu"))
-    assert "No cluster among the 32 training images" in parsed.text
+    assert "No clusters among the 32 training images" in parsed.text
 
 
 def test_sheets_show_each_cluster_once_and_its_purity():
@@ -349,7 +349,7 @@ def test_times_add_up_by_stage():
     ]
 
 
-def test_the_command_writes_where_it_is_told(digits, tmp_path):
+def test_the_command_writes_to_the_given_file(digits, tmp_path):
     assert main(["report", str(digits), "-o", str(tmp_path / "page.html"), "--queries", "2", "--device", "cpu"]) == 0
     assert len(lists(Page(tmp_path / "page.html"))) == 2
 
@@ -357,8 +357,8 @@ def test_the_command_writes_where_it_is_told(digits, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["missing"], "RUN: expected a run folder, got missing, which is not there"),
-        (["."], "not a run folder: it holds neither best.pt nor checkpoint.pt"),
+        (["missing"], "RUN: expected a run folder, got missing, which does not exist"),
+        (["."], "not a run folder: it has neither best.pt nor checkpoint.pt"),
         ([".", "--queries", "-1"], "--queries: expected at least 0, got -1"),
         ([".", "-o", "no/such/page.html"], "--output: no such folder"),
     ],

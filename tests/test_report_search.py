@@ -143,7 +143,7 @@ def test_umap_is_used_where_it_is_installed(monkeypatch):
     assert found.method == "UMAP" and found.points[-1].x == 1
 
 
-def test_charts_that_say_nothing_are_left_out():
+def test_charts_without_points_are_left_out():
     """A constant rate is told in words; a chart begins with its first value."""
     records = [{"epoch": 0, "mAP": 0.5}, *({"epoch": epoch, "lr": 0.1, "loss": 1.0, "mAP": 0.5} for epoch in (1, 2))]
     assert [chart.title for chart in curves.charts(records)] == ["Accuracy", "Loss"]

@@ -111,7 +111,7 @@ def rows_by_name(group):
     return {"wanted": wanted, "rows": shard_of(features, group).fetch(wanted)}
 
 
-def test_rows_are_fetched_from_whoever_has_them(tmp_path):
+def test_rows_are_fetched_from_the_processes_that_hold_them(tmp_path):
     features = clustered(101, dim=5, identities=7)[0]
     for found in together(3, rows_by_name, tmp_path):
         assert torch.equal(found["rows"], features[found["wanted"]])
@@ -205,7 +205,7 @@ def test_a_process_that_dies_in_the_ring_ends_the_run_and_it_can_go_on(tmp_path)
     with pytest.raises(AssertionError):  # one of the processes was killed
         together(2, partial(dies_in_the_ring, folder=str(tmp_path), after=1), tmp_path)
     said = (tmp_path / "said").read_text()
-    assert re.search(r"another process of the run is gone \(.*\); interrupted; go on with: .* --resume$", said), said
+    assert re.search(r"another process of the run has ended \(.*\); interrupted; go on with: .* --resume$", said), said
     options = {"epochs": 3, "iters": 2, "device": "cpu", "run": tmp_path / "run"}
     output = ccfast_in_processes(2, "train", {**options}, flags=["--resume"])[0]
     assert "resumed after epoch 1 of 3" in output and "after:  mAP" in output

@@ -119,11 +119,11 @@ def test_resume_begins_a_run_that_ended_before_its_first_checkpoint(tmp_path, wh
     run = tmp_path / "run"
     stage(run, whole)
     assert main(["train", "--run", str(run), *FLAGS, "--resume"]) == 0
-    assert f"WARNING: --resume: {run} holds no checkpoint yet: the run begins" in capsys.readouterr().err
+    assert f"WARNING: --resume: {run} has no checkpoint yet; the run starts" in capsys.readouterr().err
     assert without_costs(read(run)) == without_costs(read(whole))
     assert not list(run.glob(".*"))
     assert main(["train", "--run", str(run), *FLAGS, "--resume"]) == 0
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "the run is complete" in capsys.readouterr().out
 
 
 def test_resume_takes_the_options_of_the_config_that_is_there(tmp_path):
@@ -143,7 +143,7 @@ def test_the_options_of_another_data_set_are_not_mixed_into_a_run_that_begins(tm
 def test_several_processes_begin_a_run_that_has_no_checkpoint(tmp_path):
     outputs = ccfast_in_processes(2, "train", {"run": tmp_path / "run", "epochs": 1, "iters": 2, "device": "cpu",
                                                "config": resuming(tmp_path)})  # fmt: skip
-    assert "holds no checkpoint yet" in outputs[0] and "holds no checkpoint" not in outputs[1]
+    assert "has no checkpoint yet" in outputs[0] and "has no checkpoint" not in outputs[1]
     assert len(read(tmp_path / "run")) == 2
 
 
@@ -161,7 +161,7 @@ def test_a_trained_run_that_lost_its_checkpoints_is_not_overwritten(tmp_path, wh
         (run / "metrics.jsonl").unlink()
     before = {file: file.read_bytes() for file in run.iterdir()}
     assert main(["train", "--run", str(run), "--resume"]) == 2
-    assert "holds 1 epoch(s) of a run, but not checkpoint.pt" in capsys.readouterr().err
+    assert "has 1 epoch(s) of a run, but no checkpoint.pt" in capsys.readouterr().err
     assert {file: file.read_bytes() for file in run.iterdir()} == before
 
 
@@ -180,7 +180,7 @@ def test_where_the_config_cannot_be_read_the_checkpoint_has_the_options(tmp_path
     if content is not None:
         (run / "config.yaml").write_text(content, encoding="latin-1")
     assert main(["train", "--run", str(run), "--resume"]) == 0
-    assert "The options are those in checkpoint.pt" in capsys.readouterr().err
+    assert "Using the options in checkpoint.pt" in capsys.readouterr().err
     assert (run / "config.yaml").read_text() == (whole / "config.yaml").read_text()
 
 
@@ -205,7 +205,7 @@ def test_a_run_on_wrong_data_leaves_no_folder_behind(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("limit", [100, 2000, 200_000, 395_000])
-def test_a_disk_that_is_full_at_any_file_of_a_run_keeps_nobody_from_going_on(tmp_path, whole, limit, capsys):
+def test_a_run_can_resume_after_the_disk_was_full_at_any_file(tmp_path, whole, limit, capsys):
     run = tmp_path / "run"
     arguments = ["train", "--run", str(run), *FLAGS, "--resume"]
     with files_of_at_most(limit):
@@ -289,7 +289,7 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(tmp_path, line, place):
     with_damage(tmp_path / "metrics.jsonl", line, place)
     found = read_records(tmp_path / "metrics.jsonl")
     if b'"epoch": 1,' in line:
-        assert [record["epoch"] for record in found.records] == [0, 1, 2, 3] and "again" in found.told()
+        assert [record["epoch"] for record in found.records] == [0, 1, 2, 3] and "repeats epoch 1" in found.told()
         assert found.records[1]["loss"] == (1.0 if place == 0 else 2.0)  # the later one counts
     else:
         assert found.records == GOOD
@@ -297,7 +297,7 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(tmp_path, line, place):
 
 
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
-def test_taking_up_a_run_sets_damaged_metrics_aside_and_says_so(tmp_path, line, caplog, monkeypatch):
+def test_resuming_a_run_reports_damaged_metrics_and_keeps_the_file(tmp_path, line, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("ccfast"), "propagate", True)
     folder = RunFolder(tmp_path)
     for number in (1, 2):
@@ -307,7 +307,7 @@ def test_taking_up_a_run_sets_damaged_metrics_aside_and_says_so(tmp_path, line, 
         assert [record["epoch"] for record in folder.take_up(2)] == [0, 1, 2]
         aside = tmp_path / f"metrics.damaged-{number}.jsonl"
         assert aside.read_bytes() == damaged
-        assert "line 3 " in caplog.text and f"the file as it was is now {aside.name}" in caplog.text
+        assert "line 3 " in caplog.text and f"the original file is now {aside.name}" in caplog.text
         assert [record["epoch"] for record in read(tmp_path)] == [0, 1, 2]
     caplog.clear()
     folder.take_up(2)
@@ -404,7 +404,7 @@ def test_a_folder_in_use_is_refused_with_the_name_of_the_other_process(tmp_path,
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(tmp_path, holder):
+def test_the_lock_of_a_killed_process_does_not_block_others(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     assert (tmp_path / ".lock").exists()

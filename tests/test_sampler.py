@@ -90,7 +90,7 @@ def test_same_generator_seed_gives_the_same_batches_and_augmentation_seeds():
     assert list(sampler(LABELS, seed=1)) != list(sampler(LABELS, seed=2))
 
 
-def test_a_second_pass_draws_anew():
+def test_a_second_pass_draws_again():
     one = sampler(LABELS)
     assert list(one) != list(one)
 

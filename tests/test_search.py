@@ -166,11 +166,11 @@ def test_files_that_were_only_touched_are_not_extracted_again(run, folders):
     assert extracted(run, folders / "elsewhere") == 0
 
 
-def test_another_encoder_makes_the_index_anew(run, folders, tmp_path_factory, capsys):
+def test_another_encoder_makes_the_index_again(run, folders, tmp_path_factory, capsys):
     other = tiny_run(tmp_path_factory.mktemp("other"), seed=5)
     extracted(run, folders)
     assert extracted(other, folders) == KINDS * EACH
-    assert "of another encoder; it is made anew" in capsys.readouterr().out
+    assert "belongs to another encoder and is made again" in capsys.readouterr().out
     is_whole(other, folders)
     assert extracted(run, folders, "--index", folders / "mine") == KINDS * EACH
     is_whole(run, folders, folders / "mine")
@@ -189,7 +189,7 @@ def test_another_encoder_makes_the_index_anew(run, folders, tmp_path_factory, ca
         lambda index: (index / "names.json").unlink(),
     ],
 )
-def test_a_damaged_index_is_made_anew(run, folders, capsys, damage):
+def test_a_damaged_index_is_made_again(run, folders, capsys, damage):
     extracted(run, folders)
     damage(folders / "photos.index")
     assert extracted(run, folders) == KINDS * EACH
@@ -200,7 +200,7 @@ def test_a_damaged_index_is_made_anew(run, folders, capsys, damage):
 def test_an_index_that_cannot_be_written_is_no_failure(run, folders, capsys):
     (folders / "photos.index").write_text("a file of that name")
     assert ask(run, folders) == 0
-    assert "cannot be written, so nothing is kept for the next search" in capsys.readouterr().err
+    assert "cannot be written, so the next search must extract again" in capsys.readouterr().err
     assert len(results(folders)) == 10 * KINDS
 
 

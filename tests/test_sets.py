@@ -80,7 +80,7 @@ def test_gradients(implementation: ModuleType, backend: Backend, with_keep: bool
 
 
 @hypothesis.given(seed=st.integers(0, 2**16), rows=st.integers(1, 5), columns=st.integers(1, 40))
-def test_the_gradient_of_a_softmax_sums_to_nothing_and_copies_count_as_multiplicity(
+def test_the_gradient_of_a_softmax_sums_to_0_and_copies_equal_multiplicity(
     backend: Backend, implementation: ModuleType, seed: int, rows: int, columns: int
 ) -> None:
     logits, positives, keep, _ = case(rows, columns, torch.float64, seed)

@@ -135,7 +135,7 @@ def test_processes_train_by_each_method_as_one_does(trees, tmp_path):
 
 @pytest.mark.parametrize("method", WITH_CAMERAS)
 def test_camera_methods_refuse_data_without_cameras(method, tmp_path):
-    message = f"--method {method}: expected training images of two or more cameras, got no cameras in digits"
+    message = f"--method {method}: expected training images from two or more cameras, got no cameras in digits"
     with pytest.raises(InputError, match=message):
         train(TrainConfig(method=method, run=str(tmp_path / "run"), device="cpu"))
     assert not (tmp_path / "run").exists()
@@ -178,7 +178,7 @@ def test_spcl_needs_dbscan(market):
         method_on(market, "spcl", cluster="infomap")
 
 
-def test_a_method_has_its_defaults_and_what_is_said_goes_first():
+def test_a_method_has_its_defaults_and_the_command_line_overrides_them():
     cap = TrainConfig(method="cap")
     assert (cap.temperature, cap.momentum, cap.memory) == (0.07, 0.2, None)
     assert TrainConfig(method="cap", momentum=0.5).momentum == 0.5
@@ -187,7 +187,7 @@ def test_a_method_has_its_defaults_and_what_is_said_goes_first():
     assert TrainConfig(method="hhcl").memory == "CMhybrid"
     with pytest.raises(InputError, match=r"--memory: expected one of 'CMhybrid', 'CM', .* got 'hardest'"):
         TrainConfig(method="hhcl", memory="hardest")
-    with pytest.raises(InputError, match="--memory: --method cap has no choice, got hardest"):
+    with pytest.raises(InputError, match="--memory: expected no value with --method cap, got hardest"):
         TrainConfig(method="cap", memory="hardest")
 
 
@@ -272,7 +272,7 @@ def test_spcl_clusters_its_memory_and_relies_on_what_the_criterion_keeps(market)
     assert (found == -1).sum() == sum(int((expected == label).sum()) == 1 for label in expected.tolist())
     assert found.unique().tolist() == list(range(int(found.min()), int(found.max()) + 1))
     drawn = {index for batch in method.sampler(found, 20, torch.Generator().manual_seed(0)) for index, _ in batch}
-    assert drawn & set(range(60, 72)), "images in no cluster are classes of their own"
+    assert drawn & set(range(60, 72)), "each image in no cluster is always a separate class"
     before = method.memory.features.clone()
     batch = unit(4, 8, seed=1).requires_grad_()
     method.criterion(batch, found[:4], torch.arange(4)).backward()
@@ -288,7 +288,7 @@ def test_a_memory_of_another_number_of_images_is_refused(market):
     other = method_on(market, "spcl")
     other.load_state_dict(state)
     assert torch.equal(other.memory.features, method.memory.features)
-    with pytest.raises(InputError, match="memory has rows for 5 images, and there are 72 now"):
+    with pytest.raises(InputError, match="memory has rows for 5 images, but there are 72 now"):
         other.load_state_dict({**state, "features": unit(5, 8)})
 
 

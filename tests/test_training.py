@@ -137,7 +137,7 @@ def test_an_existing_run_is_not_overwritten(quick):
 
 
 def test_resuming_with_other_options_is_refused(quick):
-    with pytest.raises(InputError, match=r"begun with other options: --eps 0.5 \(the run has 0.6\)"):
+    with pytest.raises(InputError, match=r"started with other options: --eps 0.5 \(the run has 0.6\)"):
         run(quick.run, resume=True, eps=0.5)
 
 
@@ -232,7 +232,7 @@ def test_other_values_of_eps_are_on_no_structural_tie(eps, k2):
 
 
 @pytest.mark.parametrize("k2", [1, 2, 6, 20])
-def test_rows_that_share_some_of_their_nearest_and_nothing_else_lie_on_a_structural_tie(k2):
+def test_rows_that_share_only_some_nearest_rows_have_a_structural_tie(k2):
     # Row 0 averages the encodings of rows 0 to k2 - 1, row 1 those of `common` of them and of others.
     rows = 2 * k2 + 1
     identity = torch.arange(rows + 1), torch.arange(rows), torch.ones(rows)
@@ -247,7 +247,7 @@ def test_rows_that_share_some_of_their_nearest_and_nothing_else_lie_on_a_structu
 def test_a_run_at_a_structural_tie_is_warned(quick, caplog, tmp_path):
     warn_of_structural_tie(ClusterOptions(eps=0.5, k2=6))
     assert "--eps 0.5 with --k2 6: images that share 4 of their 6 nearest" in caplog.text
-    assert "Take --eps 0.45 or 0.55." in caplog.text
+    assert "Use --eps 0.45 or 0.55." in caplog.text
     caplog.clear()
     run(tmp_path / "run", eps=2 / 3, k2=2)
     assert "--k2 2: images that share 1 of their 2 nearest" in caplog.text
@@ -277,7 +277,7 @@ def test_features_without_clusters_get_other_advice():
         require_clusters(nothing, features, ClusterOptions(cluster="infomap", k1=8), first=None)
 
 
-def test_a_collapsed_run_is_told_what_to_try(caplog):
+def test_the_error_of_a_collapsed_run_says_what_to_try(caplog):
     one = PseudoLabels(torch.zeros(32, dtype=torch.int64))
     with pytest.raises(RunError, match=r"one cluster .* began with 40: the features have collapsed. Try --freeze-bn"):
         require_clusters(one, features_of_clusters(), ClusterOptions(k1=8, k2=2), first=40)

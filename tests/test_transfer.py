@@ -43,7 +43,7 @@ def test_a_resumed_run_keeps_its_own_encoder(source, tmp_path):
 
 
 def test_an_encoder_of_another_architecture_is_refused(source, tmp_path):
-    with pytest.raises(InputError, match=r"--init: .*best.pt holds another encoder: --projection 16 \(this run: 0\)"):
+    with pytest.raises(InputError, match=r"--init: .*best.pt has another encoder: --projection 16 \(this run: 0\)"):
         run(tmp_path / "run", init=str(source.run))
     assert not (tmp_path / "run").exists()
 

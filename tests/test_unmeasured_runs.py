@@ -150,8 +150,8 @@ def test_query_and_gallery_without_identities_leave_evaluation_out(tmp_path, cap
             for part in ("train", "query", "gallery"):
                 write_photo(tmp_path / "data" / part / f"{identity}{shot}.png", identity, shot)
     assert "mAP" not in run(str(tmp_path / "data"), tmp_path / "run", dataset="folder")[-1]
-    assert "the identities of the query and the gallery are not known" in warnings(caplog)
-    with pytest.raises(InputError, match="are not known"):
+    assert "the identities of the query and the gallery are unknown" in warnings(caplog)
+    with pytest.raises(InputError, match="are unknown"):
         evaluate_checkpoint(str(tmp_path / "run"))
 
 

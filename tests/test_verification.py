@@ -72,7 +72,7 @@ def test_a_perfect_encoder_and_one_that_sees_nothing():
 
 
 @pytest.mark.parametrize("ids", [[[0, 0], [0, 0]], [[0, 1], [2, 3]]])
-def test_without_pairs_of_both_kinds_there_is_nothing_to_say(ids):
+def test_without_same_and_different_pairs_there_is_no_verification(ids):
     assert verify(data_of(ids), torch.eye(2), torch.eye(2)) is None
 
 

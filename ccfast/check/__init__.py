@@ -1,5 +1,5 @@
-"""Whether ccfast is right on this machine, and how fast: what ``ccfast check`` runs.
+"""The tests and timings of ``ccfast check``.
 
-Every op gets small inputs and is compared with ``ccfast.reference``; then it is timed beside eager PyTorch at one real
-size. One file of this package holds the trials and the timings of each family of ops.
+Every op runs on small inputs and is compared with ``ccfast.reference``; then the op and eager PyTorch are timed at one
+real size. Each family of ops has one file here with its trials and timings.
 """

@@ -16,9 +16,9 @@ class Captured:
     """A captured call.
 
     Attributes:
-        replay: runs it again, on the inputs as they are now.
-        answer: what it returned; every replay writes it anew.
-        call: the call itself, whose inputs the graph reads and which therefore must live as long.
+        replay: runs it again, on the current inputs.
+        answer: its result, which every replay overwrites.
+        call: the call itself; the graph reads its inputs, so it must be kept alive.
     """
 
     replay: Callable[[], None]
@@ -36,17 +36,17 @@ def captured(call: Callable[[], Any], restore: Callable[[], None]) -> Captured:
         with torch.cuda.graph(graph):
             answer = call()
     except RuntimeError as error:
-        # A capture in which something fails also fails at its end, which says less.
+        # A capture with an error also fails at its end, with a less useful message.
         raise error.__context__ or error from None
     finally:
-        torch.cuda.set_stream(before)  # where the end fails, the capture's stream stays the current one
+        torch.cuda.set_stream(before)  # if the end fails, the capture's stream stays the current one
     graph.replay()
     torch.cuda.synchronize()
     return Captured(graph.replay, answer, call)
 
 
 def _warm_up(call: Callable[[], Any]) -> None:
-    """On another stream, as a capture must not depend on what the default stream does."""
+    """Use another stream, because a capture must not depend on work of the default stream."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

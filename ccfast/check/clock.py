@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-#: What seconds on a CPU are measured by.
+#: The clock for seconds on a CPU.
 now: Callable[[], float] = time.perf_counter
 
 
 def use_processor_time() -> None:
-    """Measure the processor time of this process from now on: for machines that do other work as well."""
+    """Measure the processor time of this process from now on, for machines with other load."""
     global now
     now = time.process_time
 
@@ -22,8 +22,8 @@ def use_processor_time() -> None:
 def seconds_of(call: Callable[[], Any], device: torch.device, iterations: int = 1, queued: bool = False) -> float:
     """Mean seconds of a call.
 
-    On a GPU between two events, each call finding other data in the L2 cache. It also finds the GPU idle, so that the
-    waits for launches between its kernels count, unless it is ``queued``: then only the GPU's own time does.
+    On a GPU it is measured between two events, with other data in the L2 cache before each call. The GPU is idle before
+    each call, so launch latency counts; if the call is ``queued``, only the GPU's own time counts.
     """
     if device.type == "cuda":
         return sum(_seconds_by_events(call, queued) for _ in range(iterations)) / iterations

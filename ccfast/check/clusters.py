@@ -1,4 +1,4 @@
-"""Clusters: DBSCAN, InfoMap, and the centroids of what they find."""
+"""Clusters: DBSCAN, InfoMap, and the centroids of their clusters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The ops in eager PyTorch, as they are usually written: no kernel of ccfast, and no look at what the input may hold.
+"""The ops in eager PyTorch, in their usual form: without ccfast's kernels and without checks of the input.
 
-Every function takes the arguments of the op that it is called after, as far as its caller needs them. The distances are
-dense: these functions hold several ``[N, N]`` matrices.
+Every function has the name of its op and those of its arguments that are needed here. The distances are dense: these
+functions hold several ``[N, N]`` matrices.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch import Tensor
 
 
 def knn(features: Tensor, k: int, dtype: torch.dtype = torch.float32, block: int = 2048) -> Tensor:
-    """Products and topk, by blocks of rows: the indices for unit rows, near ties in any order."""
+    """Products and topk, by blocks of rows: the indices for unit rows; near ties come in any order."""
     operand = features.to(dtype)
     return torch.cat([(rows @ operand.T).topk(k).indices for rows in operand.split(block)])
 
 
 def refine_neighbours(features: Tensor, candidates: Tensor, k: int, block: int = 128) -> Tensor:
-    """Distances to the candidates and topk, by blocks of rows: the indices, near ties in any order."""
+    """Distances to the candidates and topk, by blocks of rows: the indices; near ties come in any order."""
     nearest = []
     for rows, chosen in zip(features.split(block), candidates.split(block), strict=True):
         distances = (features[chosen] - rows[:, None]).square().sum(2)
@@ -33,13 +33,13 @@ def k_reciprocal_encoding(features: Tensor, k1: int, k2: int) -> Tensor:
 
 
 def jaccard_distance(features: Tensor, k1: int, k2: int) -> Tensor:
-    """A row of minima after the other, over the columns of the row alone."""
+    """The sums of minima row by row, over the columns of the row."""
     v = k_reciprocal_encoding(features, k1, k2)
     return _jaccard(v, v)
 
 
 def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
-    """The lowest core of each cluster, which spreads from core to core."""
+    """The lowest core of each cluster, propagated from core to core."""
     within = distances <= eps
     core = within.sum(1) >= min_samples
     rows = torch.arange(len(core), dtype=torch.int32, device=core.device)
@@ -78,7 +78,7 @@ def centroid_contrastive_loss(features: Tensor, memory: Tensor, labels: Tensor, 
 
 
 def segment_mean(similarities: Tensor, labels: Tensor, segments: int) -> tuple[Tensor, Tensor]:
-    """As SpCL's code: rows added to their label's, then divided by the counts."""
+    """As in SpCL's code: rows are added up by label, then divided by the counts."""
     sums = torch.zeros(segments, len(similarities), device=labels.device).index_add(0, labels, similarities.T)
     counts = torch.zeros(segments, device=labels.device).index_add(0, labels, torch.ones(len(labels)).to(sums))
     return (sums / counts.clamp_min(1)[:, None]).T.contiguous(), counts > 0
@@ -97,7 +97,7 @@ def set_contrastive_loss(
 
 
 def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Tensor) -> None:
-    """The ring as MoCo's code has it; without a pointer the queue of SwAV's, newest rows first."""
+    """The ring of MoCo's code; without a pointer the queue of SwAV's code, newest rows first."""
     if pointer is None:
         queue[len(rows) :] = queue[: -len(rows)].clone()
         queue[: len(rows)] = rows
@@ -108,7 +108,7 @@ def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Tensor) -> None:
 
 
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
-    """As SwAV's code, on the transposed matrix."""
+    """As in SwAV's code, on the transposed matrix."""
     q = torch.exp(scores / epsilon).T
     q /= q.sum()
     prototypes, samples = q.shape
@@ -149,7 +149,7 @@ def evaluate_ranking(
 
 
 def _encoding(rank: Tensor, scores: Tensor, half: int, k2: int) -> Tensor:
-    """V from neighbour lists ``[N, k1]`` and the scores whose softmax the weights are."""
+    """V from neighbour lists ``[N, k1]`` and scores; the weights are the softmax of the scores."""
     full, halved = _reciprocal(rank), _reciprocal(rank[:, :half])
     own, other = full.float(), halved.float()
     joins = full & (3 * (own @ other.T) > 2 * other.sum(1))

@@ -1,4 +1,4 @@
-"""Small, seeded inputs of the ops, each with a difficulty that its name tells; the tests use them too."""
+"""Small, seeded inputs of the ops; the name of each says what is difficult about it. The tests use them too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def clustered(
     num_rows: int = 300, dim: int = 64, identities: int = 20, noise: float = 0.7, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """Unit rows scattered around unit centres, and the identity of each row; identities come in no order."""
+    """Unit rows scattered around unit centres, and the identity of each row, in random order."""
     generator = torch.Generator().manual_seed(seed)
     centres = F.normalize(torch.randn(identities, dim, generator=generator), dim=1)
     ids = torch.randint(identities, (num_rows,), generator=generator)
@@ -32,7 +32,7 @@ def duplicates(num_rows: int = 200, dim: int = 32, distinct: int = 12, seed: int
 
 
 def lopsided(seed: int = 0) -> Tensor:
-    """One crowded cluster (200 rows), one of 3 rows, and 20 rows on their own; 1 row more than a multiple of 32."""
+    """One cluster of 200 rows, one of 3 rows, and 20 single rows; the number of rows is not a multiple of 32."""
     generator = torch.Generator().manual_seed(seed)
     centres = F.normalize(torch.randn(22, 24, generator=generator), dim=1)
     ids = torch.tensor([0] * 202 + [1] * 3 + list(range(2, 22)))
@@ -41,11 +41,11 @@ def lopsided(seed: int = 0) -> Tensor:
 
 
 def identical(num_rows: int = 40, dim: int = 16) -> Tensor:
-    """The same unit row again and again: every distance is 0, every tie goes to the lower index."""
+    """Copies of one unit row: every distance is 0, and for ties the lower index comes first."""
     return torch.full((num_rows, dim), dim**-0.5)
 
 
-#: Unit-norm features, by name. Small enough for a literal O(N^2) oracle.
+#: Unit-norm features, by name. Small enough for a literal O(N^2) reference.
 FEATURES = {
     "clustered": lambda: clustered()[0],
     "ties": lambda: signs(),
@@ -59,7 +59,7 @@ FEATURES = {
 
 
 def neighbours_for(features: Tensor, k1: int = 20, k2: int = 6) -> tuple[int, int]:
-    """The wanted ``k1`` and ``k2``, cut to what the number of rows allows."""
+    """``k1`` and ``k2``, limited by the number of rows."""
     k1 = min(k1, len(features))
     return k1, min(k2, k1)
 
@@ -67,7 +67,7 @@ def neighbours_for(features: Tensor, k1: int = 20, k2: int = 6) -> tuple[int, in
 def memory_batch(
     clusters: int = 12, dim: int = 48, batch: int = 64, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Unit memory rows, unit batch rows near their cluster's row, and labels of which some are -1 and some absent."""
+    """Unit memory rows, unit batch rows near their cluster's row, and labels: some are -1, and some do not occur."""
     generator = torch.Generator().manual_seed(seed)
     memory = F.normalize(torch.randn(clusters, dim, generator=generator, dtype=dtype), dim=1)
     labels = torch.randint(-1, max(1, clusters - 2), (batch,), generator=generator)
@@ -109,7 +109,7 @@ def retrieval_case(
 
 
 def batches_of_a_memory(dtype: torch.dtype) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """(memory, features, labels) that divide by nothing: many clusters, one cluster, noise alone, equal samples."""
+    """(memory, features, labels) of odd sizes: many clusters, one cluster, only noise, equal samples."""
     memory, features, labels = memory_batch(7, 37, 61, dtype)
     same = features[:1].repeat(len(features), 1)
     return {

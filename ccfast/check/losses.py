@@ -65,7 +65,7 @@ def speeds(size: Size) -> list[Speed]:
 
 
 def proxies_of_cameras(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits to the proxies of 6 cameras, the positives, and they with the 50 others of highest similarity (CAP)."""
+    """Logits to the proxies of 6 cameras, the positives, and these with the 50 most similar others (CAP)."""
     logits = torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)) * 4
     positives = torch.arange(columns) // 6 == (torch.arange(rows) % (columns // 6))[:, None]
     hardest = logits.masked_fill(positives, -torch.inf).topk(min(50, columns - 6), dim=1).indices

@@ -1,4 +1,4 @@
-"""Memories: how they move, the product with one, means by label, queues."""
+"""Memories: their updates, the product with one, means by label, queues."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ccfast.check.inputs import batches_of_a_memory, clustered, duplicates, memo
 from ccfast.check.speed import Size, Speed
 from ccfast.check.trial import Trial, short
 
-#: Differences of a float32 and of a float64 memory.
+#: Allowed differences of a float32 and of a float64 memory.
 ALLOWED = {torch.float32: 2e-6, torch.float64: 1e-12}
-#: Images of an identity in a batch, as the sampler draws them; rows and dimensions of MoCo's queue.
+#: Images per identity in a batch, as the sampler draws them; rows and dimensions of MoCo's queue.
 INSTANCES = 16
 QUEUE, QUEUE_DIM = 65_536, 128
 
@@ -151,7 +151,7 @@ def _similarity(package: ModuleType, features: Tensor, memory: Tensor, labels: T
 
 
 def _twice(package: ModuleType, memory: Tensor, features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Two calls before one backward: the memory moves twice, and the first call's gradient sees moved rows."""
+    """Two calls before one backward: the memory is updated twice, and the first call's gradient uses updated rows."""
 
     def move(x: Tensor) -> None:
         package.update_memory_(memory, F.normalize(x, dim=1), labels, 0.5)

@@ -1,4 +1,4 @@
-"""Nearest neighbours, and the k-reciprocal encodings and Jaccard distances that come of them."""
+"""Nearest neighbours, and the k-reciprocal encodings and Jaccard distances computed from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ccfast.check.trial import Trial, short
 from ccfast.ops.jaccard import column_shift, csr_tensor, half_columns
 
 K1, K2, EPS = 30, 6, 0.6
-#: Of the Jaccard distances and the weights of V, which add up in float32.
+#: Allowed difference of the Jaccard distances and the weights of V, which are sums in float32.
 ALLOWED = 3e-6
-#: Norm of what is added to an identity's centre, which has norm 1: members have a similarity of about 0.2.
+#: Norm of the noise around an identity's centre, which has norm 1; members have a similarity of about 0.2.
 NOISE, IMAGES_PER_IDENTITY = 2.0, 17
 
 
@@ -67,7 +67,7 @@ def speeds(size: Size) -> list[Speed]:
 
 
 def real_features(size: Size, device: torch.device) -> Tensor:
-    """Unit rows around unit centres, as many to each as Market-1501 has images of a person."""
+    """Unit rows around unit centres, with Market-1501's number of images per person."""
     generator = torch.Generator().manual_seed(0)
     identities = max(1, size.images // IMAGES_PER_IDENTITY)
     centres = F.normalize(torch.randn(identities, size.dim, generator=generator), dim=1)
@@ -77,7 +77,7 @@ def real_features(size: Size, device: torch.device) -> Tensor:
 
 
 def dense(matrix: Tensor, missing: float) -> tuple[Tensor, Tensor]:
-    """A sparse matrix as a dense one, and the sum of what its rows store; ``missing`` where nothing is stored."""
+    """A sparse matrix as a dense one, with ``missing`` for entries that are not stored, and the sums of its rows."""
     rows = torch.arange(len(matrix), device=matrix.device).repeat_interleave(matrix.crow_indices().diff())
     result = torch.full(matrix.shape, missing, device=matrix.device)
     result[rows, matrix.col_indices()] = matrix.values()
@@ -147,12 +147,12 @@ def _distance(k1: int, k2: int):
 
 
 def _sparse_distance(k1: int, k2: int, limit: float = 0.55):
-    # A pair that only one of the two stores is at the limit within rounding.
+    # If only one of the two stores a pair, its distance equals the limit within rounding.
     return lambda package, features: dense(package.jaccard_distance(features, k1, k2, max_distance=limit), limit)
 
 
 def _in_parts(k2: int):
-    """The op as several processes share its rows; the reference knows one way only."""
+    """The op with its rows shared by several processes; the reference has one way only."""
 
     def call(package: ModuleType, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if package is ccfast.reference:

@@ -82,7 +82,7 @@ def _rerank(k1: int, k2: int, share: float) -> Any:
 
 
 def _rerank_in_blocks(k1: int, k2: int, share: float) -> Any:
-    """The op as ``ccfast evaluate`` calls it, a few queries at a time; the reference knows one way only."""
+    """The op as ``ccfast evaluate`` calls it, a few queries at a time; the reference has one way only."""
 
     def call(package: ModuleType, query: Tensor, gallery: Tensor) -> Tensor:
         if package is ccfast.reference:

@@ -29,16 +29,16 @@ def families() -> tuple[ModuleType, ...]:
 
 @dataclass(frozen=True)
 class Row:
-    """What was seen of one op on one device.
+    """The result for one op on one device.
 
     Attributes:
-        device: where.
+        device: the device.
         op: the op's name.
-        cases: how many trials ran.
-        difference: the largest difference to the reference, as a share of the largest entry.
-        graphs: how many trials were also replayed as a CUDA graph.
-        faults: what is wrong, a text for each; empty where all is right.
-        times: beside eager PyTorch, or None.
+        cases: the number of trials.
+        difference: the largest difference from the reference, relative to the largest entry.
+        graphs: the number of trials that were also replayed as a CUDA graph.
+        faults: one text per fault; empty if there is none.
+        times: the times of the op and of eager PyTorch, or None.
         note: why the op or its timing is left out, or "".
     """
 
@@ -53,7 +53,7 @@ class Row:
 
 
 def ops() -> dict[str, list[Trial]]:
-    """The trials of every op, in the order in which they run."""
+    """The trials of every op, in the order of execution."""
     found: dict[str, list[Trial]] = {}
     with _quiet():
         for family in families():
@@ -63,12 +63,12 @@ def ops() -> dict[str, list[Trial]]:
 
 
 def timings(size: Size) -> dict[str, Speed]:
-    """What is timed of every op."""
+    """The timings of every op."""
     return {speed.op: speed for family in families() for speed in family.speeds(size)}
 
 
 def check_device(device: torch.device, size: Size | None) -> Iterator[Row]:
-    """A row for each op, as soon as it is known; nothing is timed where ``size`` is None."""
+    """One row per op, as soon as it is known; without timings if ``size`` is None."""
     speeds = {} if size is None else timings(size)
     lost = ""
     for op, trials in ops().items():
@@ -90,7 +90,7 @@ def _row(device: torch.device, op: str, trials: list[Trial], speed: Speed | None
             outcome = run_trial(trial, device)
         except ImportError as error:  # an optional package
             return Row(str(device), op, 0, 0.0, 0, (), None, f"left out: {error}")
-        except Exception as error:  # whatever an op does on a machine that nobody has seen
+        except Exception as error:  # an op may fail in any way on an unknown machine
             faults.append(f"{trial.title}: {_reason(error)}")
             if device.type == "cuda" and not _alive(device):
                 break
@@ -113,8 +113,8 @@ def _times(speed: Speed, device: torch.device, faults: list[str]) -> Times:
         times = Times(speed.sizes)
     if times.off > MOST_OFF:
         faults.append(
-            f"{speed.sizes}: {times.off:.1%} of the entries are off by more than {OFF:g} of the largest "
-            f"from eager PyTorch, at most {MOST_OFF:.0%} allowed"
+            f"{speed.sizes}: {times.off:.1%} of the entries differ from eager PyTorch by more than {OFF:g} of the "
+            f"largest, at most {MOST_OFF:.0%} allowed"
         )
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -123,7 +123,7 @@ def _times(speed: Speed, device: torch.device, faults: list[str]) -> Times:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without torch's warnings that CSR is in beta."""
+    """Hide torch's warnings that CSR is in beta."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse", UserWarning)
         yield
@@ -143,14 +143,14 @@ def _alive(device: torch.device) -> bool:
 
 
 def devices(chosen: torch.device) -> list[torch.device]:
-    """Every GPU for a device ``cuda`` without a number, else the device alone."""
+    """Every GPU for a device ``cuda`` without a number, or else the device itself."""
     if chosen.type != "cuda" or chosen.index is not None:
         return [chosen]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def describe(device: torch.device) -> str:
-    """What the table says about the device."""
+    """The description of the device for the table."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         memory = f"{properties.total_memory / 2**30:.0f} GiB"

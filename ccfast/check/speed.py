@@ -1,4 +1,4 @@
-"""The time of an op beside eager PyTorch at a real size, after a look at whether both give the same."""
+"""The times of an op and of eager PyTorch at a real size, after their results have been compared."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ccfast.check.trial import copied, tensors_of
 #: This share of the entries of an answer may differ by more than :data:`OFF` times the largest entry: products in
 #: float32 order near ties among neighbours differently, and later results follow from that order.
 MOST_OFF, OFF = 0.02, 1e-3
-#: Seconds of timing for each of the two; what takes longer than SLOW is timed once.
+#: Seconds of timing for each of the two; calls that take longer than SLOW are timed once.
 BUDGET, SLOW = 0.3, 1.0
-#: On a CPU, a round repeats a fast call for at least this many seconds, so that reading the clock hardly counts.
+#: On a CPU, a round repeats a fast call for at least this time, so that reading the clock hardly counts.
 ROUND = 5e-3
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the inputs of the timings are: images, dimensions, images of a batch, identities."""
+    """The sizes of the timings' inputs: images, dimensions, images per batch, identities."""
 
     images: int
     dim: int
@@ -38,14 +38,14 @@ REAL = {"cuda": Size(12_936, 2048, 256, 751), "cpu": Size(3368, 2048, 256, 751)}
 
 @dataclass(frozen=True)
 class Speed:
-    """What is timed.
+    """A timing.
 
     Attributes:
         op: the op's name.
         sizes: of its inputs, for the table.
         inputs: builds them on a device.
         ours: the op, called with the inputs.
-        eager: the same in eager PyTorch, or None where there is no such thing.
+        eager: the same in eager PyTorch, or None.
     """
 
     op: str
@@ -57,7 +57,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of both (None: not timed), the share of entries that are off, and why something is missing."""
+    """Seconds of both (None: not timed), the share of entries that differ, and why something is missing."""
 
     sizes: str
     ours: float | None = None
@@ -67,7 +67,7 @@ class Times:
 
 
 def time_speed(speed: Speed, device: torch.device) -> Times:
-    """Time both, in this order; without room for the one in eager PyTorch, the op alone."""
+    """Time both, in this order; if memory is too small for eager PyTorch, only the op."""
     inputs = speed.inputs(device)
     found, ours = _timed(speed.ours, inputs, device)
     if speed.eager is None:

@@ -36,7 +36,7 @@ def line(row: Row) -> str:
 
 
 def verdict(rows: list[Row]) -> list[str]:
-    """What is wrong, one line for each fault; or that nothing is."""
+    """One line per fault, or a line which says that there is none."""
     lines = []
     for row in rows:
         lines += [f"{row.op} on {row.device}: {fault}" for fault in row.faults[:MOST_FAULTS]]

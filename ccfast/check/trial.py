@@ -1,4 +1,4 @@
-"""One call of an op with small inputs: is it what the reference gives, again, and from a CUDA graph?"""
+"""One call of an op with small inputs, compared with the reference, with a second run and with a CUDA graph."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Trial:
 
     Attributes:
         op: its name in ``ccfast`` and in ``ccfast.reference``.
-        title: what is special about the inputs and the options.
-        call: ``call(package, *inputs)`` with one of the two packages; a tensor, a number, or a tuple of them.
+        title: a description of the inputs and the options.
+        call: ``call(package, *inputs)`` with one of the two packages; returns a tensor, a number, or a tuple of them.
         inputs: tensors on the CPU; each call gets its own copy, which it may change and return.
-        allowed: the largest difference to the reference, as a share of the largest entry of its answer; integers and
-            answers with 0 here have to be equal.
-        graph: whether a CUDA graph can hold the call: nothing in it waits for the GPU.
+        allowed: the largest allowed difference from the reference, relative to the largest entry of its answer;
+            integers, and answers with 0 here, must be equal.
+        graph: whether a CUDA graph can capture the call, that is, whether it never waits for the GPU.
     """
 
     op: str
@@ -40,7 +40,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial has shown: the largest difference to the reference, and a sentence for each fault."""
+    """The result of a trial: the largest difference from the reference, and one sentence per fault."""
 
     difference: float
     faults: tuple[str, ...] = ()
@@ -54,11 +54,11 @@ def run_trial(trial: Trial, device: torch.device) -> Outcome:
     largest, fault = compare(found, truth, trial.allowed)
     faults = [f"differs from the reference: {fault}"] if fault else []
     if not all(map(same_bits, found, again)):
-        faults.append("a second run gave other bits")
+        faults.append("a second run gave different bits")
     if trial.graph and device.type == "cuda":
         replayed = _from_graph(trial, device)
         if not all(map(same_bits, found, replayed)):
-            faults.append(f"replayed as a CUDA graph it gave something else: {compare(replayed, found, 0)[1]}")
+            faults.append(f"replayed as a CUDA graph it gave a different result: {compare(replayed, found, 0)[1]}")
     return Outcome(largest, tuple(faults))
 
 
@@ -75,7 +75,7 @@ def _from_graph(trial: Trial, device: torch.device) -> list[Tensor]:
 
 
 def copied(inputs: tuple[Any, ...], device: torch.device) -> tuple[Any, ...]:
-    """The inputs with copies of the tensors on ``device``, which need a gradient where the originals do."""
+    """The inputs with copies of the tensors on ``device``, which require a gradient if the originals do."""
     return tuple(
         value.detach().clone().to(device).requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
         for value in inputs
@@ -101,7 +101,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def compare(found: list[Tensor], truth: list[Tensor], allowed: float) -> tuple[float, str]:
-    """The largest difference of all tensors, and what is wrong with the first that differs too much, or ""."""
+    """The largest difference of all tensors, and a text about the first that differs too much, or ""."""
     largest, fault = 0.0, ""
     for place, (ours, theirs) in enumerate(zip(found, truth, strict=True)):
         ours = ours.cpu()
@@ -121,7 +121,7 @@ def compare(found: list[Tensor], truth: list[Tensor], allowed: float) -> tuple[f
 
 
 def largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, as a share of the largest finite entry of ``theirs``; infinity against a number."""
+    """The largest difference, relative to the largest finite entry of ``theirs``; infinity against a number."""
     ours, theirs = ours.double(), theirs.double()
     same = (ours == theirs) | (ours.isnan() & theirs.isnan())
     if bool(same.all()):

@@ -1,4 +1,4 @@
-"""Command-line options that several commands have, and those from the fields of a configuration."""
+"""Command-line options of several commands, and options made from the fields of a configuration."""
 
 from __future__ import annotations
 
@@ -11,28 +11,62 @@ from ccfast.training.config import FIELDS, NOT_STORED, TrainConfig, default_text
 if TYPE_CHECKING:
     from ccfast.training.trained import Trained
 
-#: What the help calls the value of an option whose type says too little.
+#: The groups of ``--help``, in this order, and the fields of a configuration in each.
+GROUPS = {
+    "recipe": (),
+    "images": ("dataset", "data_dir", "workers", "cache", "bad_images", "max_image_pixels"),
+    "method": ("method", "memory", "temperature", "momentum"),
+    "encoder": (
+        "arch", "weights", "init", "pooling", "projection", "height", "width", "freeze_bn", "freeze_patch_embed",
+        "bn_group",
+    ),
+    "clustering": (
+        "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "num_clusters", "noise",
+    ),
+    "search for neighbours": ("neighbours", "faiss_index", "faiss_search"),
+    "batches and optimiser": (
+        "epochs", "iters", "batch_size", "num_instances", "optimizer", "lr", "weight_decay", "schedule", "step_size",
+        "warmup",
+    ),
+    "evaluation": ("eval_every", "ignore_cameras"),
+    "device and precision": ("device", "amp", "compile", "seed"),
+    "run folder and logs": ("run", "resume", "quiet", "tensorboard", "wandb", "mlflow"),
+}  # fmt: skip
+
+#: Metavars of options whose type says too little.
 METAVARS = {
     "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "run": "DIR",
     "device": "DEVICE", "faiss_index": "FACTORY", "faiss_search": "PARAMETERS",
 }  # fmt: skip
 
-#: The options of an encoder that was not trained here.
+#: The options of an encoder that was not trained by a run of ccfast.
 ENCODER = ("arch", "weights", "pooling", "height", "width")
 
-#: The data set whose recipe is the default of a command that knows no data set.
+#: The data set whose recipe gives the defaults of commands without a data set.
 DEFAULT_DATASET = ("market1501",)
+
+
+def group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """The group ``title`` of the help; made when it is first asked for."""
+    found = (known for known in parser._action_groups if known.title == title)
+    return next(found, None) or parser.add_argument_group(title)
 
 
 def add_fields(
     parser: argparse._ActionsContainer, names: tuple[str, ...], datasets: tuple[str, ...] | None = None
 ) -> None:
-    """One flag for each of the fields ``names``. Only what is given is passed on: the rest is the recipe's.
+    """One flag per field in ``names``, in the groups of a parser. A flag that is not given takes the recipe's value.
 
-    ``datasets``: whose defaults the help names.
+    ``datasets``: the data sets whose defaults the help names.
     """
-    for name in names:
-        _add_field(parser, name, default_text(name, datasets))
+    if not isinstance(parser, argparse.ArgumentParser):
+        for name in names:
+            _add_field(parser, name, default_text(name, datasets))
+        return
+    for title, fields in GROUPS.items():
+        chosen = tuple(name for name in fields if name in names)
+        if chosen:
+            add_fields(group(parser, title), chosen, datasets)
 
 
 def _add_field(parser: argparse._ActionsContainer, name: str, default: str) -> None:
@@ -48,7 +82,7 @@ def _add_field(parser: argparse._ActionsContainer, name: str, default: str) -> N
 
 
 def _number_or(word: str, kind: type) -> Callable[[str], Any]:
-    """A parser of what is ``word`` or of ``kind``; its name is what argparse calls the value."""
+    """A parser that accepts ``word`` or a ``kind``. argparse uses its name in messages."""
 
     def value(text: str) -> Any:
         return text if text == word else kind(text)
@@ -58,28 +92,28 @@ def _number_or(word: str, kind: type) -> Callable[[str], Any]:
 
 
 def add_trained(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """What names a trained encoder."""
-    text = "a run folder (its best.pt is taken) or a .pt file"
+    """The argument that names a trained encoder."""
+    text = "a run folder (uses its best.pt) or a .pt file"
     parser.add_argument("path", nargs="?" if optional else None, metavar="RUN_OR_CHECKPOINT", help=text)
 
 
 def add_dataset(parser: argparse.ArgumentParser, text: str = "data set (default: the run's)") -> None:
-    """Another data set than the run's, with ``--data-dir``."""
+    """``--dataset``: another data set than the run's, with ``--data-dir``."""
     datasets = FIELDS["dataset"].metadata["choices"]
-    parser.add_argument("--dataset", choices=datasets, metavar="NAME", help=text)
+    group(parser, "images").add_argument("--dataset", choices=datasets, metavar="NAME", help=text)
 
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
-    """An encoder that was not trained here, in the place of a run."""
-    group = parser.add_argument_group("without a run", "an encoder with weights that are there already")
-    add_fields(group, ENCODER, ("folder",))
+    """The options of an encoder with existing weights, instead of a run."""
+    options = parser.add_argument_group("encoder without a run", "use these instead of RUN: an encoder and its weights")
+    add_fields(options, ENCODER, ("folder",))
 
 
 def encoder_of(source: str | None, **options: Any) -> Trained:
-    """The encoder of the run or checkpoint ``source``, or without one that of ``--arch`` and ``--weights``.
+    """The encoder of the run or checkpoint ``source``; if that is None, of ``--arch`` and ``--weights``.
 
     Raises:
-        InputError: both, or neither.
+        InputError: both are given, or neither.
     """
     from ccfast._errors import InputError
     from ccfast.training.trained import from_weights, load_trained
@@ -87,10 +121,10 @@ def encoder_of(source: str | None, **options: Any) -> Trained:
     named = [flag(name) for name in ENCODER if name in options]
     if source is not None:
         if named:
-            raise InputError(f"{', '.join(named)}: only without a run, whose encoder {source} is")
+            raise InputError(f"{', '.join(named)}: only without a run; {source} has its own encoder")
         return load_trained(source, **options)
     if "arch" not in options:
-        raise InputError("expected a run or a checkpoint, or --arch and --weights for an encoder without one")
+        raise InputError("expected a run or a checkpoint, or --arch and --weights for an encoder without a run")
     if options.get("data_dir") is None:
         raise InputError("--data-dir: expected the folder of the images, got none")
     given = {name: value for name, value in options.items() if value is not None}
@@ -98,17 +132,19 @@ def encoder_of(source: str | None, **options: Any) -> Trained:
 
 
 def add_ignore_cameras(parser: argparse.ArgumentParser) -> None:
-    """Whether images of the query's own camera count."""
-    text = FIELDS["ignore_cameras"].metadata["help"]
-    parser.add_argument("--ignore-cameras", action=argparse.BooleanOptionalAction, help=f"{text} (default: the run's)")
+    """``--ignore-cameras``: whether gallery images of the query's own camera count."""
+    text = f"{FIELDS['ignore_cameras'].metadata['help']} (default: the run's)"
+    group(parser, "evaluation").add_argument("--ignore-cameras", action=argparse.BooleanOptionalAction, help=text)
 
 
-def add_where(parser: argparse.ArgumentParser, *, data_dir: bool = True) -> None:
-    """Where a run's images are now (``data_dir``), and what to compute on."""
+def add_images_and_device(parser: argparse.ArgumentParser, *, data_dir: bool = True) -> None:
+    """The folder of a run's images (``data_dir``), how to read them, and the device."""
+    images = group(parser, "images")
     if data_dir:
-        parser.add_argument("--data-dir", metavar="DIR", help="folder of the images (default: the run's)")
-    parser.add_argument("--device", metavar="DEVICE", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--workers", type=int, metavar="INT", help="processes that load images (default: the run's)")
-    parser.add_argument(
-        "--max-image-pixels", type=int, metavar="INT", help="larger images cannot be read (default: the run's)"
+        images.add_argument("--data-dir", metavar="DIR", help="folder of the images (default: the run's)")
+    images.add_argument("--workers", type=int, metavar="INT", help="processes that load images (default: the run's)")
+    images.add_argument(
+        "--max-image-pixels", type=int, metavar="INT", help="larger images count as unreadable (default: the run's)"
     )
+    text = "cpu or cuda (default: cuda if there is a GPU)"
+    group(parser, "device and precision").add_argument("--device", metavar="DEVICE", help=text)

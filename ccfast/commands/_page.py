@@ -1,4 +1,4 @@
-"""The page about a run, which the commands that train write at their end."""
+"""The page about a run, written by the training commands at their end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def write_page(result: TrainResult, config: TrainConfig) -> None:
-    """Write the page about a run that is complete; the main process alone does. Without it the run is complete too."""
+    """Write the page about a complete run, in the main process only. If this fails, the run is still complete."""
     if not is_main_process():
         return
     log.info("writing %s", PAGE)

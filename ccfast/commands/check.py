@@ -9,22 +9,23 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
-HELP = "whether every op is right on this machine, and how fast"
+HELP = "test every op on this machine, and time it"
 
-#: What of ``ccfast info`` is printed above the table; the file has all.
+#: The lines of ``ccfast info`` that are printed above the table; the file has all of them.
 IN_HEAD = ("ccfast", "commit", "torch", "cuda", "arch_list", "python", "system", "processor", "threads")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.description = (
-        "Run every op on small inputs and compare it with its reference, then time it beside eager PyTorch: about a "
-        "minute. Prints a table for a bug report; ends with status 1, and the name of the op, where something differs."
+        "Run every op on small inputs and compare it with its reference, then time it and eager PyTorch. This takes "
+        "about a minute and prints a table for a bug report. If something differs, the command names the op and ends "
+        "with status 1."
     )
     parser.add_argument(
-        "--device", metavar="DEVICE", help="cpu or cuda: all GPUs (default: cuda where there is one, else cpu)"
+        "--device", metavar="DEVICE", help="cpu, or cuda for all GPUs (default: cuda if there is a GPU, or else cpu)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the numbers to a file too")
+    parser.add_argument("--json", metavar="FILE", help="also write the numbers to a file")
 
 
 def run(options: dict[str, Any]) -> None:
@@ -62,13 +63,13 @@ def run(options: dict[str, Any]) -> None:
 
 
 def _head(known: dict[str, str], chosen: dict[Any, str], options: dict[str, Any], timed: bool) -> Iterator[str]:
-    """The lines above the table: versions, devices, and what is not done."""
+    """The lines above the table: versions, devices, and what is not checked."""
     import torch
 
     yield from (f"{name}: {known[name]}" for name in IN_HEAD)
     yield from (f"{device}: {text}" for device, text in chosen.items())
     if not timed:
-        yield "The emulation only shows whether the kernels are right: nothing is timed."
+        yield "The emulation only shows whether the kernels are correct; nothing is timed."
     if torch.cuda.is_available() and all(device.type == "cpu" for device in chosen):
         yield f"Not checked: {torch.cuda.device_count()} CUDA device(s); {_why_not(options)}."
 

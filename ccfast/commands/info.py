@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HELP = "how ccfast was built, and what it finds here"
+HELP = "print how ccfast was built and what is installed"
 
-#: What ccfast itself needs beside torch, and what some of its commands use where it is installed.
+#: The packages that ccfast needs besides torch, and the optional packages of some commands.
 NEEDED = ("numpy", "scipy", "scikit-learn", "matplotlib", "pillow", "jinja2", "pyyaml", "tqdm", "torchvision")
 OPTIONAL = (
     "timm", "safetensors", "umap-learn", "infomap", "tensorboard", "wandb", "mlflow-skinny", "onnx", "onnxscript",
@@ -32,7 +32,7 @@ def run(options: dict[str, Any]) -> None:
 
 
 def facts() -> Iterator[tuple[str, object]]:
-    """(name, value) of all that :func:`run` prints."""
+    """(name, value) of each line that :func:`run` prints."""
     import torch
 
     import ccfast
@@ -62,7 +62,7 @@ def _system() -> str:
 
 
 def _processor() -> str:
-    """The model, and how many of its processors this process may use."""
+    """The model, the number of processors, and how many of them this process may use."""
     from ccfast._processors import allowed_processors
 
     try:
@@ -75,7 +75,7 @@ def _processor() -> str:
 
 
 def _set_by_environment() -> list[str]:
-    """The variables that say how many threads there are and how they wait, chosen by ccfast or set by the user."""
+    """The variables for the number of threads and how they wait, set by ccfast or by the user."""
     from ccfast._program import WAITING
 
     return [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", *WAITING) if name in os.environ]

@@ -9,22 +9,23 @@ HELP = "train an encoder with the labels of a source data set, for ccfast train 
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Those of ``ccfast train`` that have a meaning with labels."""
-    from ccfast.commands._options import add_fields
+    """The options of ``ccfast train`` that apply to training with labels."""
+    from ccfast.commands._options import add_fields, group
     from ccfast.training.config import FIELDS
     from ccfast.training.pretrain_config import WITHOUT_LABELS_ONLY
 
     parser.description = (
-        "Train an encoder on the identities of a data set's training part: smoothed cross-entropy and the batch-hard "
-        "triplet loss, identities in the place of clusters. The run folder is that of ccfast train, whose --init "
-        "goes on from it without labels."
+        "Train an encoder on the identities of a data set's training part, with smoothed cross-entropy and the "
+        "batch-hard triplet loss. The run folder has the same files as that of ccfast train; ccfast train --init then "
+        "trains this encoder further without labels."
     )
-    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file, such as a run's config.yaml")
+    recipe = group(parser, "recipe")
+    recipe.add_argument("--config", metavar="FILE.yaml", help="read options from a file, such as a run's config.yaml")
     add_fields(parser, tuple(name for name in FIELDS if name not in WITHOUT_LABELS_ONLY))
 
 
 def run(options: dict[str, Any]) -> None:
-    """Train, or go on with a run."""
+    """Train, or resume a run."""
     from ccfast.commands._page import write_page
     from ccfast.training.config_file import config_from_options
     from ccfast.training.pretrain import pretrain

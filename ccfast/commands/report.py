@@ -5,22 +5,22 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-HELP = "one HTML page about a run: curves, ranked lists, clusters"
+HELP = "write one HTML page about a run: curves, ranked lists, clusters"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import add_ignore_cameras, add_where
+    from ccfast.commands._options import add_ignore_cameras, add_images_and_device
 
-    parser.description = "Write one HTML page about a run, with its images inside it: to open, send or keep."
-    parser.add_argument("run", metavar="RUN", help="a run folder (its best.pt is taken, else its checkpoint.pt)")
-    parser.add_argument("-o", "--output", metavar="PAGE.html", help="where the page goes (default: RUN/report.html)")
-    parser.add_argument("--queries", type=int, metavar="N", help="how many ranked lists to show (default: 12)")
+    parser.description = "Write one HTML page about a run. It contains all images, so you can send or keep it."
+    parser.add_argument("run", metavar="RUN", help="a run folder (uses its best.pt, or else its checkpoint.pt)")
+    parser.add_argument("-o", "--output", metavar="PAGE.html", help="file to write (default: RUN/report.html)")
+    parser.add_argument("--queries", type=int, metavar="N", help="number of ranked lists (default: 12)")
     parser.add_argument(
-        "--compare", dest="compare_with", metavar="RUN", help="another run: its results and options beside this one's"
+        "--compare", dest="compare_with", metavar="RUN", help="another run, to compare results and options with"
     )
     add_ignore_cameras(parser)
-    add_where(parser)
+    add_images_and_device(parser)
 
 
 def run(options: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ import argparse
 import logging
 from typing import Any
 
-HELP = "the images of a folder that are nearest to some others"
+HELP = "find the images of a folder that are nearest to query images"
 
-#: Lists that a page shows; a table has them all.
+#: Ranked lists on a page; a table has all of them.
 ON_A_PAGE = 200
 
 log = logging.getLogger(__name__)
@@ -16,21 +16,22 @@ log = logging.getLogger(__name__)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import add_encoder, add_fields, add_trained, add_where
+    from ccfast.commands._options import add_encoder, add_fields, add_images_and_device, add_trained, group
 
     parser.description = (
         "Search a folder of images for those that are nearest to each query image. RESULTS.csv gets query, rank, image "
-        "and score; RESULTS.html is a page with the images. The gallery's features are kept in GALLERY.index, "
-        "beside it; files that are new, changed or removed since are noticed."
+        "and score; RESULTS.html is a page with the images. The features of the gallery are kept in GALLERY.index; the "
+        "next search extracts only the files that are new or have changed."
     )
     add_trained(parser, optional=True)
-    parser.add_argument("--gallery", required=True, metavar="DIR", help="the images to search, at or below DIR")
-    parser.add_argument("--query", required=True, metavar="FILE|DIR", help="the image, or images, to search for")
-    parser.add_argument("-o", "--output", required=True, metavar="RESULTS.csv|.html", help="where the results go")
-    parser.add_argument("--top", type=int, metavar="N", help="results per query (default: 10)")
-    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking of the gallery first")
-    parser.add_argument("--index", metavar="DIR", help="where the gallery's features are kept (default: GALLERY.index)")
-    add_where(parser, data_dir=False)
+    search = group(parser, "search")
+    search.add_argument("--gallery", required=True, metavar="DIR", help="search the images in DIR and its sub-folders")
+    search.add_argument("--query", required=True, metavar="FILE|DIR", help="the query image, or a folder of them")
+    search.add_argument("-o", "--output", required=True, metavar="RESULTS.csv|.html", help="file to write")
+    search.add_argument("--top", type=int, metavar="N", help="results per query (default: 10)")
+    search.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking")
+    search.add_argument("--index", metavar="DIR", help="folder for the gallery's features (default: GALLERY.index)")
+    add_images_and_device(parser, data_dir=False)
     add_encoder(parser)
     add_fields(parser, ("bad_images",))
 
@@ -51,7 +52,7 @@ def search_images(
     index: str | None = None,
     **options: Any,
 ) -> None:
-    """Search ``gallery`` for the images of ``query`` by a run's encoder, or by one that was not trained here."""
+    """Search ``gallery`` for the images of ``query``, with a run's encoder or one given by its weights."""
     from ccfast._errors import InputError
     from ccfast._files import given_output, given_path, write_whole
     from ccfast.commands._options import encoder_of
@@ -66,7 +67,7 @@ def search_images(
     target = given_output("--output", output, (".csv", ".html"))
     kept = None if index is None else given_path("--index", index)
     for option, place in (("--gallery", gallery), ("--query", query)):
-        list_files(option, place)  # what is wrong is said before the encoder is loaded
+        list_files(option, place)  # report errors before the encoder is loaded
     trained = encoder_of(path, data_dir=None if path else gallery, **options)
     queries = trained.read_images("--query", query)
     images = indexed_gallery(trained, given_path("--gallery", gallery), kept)
@@ -78,7 +79,7 @@ def search_images(
         write_whole(target, results_table(names, images.paths, found))
     else:
         if len(names) > ON_A_PAGE:
-            log.warning("%s shows %d of %d queries; a .csv file has all", target, ON_A_PAGE, len(names))
+            log.warning("%s shows %d of %d queries; a .csv file has all of them", target, ON_A_PAGE, len(names))
         write_whole(target, search_page(trained, names[:ON_A_PAGE], images.paths, found, len(names), reranked=rerank))
     log.info("%s quer%s, %s images: %s", f"{len(names):,}", "y" if len(names) == 1 else "ies",
              f"{len(images.paths):,}", target)  # fmt: skip

@@ -9,7 +9,7 @@ HELP = "train an encoder without labels"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """One flag for each field of TrainConfig, a file of them, and a preset."""
+    """One flag per field of TrainConfig, ``--config`` and ``--preset``."""
     from ccfast.training.config import FIELDS
 
     parser.description = "Train an encoder without labels. With no option: scikit-learn's digits, about a minute."
@@ -17,23 +17,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
-    """Flags for the fields ``names``, and where else their values may come from."""
-    from ccfast.commands._options import add_fields
+    """Flags for the fields ``names``, and the options that set several of them."""
+    from ccfast.commands._options import add_fields, group
     from ccfast.training.recipes import PRESETS
 
     parser.epilog = (
-        "The value of an option is the one on the command line, else the one in --config, else that of --preset, else "
-        "the default for the data set."
+        "The command line overrides --config, --config overrides --preset, and --preset overrides the default of the "
+        "data set."
     )
-    parser.add_argument(
+    recipe = group(parser, "recipe")
+    recipe.add_argument(
         "--preset", choices=tuple(PRESETS), metavar="NAME", help=f"a published recipe: {', '.join(PRESETS)}"
     )
-    parser.add_argument("--config", metavar="FILE.yaml", help="options from a file, such as a run's config.yaml")
+    recipe.add_argument("--config", metavar="FILE.yaml", help="read options from a file, such as a run's config.yaml")
     add_fields(parser, names)
 
 
 def run(options: dict[str, Any]) -> None:
-    """Train, or go on with a run."""
+    """Train, or resume a run."""
     from ccfast.commands._page import write_page
     from ccfast.training import train
     from ccfast.training.config_file import config_from_options

@@ -1,4 +1,4 @@
-"""What the authors' functions take, as tensors and arrays; and what is said once."""
+"""Conversion of the authors' arguments to tensors and arrays, and warnings that are given once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _said: set[str] = set()
 
 
 def warn_once(subject: str, message: str) -> None:
-    """Warn of ``subject``, the first time in this process only: the authors' code calls these functions every epoch."""
+    """Warn about ``subject`` once per process: the authors' code calls these functions in every epoch."""
     if subject in _said:
         return
     _said.add(subject)
@@ -27,7 +27,7 @@ def warn_once(subject: str, message: str) -> None:
 
 
 def rows(name: str, value: Any) -> Tensor:
-    """``[N, D]`` float32 from a tensor or an array of any floating-point type; the values are not looked at."""
+    """``[N, D]`` float32 from a tensor or an array of any floating-point type; the values are not checked."""
     if not isinstance(value, Tensor):
         numbers = array(name, value)
         if numbers.dtype.kind != "f":
@@ -37,7 +37,7 @@ def rows(name: str, value: Any) -> Tensor:
 
 
 def length(name: str, value: Any, rows: int) -> int:
-    """The length of a list, which may be longer than there are ``rows`` to be listed."""
+    """The length of a list, which may be larger than the number of ``rows``."""
     return checks.integer(name, value, low=1, high=max(rows, 1_000_000), high_name="a million, or the number of rows")
 
 

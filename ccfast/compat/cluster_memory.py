@@ -6,14 +6,14 @@ from ccfast.nn import ClusterMemory as _ClusterMemory
 
 
 class ClusterMemory(_ClusterMemory):
-    """:class:`ccfast.nn.ClusterMemory` with the authors' arguments, which moves when theirs does: in backward.
+    """:class:`ccfast.nn.ClusterMemory` with the authors' arguments; like theirs, it is updated in backward.
 
     Args:
         num_features: D.
         num_samples: number of clusters C.
         temp: temperature of the loss.
-        momentum: share of the old row that stays in an update.
-        use_hard: update from the hardest sample of each cluster (CM_Hard) instead of all in turn (CM).
+        momentum: share of the old row that an update keeps.
+        use_hard: update with the hardest sample of each cluster (CM_Hard) instead of all samples in turn (CM).
 
     ``temp``, ``momentum`` and ``use_hard`` are read in each call, and may be changed between calls.
     """

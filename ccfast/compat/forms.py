@@ -1,4 +1,4 @@
-"""The arguments that these names have in the code that descends from the authors', and how they map to ours."""
+"""The arguments of these functions in code that descends from the authors', and their mapping to ours."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Form:
     """One list of parameters of a function.
 
     Attributes:
-        ours: their parameter names, in order, each with the name that it has here.
-        implied: arguments of ours that the form stands for: those that it cannot give, or that it may leave out.
-        fits: whether arguments (by our names) are plausible, where positions alone can mean several forms.
+        ours: their parameter names, in order, each with its name in ccfast.
+        implied: values of our arguments that the form does not have, or may leave out.
+        fits: whether arguments (by our names) are plausible, if positions alone can mean several forms.
     """
 
     ours: dict[str, str]
@@ -30,12 +30,12 @@ class Form:
     fits: Callable[[Mapping[str, Any]], bool] = _anything
 
     def arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments by our names from ``given`` ones by theirs."""
+        """The ``given`` arguments, renamed from their names to ours."""
         return self.implied | {self.ours[name]: value for name, value in given.items()}
 
 
 def _form(text: str, fits: Callable[[Mapping[str, Any]], bool] = _anything, **implied: Any) -> Form:
-    """``"features=target_features k1"``: their ``features`` is our ``target_features``, and ``k1`` is ours too."""
+    """``"features=target_features k1"``: their ``features`` is our ``target_features``, and ``k1`` is the same."""
     pairs = [part.split("=") for part in text.split()]
     return Form({pair[0]: pair[-1] for pair in pairs}, implied, fits)
 
@@ -46,7 +46,7 @@ def _flag_is_no_number(arguments: Mapping[str, Any]) -> bool:
 
 
 def _distances_are_a_matrix(arguments: Mapping[str, Any]) -> bool:
-    """TMGF begins with the distances, and the authors with features that they do not use."""
+    """TMGF begins with the distances, the authors begin with features that they do not use."""
     return hasattr(arguments.get("distmat"), "shape")
 
 
@@ -56,7 +56,7 @@ _CMC = f"{_RANKED} topk separate_camera_set single_gallery_shot first_match_brea
 _LISTS = "distmat query gallery query_ids gallery_ids query_cams gallery_cams cmc_topk cmc_flag"
 _EVALUATE = f"query_features gallery_features {_LISTS}"
 
-#: Of every function, the authors' form first.
+#: The forms of every function, the authors' form first.
 FORMS: dict[str, tuple[Form, ...]] = {
     "cluster_by_infomap": (_form("nbrs dists min_sim cluster_num"),),
     "cm": (_form("inputs indexes features momentum"),),
@@ -95,9 +95,9 @@ METHODS: dict[str, dict[str, list[str]]] = {
 
 
 def takes_all_forms(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` called in any form of :data:`FORMS`, of which the first that fits is meant.
+    """``function``, which can be called in any form of :data:`FORMS`; the first form that fits is used.
 
-    Its signature is the authors'; what other forms have beyond it can be given too.
+    Its signature is the authors'; further arguments of other forms are accepted too.
     """
     forms = FORMS[function.__name__]
     ours = inspect.signature(function)

@@ -21,12 +21,12 @@ _UNIT = 1e-5
 
 
 def get_dist_nbr(features: Any, k: int = 80, knn_method: str = "faiss-cpu") -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` rows of highest inner product with every row: their distances and indices.
+    """The distances and indices of the ``k`` rows with the highest inner product, for every row.
 
     Args:
         features: ``[N, D]`` floating-point; rows of unit norm make the inner product the cosine similarity.
-        k: neighbours, the row itself included, from 1 to a million or N.
-        knn_method: which faiss index the authors' code used; one exact search serves all.
+        k: neighbours, counting the row itself, from 1 to a million or N.
+        knn_method: the faiss index that the authors' code used; ccfast always uses an exact search.
 
     Returns:
         ``(dists, nbrs)``: ``[N, k]`` float64, 1 - inner product, smallest first, and ``[N, k]`` int32. With ``k > N``
@@ -55,22 +55,22 @@ def get_dist_nbr(features: Any, k: int = 80, knn_method: str = "faiss-cpu") -> t
 def cluster_by_infomap(nbrs: Any, dists: Any, min_sim: float, cluster_num: int = 2) -> np.ndarray:
     """InfoMap labels of the directed graph of near neighbours.
 
-    Row i links to its neighbours up to the first whose similarity ``1 - dists`` is below ``min_sim``, with the
-    similarity as weight. Rows that link to nothing are clusters of their own.
+    Row i links to its neighbours up to the first whose similarity ``1 - dists`` is below ``min_sim``; the weight is the
+    similarity. Each row without links is a separate cluster.
 
     Args:
-        nbrs: ``[N, k]`` integers, nearest first, as :func:`get_dist_nbr` gives them.
+        nbrs: ``[N, k]`` integers, nearest first, in the format of :func:`get_dist_nbr`.
         dists: ``[N, k]`` numbers.
-        min_sim: least similarity of a link.
-        cluster_num: clusters of at most this number of images are noise.
+        min_sim: lowest similarity of a link.
+        cluster_num: clusters with at most this number of images are noise.
 
     Returns:
-        ``[N]`` int64: clusters 0, 1, ... in the order of their lowest member; noise is -1. The partition is the
-        authors'; they number clusters otherwise.
+        ``[N]`` int64: clusters 0, 1, ... in the order of their lowest member; noise is -1. The partition equals the
+        authors'; they number the clusters differently.
 
     Raises:
         ImportError: the optional package ``infomap`` is missing.
-        TypeError, ValueError: arrays of other shapes or types, indices out of range, a number out of range.
+        TypeError, ValueError: arrays of wrong shapes or types, indices out of range, a number out of range.
     """
     nbrs, dists = array("nbrs", nbrs), array("dists", dists)
     min_sim = checks.real("min_sim", min_sim)
@@ -81,8 +81,8 @@ def cluster_by_infomap(nbrs: Any, dists: Any, min_sim: float, cluster_num: int =
     alone = ~linked.any(axis=1)
     sources, _ = np.nonzero(linked)
     modules = infomap_labels(sources, nbrs[linked], 1 - dists[linked], num_nodes=len(nbrs), min_cluster_size=1)
-    # As the authors count: a row without links leaves the module that others' links may have put it in, which keeps
-    # the size that it had.
+    # As in the authors' code: a row without links leaves the module that links of other rows may have put it in, and
+    # the module keeps its size.
     sizes = np.bincount(modules[modules >= 0], minlength=1)
     labels = np.where((modules >= 0) & (sizes[modules] > cluster_num), modules, -1)
     labels[alone] = -1 if cluster_num else modules.max() + 1 + np.arange(alone.sum())
@@ -114,7 +114,7 @@ def _linked(nbrs: np.ndarray, dists: np.ndarray, min_sim: float) -> np.ndarray:
 
 
 def _by_lowest_member(labels: np.ndarray) -> np.ndarray:
-    """The same partition, clusters numbered in the order of their lowest member; -1 stays."""
+    """The same partition, with the clusters numbered in the order of their lowest member; -1 is unchanged."""
     clustered = labels >= 0
     values, first, inverse = np.unique(labels[clustered], return_index=True, return_inverse=True)
     number = np.empty(len(values), np.int64)
@@ -126,7 +126,7 @@ def _by_lowest_member(labels: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def _timed(name: str) -> Iterator[None]:
-    """Print the seconds that the block took, in the authors' words."""
+    """Print the seconds that the block took, in the authors' format."""
     start = time.time()
     yield
     print(f"[Time] {name} consumes {time.time() - start:.4f} s")

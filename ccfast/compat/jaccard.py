@@ -1,4 +1,4 @@
-"""The authors' Jaccard distance, for whatever input they give a matrix for."""
+"""The authors' Jaccard distance, for all input for which their code returns a matrix."""
 
 from __future__ import annotations
 
@@ -28,28 +28,29 @@ def compute_jaccard_distance(
 ) -> np.ndarray:
     """Dense Jaccard distance of k-reciprocal encodings as a NumPy array.
 
-    Rows of unit norm, ``k1 <= N`` and ``k2 <= k1`` give :func:`ccfast.jaccard_distance`. Everything else for which the
-    authors' code gives a matrix gives that matrix here, and one warning for each kind in a process:
+    With rows of unit norm, ``k1 <= N`` and ``k2 <= k1``, the result is that of :func:`ccfast.jaccard_distance`. For all
+    other input for which the authors' code returns a matrix, this function returns the same matrix, and warns once per
+    process and kind:
 
-    - Rows of another norm: neighbours are those of least ``|x - y|^2``, and weights are the softmax of
-      ``-(2 - 2 <x, y>)``. The two agree on the order of rows only where all norms are equal.
-    - Zero rows: likewise. All rows of one norm are equally far from a zero row, so rounding decides which of them are
-      its neighbours: this is the one case whose matrix can differ from the authors' beyond rounding.
-    - Rows with NaN or infinity: nobody finds them and they find nothing. Every empty place of a list is -1, which
-      the authors' code reads as the last row. With ``k2 > 1`` such a row therefore has the encoding of the last row,
-      and with ``k2 = 1`` it is at distance 1 from all rows, itself included.
-    - ``k1 > N``: lists end in -1, so that the last row counts twice in every softmax; the diagonal is not 0.
-    - ``k2 > k1``: as ``k2 = k1``.
+    - Rows of another norm: neighbours are those with the smallest ``|x - y|^2``, and weights are the softmax of
+      ``-(2 - 2 <x, y>)``. The two order the rows equally only if all norms are equal.
+    - Zero rows: the same. All rows of one norm have the same distance from a zero row, so rounding decides which of
+      them are its neighbours. Only in this case can the matrix differ from the authors' by more than rounding.
+    - Rows with NaN or infinity: they are in no neighbour list and have no neighbours. Empty positions of a list are -1,
+      which the authors' code reads as the last row. So with ``k2 > 1`` such a row has the encoding of the last row, and
+      with ``k2 = 1`` its distance from all rows, including itself, is 1.
+    - ``k1 > N``: lists end in -1, so the last row counts twice in every softmax; the diagonal is not 0.
+    - ``k2 > k1``: the same as ``k2 = k1``.
 
     Args:
         target_features: ``[N, D]`` of any floating-point dtype, read as float32.
-        k1: size of the neighbour lists, the row itself included, at least 1.
+        k1: size of the neighbour lists, counting the row itself, at least 1.
         k2: rows averaged by the query expansion, from 1 to a million or N; 1 skips it.
         print_flag: print that the distance is computed, and the seconds it took.
-        search_option: 0 to 2 and the rest: which faiss index the authors' code used. They find the same neighbours;
-            here one exact search serves all, on the device of ``target_features``.
-        use_float16: give the result as float16. It is computed in float32 all the same; the authors compute in
-            float16, and their result is within 3.9e-3 of this one.
+        search_option: the faiss index that the authors' code used: 0 to 2, or another number. All find the same
+            neighbours; ccfast always uses an exact search, on the device of ``target_features``.
+        use_float16: return float16. The result is still computed in float32; the authors compute in float16, and their
+            result is within 3.9e-3 of this one.
 
     Returns:
         ``[N, N]`` float32, or float16.
@@ -57,7 +58,7 @@ def compute_jaccard_distance(
     Raises:
         TypeError: ``target_features`` is not floating-point, a number is not an integer.
         ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite values in every row, a row whose squared
-            norm float32 cannot hold.
+            norm is too large for float32.
     """
     features = rows("target_features", target_features)
     k1 = checks.integer("k1", k1, low=1)
@@ -83,21 +84,21 @@ def _distance(features: Tensor, k1: int, k2: int) -> Tensor:
     parts = _among_all(crow, known[col], values, known, total)
     if k2 > 1:
         columns = min(k1, k2)
-        lists = torch.full((total, columns), total - 1, device=features.device)  # what -1 means
+        lists = torch.full((total, columns), total - 1, device=features.device)  # the row that -1 means
         lists[known, : rank.shape[1]] = known[rank[:, :columns]]
         parts = torch.ops.ccfast.expand_queries(*parts, lists, columns)
     return torch.ops.ccfast.dense_jaccard(*parts, 0, total, 0, total)
 
 
 def _as_ccfast_takes_them(features: Tensor, k1: int, k2: int) -> bool:
-    """Whether nothing is out of the ordinary; says what is, once for each kind."""
+    """Whether the input is ordinary; warns once per kind if it is not."""
     warn_of_lost_rows("target_features", features)
     finite = bool(torch.isfinite(features).all())
     unit = _warn_of_norms(features)
     if k1 > len(features):
         warn_once(
             "k1",
-            f"k1: {k1} is more than the {len(features)} rows of target_features: the last row fills every list and "
+            f"k1: {k1} is more than the {len(features)} rows of target_features; the last row fills every list and "
             "counts twice, as in the authors' code.",
         )
     if k2 > k1:
@@ -106,13 +107,13 @@ def _as_ccfast_takes_them(features: Tensor, k1: int, k2: int) -> bool:
 
 
 def _warn_of_norms(features: Tensor) -> bool:
-    """Whether the rows that are finite are of unit norm."""
+    """Whether the finite rows have unit norm."""
     norms = torch.linalg.vector_norm(features.double(), dim=1)
-    norms[~torch.isfinite(norms)] = 1  # said already
+    norms[~torch.isfinite(norms)] = 1  # already reported
     longest = int(norms.argmax())
     if norms[longest] ** 2 > torch.finfo(torch.float32).max:
         raise ValueError(
-            "target_features: expected rows whose squared norm float32 can hold, "
+            "target_features: expected rows whose squared norm fits into float32, "
             f"got norm {norms[longest]:g} in row {longest}"
         )
     other = (norms - 1).abs() > checks.UNIT_NORM_TOLERANCE
@@ -123,24 +124,24 @@ def _warn_of_norms(features: Tensor) -> bool:
         row = int((other & ~zero).nonzero()[0, 0])
         warn_once(
             "norms",
-            f"target_features: {int(other.sum())} of {len(features)} rows are not of unit norm (row {row} has "
-            f"{norms[row]:g}): neighbours are by |x - y|^2 and weights by 2 - 2 <x, y>, as in the authors' code.",
+            f"target_features: {int(other.sum())} of {len(features)} rows do not have unit norm (row {row} has "
+            f"{norms[row]:g}); neighbours use |x - y|^2 and weights use 2 - 2 <x, y>, as in the authors' code.",
         )
     if zero.any():
         warn_once(
             "zero rows",
             f"target_features: {int(zero.sum())} of {len(features)} rows are zero (the first is row "
-            f"{int(zero.nonzero()[0, 0])}): all rows of one norm are equally far from them, and rounding decides which "
-            "of these are their neighbours, here and in the authors' code.",
+            f"{int(zero.nonzero()[0, 0])}); all rows of one norm have the same distance from them, and rounding "
+            "decides which of these are their neighbours, in ccfast and in the authors' code.",
         )
     return False
 
 
 def _encoding(features: Tensor, rank: Tensor, distances: Tensor, k1: int, last_is_repeated: bool) -> CsrTensors:
-    """Rows of V before the query expansion, of finite ``features`` and their neighbours.
+    """Rows of V before the query expansion, from finite ``features`` and their neighbours.
 
-    Where lists are longer than there are rows, all rows are in every set. With ``last_is_repeated`` the last one is
-    there twice: both have its weight, and one place.
+    If the lists are longer than the number of rows, all rows are in every set. With ``last_is_repeated`` the last row
+    is in it twice: both have its weight, and share one position.
     """
     half = min(half_columns(min(k1, 2 * len(rank))), rank.shape[1])
     crow, col, values = encoding_of_rows(features, rank, distances, half=half)
@@ -151,7 +152,7 @@ def _encoding(features: Tensor, rank: Tensor, distances: Tensor, k1: int, last_i
 
 
 def _among_all(crow: Tensor, col: Tensor, values: Tensor, known: Tensor, total: int) -> CsrTensors:
-    """The same rows among ``total``, at the places ``known``; the others are empty."""
+    """The same rows among ``total``, at the positions ``known``; the others are empty."""
     counts = torch.zeros(total, dtype=crow.dtype, device=crow.device)
     counts[known] = crow.diff()
     start = torch.zeros(total + 1, dtype=crow.dtype, device=crow.device)

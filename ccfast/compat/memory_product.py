@@ -1,4 +1,4 @@
-"""The authors' ``cm`` and ``cm_hard``: similarities whose backward pass moves the memory."""
+"""The authors' ``cm`` and ``cm_hard``: similarities whose backward pass updates the memory."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ccfast.ops.similarity import memory_similarity
 def cm(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float = 0.5) -> Tensor:
     """Similarities ``inputs @ features.T``; backward then updates ``features`` sample by sample, in batch order.
 
-    The gradient of every backward pass is taken with what the rows hold at that moment, and then they move: see
+    The gradient of every backward pass uses the current rows; then they are updated: see
     :func:`ccfast.memory_similarity`. ``features`` gets no gradient.
 
     Args:
-        inputs: ``[B, D]`` floating-point. The authors' rows are of unit norm; others are mixed in as they are.
-        indexes: ``[B]`` rows of ``features`` that the inputs belong to.
+        inputs: ``[B, D]`` floating-point. The authors' rows have unit norm; other rows are mixed in unchanged.
+        indexes: ``[B]`` the rows of ``features`` that the inputs belong to.
         features: ``[C, D]`` float32 or float64, changed in place.
-        momentum: share of the old row that stays, in ``[0, 1]``.
+        momentum: share of the old row that an update keeps, in ``[0, 1]``.
 
     Returns:
         ``[B, C]``.

@@ -45,8 +45,8 @@ def mean_ap(
         query_ids: ``[Q]``; None: every query its own index.
         gallery_ids: ``[G]``; None: every entry its own index.
         query_cams: ``[Q]``; None: a camera that no entry of the gallery has.
-        gallery_cams: ``[G]``; None likewise.
-        regdb: leave out, instead, the entries of another identity and another camera (ADCA's rule for RegDB).
+        gallery_cams: ``[G]``; None: the same for queries.
+        regdb: leave out the entries with another identity and another camera instead (ADCA's rule for RegDB).
 
     Returns:
         The mean, in ``[0, 1]``.
@@ -54,7 +54,7 @@ def mean_ap(
     Raises:
         RuntimeError: no query has a match.
         TypeError: distances that are not numbers.
-        ValueError: an empty matrix, other lengths, NaN.
+        ValueError: an empty matrix, different lengths, NaN.
     """
     entries = _entries(distmat, query_ids, gallery_ids, query_cams, gallery_cams)
     if regdb:
@@ -91,10 +91,10 @@ def cmc(
         gallery_cams: as for :func:`mean_ap`.
         topk: length of the curve, from 1 to a million or G.
         separate_camera_set: leave out every gallery entry of the query's camera.
-        single_gallery_shot: ten times, draw one gallery entry of each identity with ``numpy.random.choice``.
-        first_match_break: count the first match only (Market-1501). Without it, a query with several matches adds
-            an equal share at the rank of each, less the matches before it (CUHK03). Together with
-            ``single_gallery_shot`` each of the ten draws counts in full, as in the authors' code.
+        single_gallery_shot: ten times, draw one gallery entry per identity with ``numpy.random.choice``.
+        first_match_break: count only the first match (Market-1501). Otherwise, a query with several matches adds an
+            equal share at the rank of each match, minus the matches before it (CUHK03). With ``single_gallery_shot``
+            each of the ten draws counts in full, as in the authors' code.
         regdb: as for :func:`mean_ap`.
 
     Returns:
@@ -146,21 +146,21 @@ def evaluate_all(
         query_features: not used.
         gallery_features: not used.
         distmat: ``[Q, G]`` distances.
-        query: list of (name, identity, camera), or None together with all of the four that follow ``gallery``.
+        query: list of (name, identity, camera), or None; then the four arguments after ``gallery`` are used.
         gallery: the same for the gallery.
         query_ids: ``[Q]`` identities.
         gallery_ids: ``[G]`` identities.
         query_cams: ``[Q]`` cameras.
         gallery_cams: ``[G]`` cameras.
-        cmc_topk: the ranks that are printed.
-        cmc_flag: print and return CMC too.
+        cmc_topk: the ranks to print.
+        cmc_flag: also print and return CMC.
         regdb: as for :func:`mean_ap`.
 
     Returns:
         mAP; with ``cmc_flag``, the curve ``[100]`` and mAP.
 
     Raises:
-        RuntimeError, TypeError, ValueError: as :func:`mean_ap`; neither lists nor identities and cameras.
+        RuntimeError, TypeError, ValueError: as in :func:`mean_ap`; neither lists nor identities and cameras.
     """
     if query is not None and gallery is not None:
         query_ids, query_cams = _ids_and_cameras("query", query)
@@ -193,16 +193,16 @@ def pairwise_distance(
     Args:
         features: the feature of every file name.
         query: list of (name, identity, camera), or None together with ``gallery``.
-        gallery: likewise.
+        gallery: the same for the gallery.
 
     Returns:
-        ``(distances [Q, G], query features, gallery features)``, a tensor and two arrays. Without lists, the distances
-        ``[N, N]`` alone, ``2 |x|^2 - 2 <x, y>`` with the row's own norm: right where all norms are equal, as in
-        the authors' code.
+        ``(distances [Q, G], query features, gallery features)``, a tensor and two arrays. Without lists, only the
+        distances ``[N, N]``, ``2 |x|^2 - 2 <x, y>`` with the row's own norm, as in the authors' code: correct only if
+        all norms are equal.
 
     Raises:
         KeyError: a name without a feature.
-        ValueError: no feature, or a list without its other.
+        ValueError: no feature, or only one of the two lists.
     """
     if query is None and gallery is None:
         x = _stacked("features", features, features)
@@ -234,7 +234,7 @@ def _entries(distmat: Any, query_ids: Any, gallery_ids: Any, query_cams: Any, ga
     if np.isnan(distances).any():
         raise ValueError("distmat: expected numbers, got NaN")
     queries, gallery = distances.shape
-    # As open-reid fills them: identities are indices, and no query shares a camera with the gallery.
+    # The defaults of open-reid: identities are indices, and no query shares a camera with the gallery.
     ids = _numbered(
         "query_ids", np.arange(queries) if query_ids is None else query_ids, queries,
         "gallery_ids", np.arange(gallery) if gallery_ids is None else gallery_ids, gallery,
@@ -249,7 +249,7 @@ def _entries(distmat: Any, query_ids: Any, gallery_ids: Any, query_cams: Any, ga
 def _numbered(
     first_name: str, first: Any, first_length: int, second_name: str, second: Any, second_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Integers that are equal where the values, which may be names, are equal."""
+    """Integers that are equal if the values, which may be names, are equal."""
     values = []
     for name, value, size in ((first_name, first, first_length), (second_name, second, second_length)):
         value = array(name, value)
@@ -280,10 +280,10 @@ class _Query(NamedTuple):
 def _ranked(entries: _Entries, separate_camera_set: bool, regdb: bool) -> Iterator[_Query]:
     """Every query that has a match."""
     for distances, identity, camera in zip(entries.distances, entries.query_ids, entries.query_cams, strict=True):
-        same, here = entries.gallery_ids == identity, entries.gallery_cams == camera
-        kept = (same | here) if regdb else ~(same & here)
+        same, same_camera = entries.gallery_ids == identity, entries.gallery_cams == camera
+        kept = (same | same_camera) if regdb else ~(same & same_camera)
         if separate_camera_set:
-            kept &= ~here
+            kept &= ~same_camera
         if not (same & kept).any():
             continue
         places = np.flatnonzero(kept)
@@ -292,7 +292,7 @@ def _ranked(entries: _Entries, separate_camera_set: bool, regdb: bool) -> Iterat
 
 
 def _shots(query: _Query) -> list[np.ndarray]:
-    """For each draw of one entry of every identity, the place of the match among those drawn."""
+    """For each draw of one entry per identity, the rank of the match among the drawn entries."""
     members: dict[int, list[int]] = {}
     for place, identity in enumerate(query.ids.tolist()):
         members.setdefault(identity, []).append(place)
@@ -306,7 +306,7 @@ def _shots(query: _Query) -> list[np.ndarray]:
 
 
 def _counted(ranks: Sequence[np.ndarray], shares: Sequence[float], topk: int) -> np.ndarray:
-    """How much falls on each rank below ``topk``."""
+    """The sum of the shares at each rank below ``topk``."""
     counts = np.zeros(topk)
     for places, share in zip(ranks, shares, strict=True):
         np.add.at(counts, places[places < topk], share)

@@ -1,4 +1,4 @@
-"""Puts this package's functions and classes into a script's modules as they are imported."""
+"""Replaces functions and classes in a script's modules by those of this package, when they are imported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODULES: dict[str, tuple[str, ...]] = {
 
 
 class ReplacingFinder(MetaPathFinder):
-    """Finds modules as everybody else does; of those in :data:`MODULES` it replaces definitions after they ran."""
+    """Finds modules in the usual way; after a module in :data:`MODULES` has run, replaces its definitions."""
 
     def __init__(self, keep: Collection[str] = ()) -> None:
         self.names = [name for name in MODULES if name not in keep]
@@ -61,14 +61,14 @@ class ReplacingFinder(MetaPathFinder):
 
 
 def replace(module: ModuleType, name: str) -> None:
-    """Put our ``name`` in the place of the one that ``module`` defines, and say so; or say why not."""
+    """Replace the ``name`` that ``module`` defines by ours and print it, or print why not."""
     theirs = module.__dict__.get(name)
     if theirs is None or getattr(theirs, "__module__", None) != module.__name__:
-        return  # not there, or taken from another module
+        return  # missing, or imported from another module
     full_name = f"{module.__name__}.{name}"
     ours = _class_like(name, theirs) if name in METHODS else _function_like(name, theirs)
     if ours is None:
-        _say(f"left alone {full_name}, which is known with other arguments than {_shown(name, theirs)}")
+        _say(f"left alone {full_name}: its arguments {_shown(name, theirs)} are not a known form")
         return
     setattr(module, name, ours)
     _say(f"replaced {full_name}")
@@ -79,7 +79,7 @@ def _say(message: str) -> None:
 
 
 def _parameters(function: Any) -> list[inspect.Parameter] | None:
-    """Parameters, without their annotations, that can be given by position and by name; None for other kinds."""
+    """The parameters without annotations, if all can be given by position and by name; None otherwise."""
     try:
         found = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -98,13 +98,13 @@ def _shown(name: str, theirs: Any) -> str:
         shown = (
             f"{method}{inspect.signature(getattr(theirs, method))}" for method in methods if hasattr(theirs, method)
         )
-        return f" with {', '.join(shown)}"
+        return ", ".join(shown)
     except (TypeError, ValueError):
         return repr(theirs)
 
 
 def _function_like(name: str, theirs: Any) -> Callable[..., Any] | None:
-    """Our function with the parameters and defaults of theirs, or None where its form is not known."""
+    """Our function with the parameters and defaults of theirs, or None if its form is unknown."""
     parameters = None if inspect.isclass(theirs) else _parameters(theirs)
     if parameters is None:
         return None
@@ -128,7 +128,7 @@ def _adapted(ours: Callable[..., Any], form: Form, signature: inspect.Signature)
 
 
 def _class_like(name: str, theirs: Any) -> type | None:
-    """Our class with the defaults of theirs, or None where its methods have other parameters."""
+    """Our class with the defaults of theirs, or None if its methods have other parameters."""
     if not inspect.isclass(theirs):
         return None
     for method, names in METHODS[name].items():
@@ -145,20 +145,23 @@ def _class_like(name: str, theirs: Any) -> type | None:
         bound.apply_defaults()
         ours.__init__(*bound.args)
 
-    # Its module and name are theirs, so that its objects can be pickled.
+    # It has the module and name of theirs, so that its objects can be pickled.
     return type(name, (ours,), {"__init__": __init__, "__module__": theirs.__module__, "__doc__": ours.__doc__})
 
 
 class FaissStandIn(MetaPathFinder, Loader):
-    """A module ``faiss`` for the import lines of modules whose searches are replaced; the last finder asked."""
+    """An empty module ``faiss``, so that ``import faiss`` works in modules whose searches are replaced.
+
+    It is the last finder that Python asks.
+    """
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        """The spec of ``faiss``, which nobody else found."""
+        """The spec of ``faiss``, if no other finder has found it."""
         return ModuleSpec(fullname, self) if fullname == "faiss" else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give it the constants that stand in signatures; everything else is an error that says what to install."""
-        _say("faiss is not installed; the searches that are replaced do not need it")
+        """Give it the constants that signatures use; every other name is an error that says what to install."""
+        _say("faiss is not installed; the replaced searches do not need it")
         vars(module).update(METRIC_INNER_PRODUCT=0, METRIC_L2=1)
 
         def missing(name: str) -> Any:
@@ -170,6 +173,6 @@ class FaissStandIn(MetaPathFinder, Loader):
 
 
 def install(keep: Collection[str] = ()) -> None:
-    """Replace in everything that is imported from now on, but for the names in ``keep``."""
+    """Replace definitions in all modules that are imported from now on, except the names in ``keep``."""
     sys.meta_path.insert(0, ReplacingFinder(keep))
     sys.meta_path.append(FaissStandIn())

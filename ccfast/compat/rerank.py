@@ -12,33 +12,34 @@ from ccfast import _checks as checks
 from ccfast.compat._inputs import matrix
 from ccfast.ops.jaccard import half_columns
 
-_BLOCK = 256  # rows that are ranked at once
+_BLOCK = 256  # rows that are ranked at the same time
 
 
 def re_ranking(
     q_g_dist: Any, q_q_dist: Any, g_g_dist: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
-    """k-reciprocal re-ranking of distance matrices (Zhong et al., CVPR 2017, equation 12), as the authors' code does.
+    """k-reciprocal re-ranking of distance matrices (Zhong et al., CVPR 2017, equation 12), as in the authors' code.
 
-    The distances are squared here, which is right for Euclidean ones. The authors' ``evaluate(rerank=True)`` hands over
-    ``pairwise_distance``, which is squared already: its published numbers are of fourth powers.
-    :func:`re_ranking_paper` takes squared distances as they are.
+    This function squares the distances, which is correct for Euclidean distances. The authors'
+    ``evaluate(rerank=True)`` passes ``pairwise_distance``, which is already squared: its published numbers use fourth
+    powers.
+    :func:`re_ranking_paper` takes squared distances.
 
     Args:
         q_g_dist: ``[Q, G]`` distances of queries to gallery.
-        q_q_dist: ``[Q, Q]`` among the queries.
-        g_g_dist: ``[G, G]`` among the gallery.
-        k1: neighbours beside the row itself, at least 1; more than there are count as all.
+        q_q_dist: ``[Q, Q]`` between the queries.
+        g_g_dist: ``[G, G]`` between the gallery entries.
+        k1: neighbours without the row itself, at least 1; more than the number of rows means all.
         k2: rows averaged by the query expansion, at least 1; 1 skips it.
         lambda_value: share of the original distance.
 
     Returns:
         ``[Q, G]`` float32: ``(1 - lambda) * Jaccard + lambda * d``, where d is the squared distance divided by the
-        largest of the query's column.
+        largest in the query's column.
 
     Raises:
         TypeError: not numbers.
-        ValueError: an empty input, shapes that do not fit, ``k1`` or ``k2`` below 1, non-finite distances.
+        ValueError: an empty input, shapes that do not match, ``k1`` or ``k2`` below 1, non-finite distances.
     """
     return _reranked(q_g_dist, q_q_dist, g_g_dist, k1, k2, lambda_value, squared=False)
 
@@ -46,10 +47,10 @@ def re_ranking(
 def re_ranking_paper(
     q_g_dist: Any, q_q_dist: Any, g_g_dist: Any, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
-    """:func:`re_ranking` of **squared** Euclidean distances, as ``pairwise_distance`` gives them: the paper's result.
+    """:func:`re_ranking` for **squared** Euclidean distances, as from ``pairwise_distance``: the paper's result.
 
-    The same as ``re_ranking`` of their square roots, and as :func:`ccfast.k_reciprocal_rerank` of the features.
-    Arguments, result and errors are those of :func:`re_ranking`.
+    It equals ``re_ranking`` of their square roots, and :func:`ccfast.k_reciprocal_rerank` of the features. Arguments,
+    result and errors are those of :func:`re_ranking`.
     """
     return _reranked(q_g_dist, q_q_dist, g_g_dist, k1, k2, lambda_value, squared=True)
 
@@ -72,7 +73,7 @@ def _reranked(
 
 
 def _scaled_distances(q_g_dist: Any, q_q_dist: Any, g_g_dist: Any, squared: bool) -> tuple[Tensor, int]:
-    """``[N, N]`` float32 of all rows, queries first: squared, each row divided by its own column's largest."""
+    """``[N, N]`` float32 of all rows, queries first: squared, each row divided by the largest of its own column."""
     names = {"q_g_dist": q_g_dist, "q_q_dist": q_q_dist, "g_g_dist": g_g_dist}
     q_g, q_q, g_g = (matrix(name, value) for name, value in names.items())
     queries, gallery = q_g.shape
@@ -89,14 +90,14 @@ def _scaled_distances(q_g_dist: Any, q_q_dist: Any, g_g_dist: Any, squared: bool
         place[...] = block if squared else np.square(block)
     largest = scaled.max(axis=1, keepdims=True)
     if not (np.isfinite(largest).all() and np.isfinite(scaled.min())):
-        raise ValueError("q_g_dist, q_q_dist, g_g_dist: expected squares that float32 can hold, got NaN or infinity")
+        raise ValueError("q_g_dist, q_q_dist, g_g_dist: expected squares that fit into float32, got NaN or infinity")
     largest[largest == 0] = 1
     scaled /= largest
     return torch.from_numpy(scaled), queries
 
 
 def _nearest(distances: Tensor, k: int) -> Tensor:
-    """``[N, k]`` columns of the smallest entries of each row, smallest first, ties to the lower column."""
+    """``[N, k]`` columns of the smallest entries of each row, smallest first; for ties the lower column first."""
     return torch.cat([_nearest_of_block(block, k) for block in distances.split(_BLOCK)])
 
 
@@ -110,7 +111,7 @@ def _nearest_of_block(block: Tensor, k: int) -> Tensor:
 
 
 def _encoding(scaled: Tensor, rank: Tensor, half: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows of V: the sets come from the ranks alone; the weights are ``exp(-d)``, normalised to sum 1."""
+    """Rows of V: the ranks determine the sets; the weights are ``exp(-d)``, normalised to sum 1."""
     nothing = torch.zeros(len(scaled), 1)
     crow, col, _ = torch.ops.ccfast.encode_neighbours(nothing, rank, torch.zeros(rank.shape), half, None, None, 0, None)
     row = torch.repeat_interleave(torch.arange(len(scaled)), crow.diff())

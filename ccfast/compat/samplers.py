@@ -1,4 +1,4 @@
-"""The authors' samplers, draw for draw; theirs do not run where ``Sampler()`` takes no arguments."""
+"""The authors' samplers with the same draws; theirs do not run if ``Sampler()`` takes no arguments."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ccfast import _checks as checks
 class RandomMultipleGallerySamplerNoCam(Sampler[int]):
     """Every identity once, in random order, with ``num_instances`` of its images: an anchor and others.
 
-    Draws, in this order: ``torch.randperm`` of the identities; for each, ``random.choice`` of the anchor and
-    ``numpy.random.choice`` of the others, without replacement where there are at least ``num_instances`` of them.
-    An identity of one image gives that image alone.
+    The draws, in this order: ``torch.randperm`` of the identities; for each, ``random.choice`` of the anchor and
+    ``numpy.random.choice`` of the others, without replacement if there are at least ``num_instances`` of them.
+    An identity with one image gives only that image.
 
     Args:
         data_source: sequence of (name, identity, camera); negative identities (noise) are left out.
-        num_instances: images of an identity in one pass, at least 1.
+        num_instances: images per identity in one pass, at least 1.
 
     Attributes:
         pids: identities, in the order of their first image.
@@ -54,7 +54,7 @@ class RandomMultipleGallerySamplerNoCam(Sampler[int]):
         self.num_samples = len(self.pids)
 
     def __len__(self) -> int:
-        """Identities times ``num_instances``: more than a pass gives where an identity has one image."""
+        """Identities times ``num_instances``: more than the length of a pass if an identity has one image."""
         return self.num_samples * self.num_instances
 
     def __iter__(self) -> Iterator[int]:
@@ -72,15 +72,15 @@ class RandomMultipleGallerySamplerNoCam(Sampler[int]):
         return iter(drawn)
 
     def _others(self, identity: Any, anchor: int) -> list[int]:
-        """Positions among the identity's images that the others are drawn from."""
+        """The positions, among the identity's images, from which the others are drawn."""
         return [position for position, image in enumerate(self.pid_index[identity]) if image != anchor]
 
 
 class RandomMultipleGallerySampler(RandomMultipleGallerySamplerNoCam):
-    """:class:`RandomMultipleGallerySamplerNoCam` whose others come from other cameras than the anchor's.
+    """:class:`RandomMultipleGallerySamplerNoCam`, with the others from other cameras than the anchor's.
 
-    An identity that has no image of another camera is drawn without looking at cameras. Arguments, attributes and
-    errors are those of the other sampler; and ``pid_cam``: identity -> the cameras of its images.
+    If an identity has no image from another camera, cameras are ignored. Arguments, attributes and errors are those of
+    the other sampler; the additional attribute ``pid_cam`` maps an identity to the cameras of its images.
     """
 
     def _others(self, identity: Any, anchor: int) -> list[int]:

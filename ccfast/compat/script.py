@@ -1,4 +1,4 @@
-"""``python -m ccfast.compat SCRIPT ARGS...``: a script of the authors' family, unedited, on these functions."""
+"""``python -m ccfast.compat SCRIPT ARGS...``: runs a script that descends from the authors' code on these functions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from types import ModuleType
 
 from ccfast.compat.replacements import MODULES, install
 
-_DESCRIPTION = """Run SCRIPT as "python SCRIPT ARGS..." does. As it imports the modules of its repository, functions and
-classes that ccfast.compat has are replaced by it; each replacement is printed. A definition with other arguments than
-those that are known is left alone, and named."""
+_DESCRIPTION = """Run SCRIPT as "python SCRIPT ARGS..." does. When it imports the modules of its repository, their
+functions and classes are replaced by those of ccfast.compat; each replacement is printed. A definition with unknown
+arguments is kept, and printed too."""
 
 
 def main(arguments: list[str]) -> None:
-    """Run the script that ``arguments`` name; ends with the script's exit status."""
+    """Run the script in ``arguments``; end with the script's exit status."""
     parser = argparse.ArgumentParser(prog="python -m ccfast.compat", description=_DESCRIPTION)
     parser.add_argument(
         "--keep",
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
         default=[],
         choices=sorted(MODULES),
         metavar="NAME",
-        help=f"leave the script's own NAME as it is; may be given several times; one of {', '.join(sorted(MODULES))}",
+        help=f"keep the script's own NAME; may be given several times; one of {', '.join(sorted(MODULES))}",
     )
     parser.add_argument("script", metavar="SCRIPT", help="the Python file")
     parser.add_argument("arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments")
@@ -37,10 +37,10 @@ def main(arguments: list[str]) -> None:
 
 
 def run_as_main(script: str, arguments: list[str]) -> None:
-    """Run ``script`` as the interpreter would: module, path and arguments are those of ``python SCRIPT ARGS...``."""
+    """Run ``script`` like the interpreter, with the module, path and arguments of ``python SCRIPT ARGS...``."""
     path = os.path.abspath(script)
     sys.argv = [script, *arguments]
-    if not getattr(sys.flags, "safe_path", False):  # then neither -m nor a script has put its folder there
+    if not getattr(sys.flags, "safe_path", False):  # with safe_path, neither -m nor a script adds its folder
         sys.path[0] = os.path.dirname(os.path.realpath(path))
     module = ModuleType("__main__")
     loader = SourceFileLoader("__main__", path)

@@ -1,4 +1,4 @@
-"""The authors' searches, by :func:`ccfast.knn`; where there is nothing to find they answer as faiss does."""
+"""The authors' searches, with :func:`ccfast.knn`; if nothing is found, the result is that of faiss."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ccfast.ops.knn import knn
 
 #: The numbers of faiss's metrics.
 INNER_PRODUCT, L2 = 0, 1
-#: The distance that faiss writes beside index -1.
+#: The distance that faiss writes for index -1.
 FARTHEST = torch.finfo(torch.float32).max
-_BLOCK = 64  # queries whose neighbours are gathered at once
+_BLOCK = 64  # queries whose neighbours are gathered at the same time
 
 
 def flat_search(points: Tensor, queries: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
-    """What faiss's flat index finds: ``(squared distances [Q, k], indices [Q, k])``, nearest first.
+    """The result of faiss's flat index: ``(squared distances [Q, k], indices [Q, k])``, nearest first.
 
-    A row of ``points`` with a NaN or an infinity is never found, and such a query finds nothing. Where fewer than
-    ``k`` rows are found the rest is index -1 at :data:`FARTHEST`. ``queries`` None searches every row of ``points``.
+    A row of ``points`` with NaN or infinity is never found, and such a query finds nothing. If fewer than ``k`` rows
+    are found, the rest is index -1 at :data:`FARTHEST`. ``queries`` None means every row of ``points``.
     """
     known = torch.isfinite(points).all(dim=1)
     asked = known if queries is None else torch.isfinite(queries).all(dim=1)
@@ -41,11 +41,11 @@ def flat_search(points: Tensor, queries: Tensor | None, k: int) -> tuple[Tensor,
 
 
 def inner_product_search(points: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The ``k`` rows of largest inner product with every query: ``(products [Q, k] float64, indices [Q, k])``.
+    """The ``k`` rows with the largest inner product for every query: ``(products [Q, k] float64, indices [Q, k])``.
 
-    One more column, ``sqrt(max |x|^2 - |x|^2)`` for the points and 0 for the queries, makes all points equally long, so
-    that the nearest are those of largest product. Rounding of that column can exchange rows whose products differ
-    by less than 1e-7 of the largest ``|x|^2``; those that are returned are in the order of their exact products.
+    One more column, ``sqrt(max |x|^2 - |x|^2)`` for the points and 0 for the queries, gives all points the same norm,
+    so the nearest points have the largest products. Rounding of that column can exchange rows whose products differ by
+    less than 1e-7 of the largest ``|x|^2``; the returned rows are in the order of their exact products.
     """
     squares = (points.double() ** 2).sum(1)
     filling = (squares.max() - squares).clamp_min(0).sqrt().float().unsqueeze(1)
@@ -73,25 +73,25 @@ def search_raw_array_pytorch(
     I: Tensor | None = None,  # noqa: E741
     metric: int = L2,
 ) -> tuple[Tensor, Tensor]:
-    """The ``k`` nearest rows of ``xb`` for every row of ``xq``, exactly, on their device; faiss is not needed.
+    """The exact ``k`` nearest rows of ``xb`` for every row of ``xq``, on their device; faiss is not needed.
 
     Args:
         res: not used; the authors pass faiss's GPU resources.
-        xb: ``[N, D]`` floating-point rows that are searched.
+        xb: ``[N, D]`` floating-point rows to search in.
         xq: ``[Q, D]`` queries.
         k: neighbours for each query, from 1 to a million or the rows of ``xb``.
-        D: ``[Q, k]`` float32 that the distances are written to, or None.
-        I: ``[Q, k]`` int64 that the indices are written to, or None.
+        D: ``[Q, k]`` float32 output for the distances, or None.
+        I: ``[Q, k]`` int64 output for the indices, or None.
         metric: ``faiss.METRIC_L2`` (1) or ``faiss.METRIC_INNER_PRODUCT`` (0).
 
     Returns:
-        ``(D, I)``: squared distances, nearest first, or inner products, largest first; and the rows of ``xb``. Where
-        ``xb`` has too few rows, index -1 at float32's largest value (products: its negative), as faiss answers.
+        ``(D, I)``: squared distances, nearest first, or inner products, largest first; and the rows of ``xb``. If
+        ``xb`` has too few rows, the rest is index -1 at float32's largest value (products: its negative), as in faiss.
 
     Raises:
         TypeError: not floating-point, ``D`` or ``I`` of another dtype.
-        ValueError: an empty input, ``k`` out of range, other columns, devices or shapes, another metric; non-finite
-            values for inner products.
+        ValueError: an empty input, ``k`` out of range, different numbers of columns, different devices, wrong shapes,
+            an unknown metric; non-finite values for inner products.
     """
     points, queries = rows("xb", xb), rows("xq", xq)
     checks.same_columns(xb=points, xq=queries)
@@ -128,9 +128,10 @@ def compute_ranked_list(
 
     Args:
         features: ``[N, D]`` floating-point rows, of any norm.
-        k: neighbours, the row itself left out, from 1 to a million or N.
-        search_option: which search the authors' code used; they find the same rows, and one exact search serves all.
-            With 0 and 1 a list that is too long is filled with -1, as faiss does; otherwise it has ``N - 1`` columns.
+        k: neighbours, without the row itself, from 1 to a million or N.
+        search_option: the search that the authors' code used; all find the same rows, and ccfast always uses an exact
+            search. If k is too large, 0 and 1 fill the list with -1, as faiss does; with others it has ``N - 1``
+            columns.
         fp16: not used, as in the authors' code.
         verbose: print that the list is computed, and the seconds it took.
 
@@ -156,13 +157,13 @@ def compute_ranked_list(
 
 
 def warn_of_lost_rows(name: str, points: Tensor) -> None:
-    """Say once that rows with NaN or infinity are nobody's neighbours; all of them are an error."""
+    """Warn once that rows with NaN or infinity are in no neighbour list; if all rows are such rows, raise an error."""
     lost = ~torch.isfinite(points).all(dim=1)
     if lost.all():
         raise ValueError(f"{name}: expected finite values, got a non-finite value in every row")
     if lost.any():
         warn_once(
             "non-finite rows",
-            f"{name}: {int(lost.sum())} of {len(points)} rows hold NaN or infinity (the first is row "
-            f"{int(lost.nonzero()[0, 0])}): they are nobody's neighbours, as in the authors' code.",
+            f"{name}: {int(lost.sum())} of {len(points)} rows contain NaN or infinity (the first is row "
+            f"{int(lost.nonzero()[0, 0])}); they are in no neighbour list, as in the authors' code.",
         )

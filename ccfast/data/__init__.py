@@ -1,4 +1,4 @@
-"""Data sets for training without labels: images to learn from, query and gallery to measure with."""
+"""Data sets for training without labels: training images, and query and gallery for the evaluation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["DATASETS", "ClusterSampler", "Comparison", "Part", "Protocol", "ReID
 
 log = logging.getLogger(__name__)
 
-#: How each data set that lies in a folder is read.
+#: The functions that read data sets from a folder.
 LOADERS: dict[str, Callable[..., ReIDData]] = {
     **{layout.name: partial(load_three_folders, layout) for layout in LAYOUTS},
     "msmt17": load_msmt17,
@@ -52,17 +52,17 @@ def load_data(
     workers: int = 0,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
 ) -> ReIDData:
-    """The data set ``name`` of :data:`DATASETS`; what was read and what was left out goes to the log of "ccfast".
+    """Load the data set ``name`` of :data:`DATASETS`; the log of "ccfast" says what was read and what was left out.
 
     Args:
-        data_dir: the folder that holds it (for omniglot, also an .npz file; for csv, the .csv file); not needed for
+        data_dir: the folder of the data set (for omniglot, also an .npz file; for csv, the .csv file); not needed for
             digits.
-        bad_images: "refuse" image files that cannot be read, or "skip" them with a warning.
-        workers: threads that look for them.
-        max_image_pixels: larger images cannot be read, now and later.
+        bad_images: "refuse" (raise an error for) unreadable image files, or "skip" them with a warning.
+        workers: threads that search for unreadable images.
+        max_image_pixels: images with more pixels count as unreadable, now and later.
 
     Raises:
-        InputError: an unknown name, no such folder, another layout, images that cannot be read.
+        InputError: an unknown name, no such folder, a wrong layout, unreadable images.
 
     Examples:
         >>> from ccfast.data import load_data

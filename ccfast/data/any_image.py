@@ -1,4 +1,4 @@
-"""Images of any form as inputs of an encoder, by the transforms that it was trained with."""
+"""Images in any form as inputs of an encoder, with the transforms of its training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccfast.data.drawings import drawing_views
 from ccfast.data.image_files import decode
 from ccfast.data.transforms import image_views
 
-#: The data sets of drawings, ink bright on a dark ground; all others are photographs.
+#: The data sets of drawings, with bright ink on a dark background; all others are photographs.
 DRAWINGS = ("digits", "omniglot")
 
 FORMS = (
@@ -21,20 +21,20 @@ FORMS = (
     "[3, H, W] or [4, H, W]"
 )
 
-#: The numbers of channels that an image may have: grey, colours, colours with opacity.
+#: The possible numbers of channels: grey, colours, colours with opacity.
 CHANNELS = (1, 3, 4)
 
 
 class AnyImage:
-    """``view(image)`` is an image as an input [C, H, W] of ``encoder``, in the way that data set ``dataset`` has it.
+    """``view(image)`` is an image as an input [C, H, W] of ``encoder``, with the transforms of ``dataset``.
 
     Photographs: in RGB, resized (bicubic, antialiased) to uint8. Drawings: in one channel, resized. Every form of one
-    image (path, PIL image, array, tensor) gives the same input; numbers that are not bytes lie in [0, 1].
+    image (path, PIL image, array, tensor) gives the same input; floats are in [0, 1].
 
     Args:
-        encoder: what has ``height``, ``width``, ``input_mean`` and ``input_std``.
-        dataset: what the encoder was trained on.
-        max_pixels: files with more pixels cannot be read; None: the usual limit.
+        encoder: an object with ``height``, ``width``, ``input_mean`` and ``input_std``.
+        dataset: the data set on which the encoder was trained.
+        max_pixels: files with more pixels count as unreadable; None: the usual limit.
     """
 
     def __init__(self, encoder: Any, dataset: str, max_pixels: int | None = None) -> None:
@@ -46,9 +46,8 @@ class AnyImage:
         """The input.
 
         Raises:
-            TypeError: something that is no image.
-            ValueError: an image of another shape, without pixels, or with values outside [0, 1]; a file that cannot
-                be read.
+            TypeError: an object that is not an image.
+            ValueError: an image with a wrong shape, without pixels, or with values outside [0, 1]; an unreadable file.
         """
         if isinstance(image, str | os.PathLike):
             image = decode(os.fspath(image), self.max_pixels)
@@ -64,7 +63,7 @@ class AnyImage:
 
 
 def as_rgb(image: Any) -> Any:
-    """A PIL image in RGB, of a PIL image or of a checked tensor [C, H, W]."""
+    """A PIL image in RGB, from a PIL image or from a checked tensor [C, H, W]."""
     from PIL import Image
 
     if isinstance(image, Tensor):
@@ -79,7 +78,7 @@ def as_rgb(image: Any) -> Any:
 
 
 def _as_bytes(image: Tensor) -> np.ndarray:
-    """[H, W] or [H, W, C] uint8 of a tensor [C, H, W]."""
+    """[H, W] or [H, W, C] uint8 from a tensor [C, H, W]."""
     if image.dtype != torch.uint8:
         image = (image.float() * 255).round().to(torch.uint8)
     pixels = image.cpu().numpy()
@@ -87,7 +86,7 @@ def _as_bytes(image: Tensor) -> np.ndarray:
 
 
 def _checked(image: Tensor | np.ndarray) -> Tensor:
-    """An array or tensor as a tensor [C, H, W] of bytes or of floats in [0, 1]."""
+    """An array or tensor as a tensor [C, H, W], uint8 or floats in [0, 1]."""
     shape, dtype = tuple(image.shape), str(image.dtype).removeprefix("torch.")
     channels_last = isinstance(image, np.ndarray)
     axis = -1 if channels_last else 0
@@ -96,12 +95,12 @@ def _checked(image: Tensor | np.ndarray) -> Tensor:
     if 0 in shape:
         raise ValueError(f"expected at least one pixel, got shape {shape}")
     if dtype not in ("uint8", "bool", "float16", "bfloat16", "float32", "float64"):
-        raise TypeError(f"expected bytes (uint8), or floats in [0, 1], got {dtype}")
+        raise TypeError(f"expected uint8, or floats in [0, 1], got {dtype}")
     if channels_last:
-        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # a copy where it has to be one
+        image = torch.from_numpy(np.require(image, requirements=["C", "W"]))  # copies only if necessary
     if dtype == "bool":
         image = image.float()
     if image.is_floating_point() and not bool(((image >= 0) & (image <= 1)).all()):
-        raise ValueError(f"expected floats in [0, 1], or bytes (uint8), got values from {image.min()} to {image.max()}")
+        raise ValueError(f"expected floats in [0, 1], or uint8, got values from {image.min()} to {image.max()}")
     image = image.detach()
     return image[None] if len(shape) == 2 else image.permute(2, 0, 1) if channels_last else image

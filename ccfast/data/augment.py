@@ -1,7 +1,7 @@
-"""Augmentation of whole batches, on the device that holds them, from one seed an image.
+"""Augmentation of whole batches on their device, from one seed per image.
 
-The random numbers are a hash of (seed, number of the draw) in integer arithmetic. They are the same on every device,
-and an image's do not depend on what else is in its batch or on what was drawn before. Nothing waits for the device.
+The random numbers are a hash of (seed, number of the draw) in integer arithmetic. They are the same on every device;
+those of an image do not depend on the rest of the batch or on earlier draws. No function waits for the device.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ PADDING = 10
 FLIP = 0.5
 ERASING: dict[str, Any] = {"p": 0.5, "scale": (0.02, 0.4), "ratio": (0.3, 1 / 0.3)}
 
-#: How often a box to erase is drawn until one fits, as in torchvision.
+#: How often a box to erase is drawn until it fits, as in torchvision.
 TRIES = 10
-#: Random numbers that one photograph takes: flip, crop (2), whether to erase, where (2), a box each try (2).
+#: Random numbers per photograph: flip, crop (2), whether to erase, position (2), and two per try of a box.
 DRAWS = 6 + 2 * TRIES
 
 _LOW_32 = 2**32 - 1
@@ -35,7 +35,7 @@ def uniform(seeds: Tensor, draws: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A hash of 32-bit numbers that are held in int64: the factors are below 2^31, so that no product overflows."""
+    """A hash of 32-bit numbers stored in int64; the factors are below 2^31, so no product overflows."""
     x = x ^ (x >> 16)
     x = (x * 0x21F0AAAD) & _LOW_32
     x = x ^ (x >> 15)
@@ -44,10 +44,11 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def augment_photographs(images: Tensor, seeds: Tensor, erasing_value: tuple[int, ...]) -> Tensor:
-    """Photographs [B, C, H, W] flipped, cropped and erased as ``seeds`` [B] int64 say; their dtype and device.
+    """Photographs [B, C, H, W] flipped, cropped and erased from ``seeds`` [B] int64; the same dtype and device.
 
-    Each: mirrored with probability 0.5; moved by up to 10 pixels in both directions, 0 coming in; and with probability
-    0.5 a box of 2 to 40% of its area set to ``erasing_value`` (one number a channel; Zhong et al. 2020).
+    Each photograph is mirrored with probability 0.5, and shifted by up to 10 pixels in both directions, filled with 0.
+    With probability 0.5 a box of 2 to 40% of its area is set to ``erasing_value`` (one number per channel; Zhong et al.
+    2020).
     """
     draws = uniform(seeds, DRAWS)
     height, width = images.shape[2:]
@@ -59,7 +60,7 @@ def augment_photographs(images: Tensor, seeds: Tensor, erasing_value: tuple[int,
 
 @cache
 def _on_device(values: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """``values`` as a tensor, copied to the device once: each copy would wait for it."""
+    """``values`` as a tensor, copied to the device once, because each copy waits for the device."""
     return torch.tensor(values, dtype=dtype, device=device)
 
 
@@ -69,10 +70,10 @@ def integers(draws: Tensor, limit: int | Tensor) -> Tensor:
 
 
 def flip_and_crop(images: Tensor, flip: Tensor, corner: Tensor) -> Tensor:
-    """Images [B, C, H, W] mirrored where ``flip`` [B], padded by 10 zeros all round, and cropped to H x W.
+    """Images [B, C, H, W] mirrored if ``flip`` [B], padded with 10 zeros on all sides, and cropped to H x W.
 
-    ``corner`` [B, 2] is the crop's top and left in the padded image, in [0, 20]. One gather from the padded images:
-    a mirrored image's columns are read from the right.
+    ``corner`` [B, 2] is the crop's top and left in the padded image, in [0, 20]. One gather from the padded images does
+    all; the columns of a mirrored image are read from the right.
     """
     batch, channels, height, width = images.shape
     padded = F.pad(images, [PADDING] * 4)
@@ -87,8 +88,8 @@ def flip_and_crop(images: Tensor, flip: Tensor, corner: Tensor) -> Tensor:
 def erased_boxes(draws: Tensor, height: int, width: int) -> Tensor:
     """Boxes [B, 4] (top, left, height, width) to erase, from ``draws`` [B, 3 + 2 * TRIES]; height 0: nothing.
 
-    As torchvision's RandomErasing: area and side ratio are drawn until the box is smaller than the image in both
-    directions, up to ten times. Here all tries are drawn at once and the first that fits is taken.
+    As in torchvision's RandomErasing, area and aspect ratio are drawn until the box is smaller than the image in both
+    directions, up to ten times. Here all tries are drawn together, and the first box that fits is used.
     """
     low, high = ERASING["scale"]
     log_ratios = [math.log(ratio) for ratio in ERASING["ratio"]]
@@ -104,7 +105,7 @@ def erased_boxes(draws: Tensor, height: int, width: int) -> Tensor:
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels [B, height, width] are in their image's box."""
+    """Whether pixels [B, height, width] are in the box of their image."""
     rows = torch.arange(height, device=boxes.device) - boxes[:, 0:1]
     columns = torch.arange(width, device=boxes.device) - boxes[:, 1:2]
     in_rows, in_columns = (rows >= 0) & (rows < boxes[:, 2:3]), (columns >= 0) & (columns < boxes[:, 3:4])

@@ -1,4 +1,4 @@
-"""Images decoded once: all plain inputs of a part, in RAM or on the device."""
+"""Images that are decoded once: all inputs of a part without augmentation, in RAM or on the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ccfast._progress import progress
 from ccfast.data.free_memory import available
 from ccfast.data.reid_data import Part, ReIDData
 
-#: The share of the memory there is that a cache may fill: activations and features need some as well.
+#: The share of the free memory that a cache may use; activations and features need the rest.
 SHARE = 0.8
 
 _GIB = 2**30
@@ -36,7 +36,7 @@ class ImageCache(Sequence[Tensor]):
         return self.pixels[index]
 
     def is_on(self, device: torch.device) -> bool:
-        """Whether the images are there already: a process has one device of a type."""
+        """Whether the images are on ``device``; a process uses one device of each type."""
         return self.pixels.device.type == device.type
 
     def rows(self, chosen: Tensor | slice, device: torch.device) -> Tensor:
@@ -83,10 +83,10 @@ def decoded(
 ) -> ReIDData:
     """``data`` with the images of every part in an :class:`ImageCache`; ``place``: "ram", or "device" for ``device``.
 
-    With several processes each keeps all images.
+    With several processes, each keeps all images.
 
     Raises:
-        InputError: the images need more memory than there is.
+        InputError: the images need more memory than is free.
     """
     target = device if place == "device" else torch.device("cpu")
     parts = {name: part for name in ("train", "query", "gallery") if (part := getattr(data, name)) is not None}
@@ -100,7 +100,7 @@ def decoded(
 
 
 def _require_room(count: int, image: Tensor, place: str, target: torch.device) -> None:
-    copies = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if target.type == "cpu" else 1  # torchrun's processes here
+    copies = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if target.type == "cpu" else 1  # processes of torchrun
     needed = count * math.prod(image.shape) * image.element_size() * copies
     room = available(target)
     if room is None or needed <= SHARE * room:

@@ -1,4 +1,4 @@
-"""Views of drawings and handwriting: one channel, ink bright on a dark ground."""
+"""Views of drawings and handwriting: one channel, bright ink on a dark background."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ MAX_ANGLE = math.radians(12)
 MAX_SHIFT = 1 / 8  # of half the width, or of half the height
 MAX_SCALE = 0.1
 
-#: Random numbers that one image takes: turn, horizontal and vertical scale, horizontal and vertical shift.
+#: Random numbers per image: rotation, horizontal and vertical scale, horizontal and vertical shift.
 DRAWS = 5
 
 
 def drawing_views(encoder: Any) -> Views:
     """Views of images [1, H0, W0], uint8 or floats in [0, 1], as inputs [1, H, W] of the encoder's size, same dtype.
 
-    Plain: resized (antialiased). Augmented: slightly turned, scaled and shifted as well, 0 coming in at the edges.
+    Plain: resized (antialiased). Augmented: also slightly rotated, scaled and shifted, with 0 at the edges.
     """
     size = [encoder.height, encoder.width]
     return Views(partial(resize, size=size), partial(_resized_and_augmented, size=size), augment_batch)
@@ -35,7 +35,7 @@ def _resized_and_augmented(image: Tensor, seed: int, size: list[int]) -> Tensor:
 
 
 def resize(image: Tensor, size: list[int]) -> Tensor:
-    """``image`` [1, H0, W0] as [1, *size] of its dtype; as it is where it has that size already."""
+    """``image`` [1, H0, W0] as [1, *size] in its dtype; unchanged if it already has this size."""
     if list(image.shape[1:]) == size:
         return image
     resized = F.interpolate(image[None].float(), size, mode="bilinear", antialias=True, align_corners=False)[0]
@@ -43,13 +43,13 @@ def resize(image: Tensor, size: list[int]) -> Tensor:
 
 
 def augment(image: Tensor, seed: int) -> Tensor:
-    """A drawing [1, H, W] slightly turned, scaled and shifted; the same for the same ``seed``."""
+    """A drawing [1, H, W] slightly rotated, scaled and shifted; the same for the same ``seed``."""
     draws = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
     return _moved(image[None], draws[None].double())[0]
 
 
 def augment_batch(images: Tensor, seeds: Tensor) -> Tensor:
-    """Drawings [B, 1, H, W] each moved as its seed in ``seeds`` [B] int64 says, on the device that holds both."""
+    """Drawings [B, 1, H, W] transformed from ``seeds`` [B] int64, on their common device."""
     return _moved(images, uniform(seeds, DRAWS))
 
 
@@ -59,11 +59,11 @@ def _moved(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def _affine(draws: Tensor, height: int, width: int) -> Tensor:
-    """Maps [B, 2, 3] from places in the result to places in the image, from ``draws`` [B, 5] in [0, 1)."""
+    """Maps [B, 2, 3] from positions in the result to positions in the image, from ``draws`` [B, 5] in [0, 1)."""
     turn, grow_x, grow_y, shift_x, shift_y = (2 * draws - 1).unbind(1)
     cos, sin = (turn * MAX_ANGLE).cos(), (turn * MAX_ANGLE).sin()
     scale_x, scale_y = 1 + grow_x * MAX_SCALE, 1 + grow_y * MAX_SCALE
-    aspect = height / width  # both axes run from -1 to 1: without it a turn would shear an image that is not square
+    aspect = height / width  # both axes run from -1 to 1; without it a rotation would shear a non-square image
     first = torch.stack([cos * scale_x, -sin * scale_y * aspect, shift_x * MAX_SHIFT], 1)
     second = torch.stack([sin * scale_x / aspect, cos * scale_y, shift_y * MAX_SHIFT], 1)
     return torch.stack([first, second], 1).float()

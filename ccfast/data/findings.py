@@ -1,4 +1,4 @@
-"""What reading a data set came across beside its images: what was left out and why, and what one should know."""
+"""Findings while reading a data set: what was left out and why, and other notes and warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Reason(Enum):
-    """Why something was left out. Its value is how the table says it, and whether that deserves a warning."""
+    """Why something was left out. The value is the text for the table, and whether to warn."""
 
     JUNK = "junk, identity -1", False
     HIDDEN = "hidden", False
@@ -34,7 +34,7 @@ class Reason(Enum):
 
 @dataclass
 class Group:
-    """How many were left out for a reason, the first of them, and what helps."""
+    """The number of files left out for a reason, the first of them, and advice."""
 
     count: int = 0
     example: str = ""
@@ -43,23 +43,23 @@ class Group:
 
 @dataclass
 class Findings:
-    """``left_out`` counts by reason; ``notes`` are lines for the table, ``warnings`` are for everybody to see."""
+    """``left_out`` counts by reason; ``notes`` are lines for the table; ``warnings`` are logged as warnings."""
 
     left_out: dict[Reason, Group] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    #: Of each folder that was read, its device and inode: the name that it was read under.
+    #: Maps device and inode of each folder that was read to the name by which it was read.
     visited: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def leave_out(self, reason: Reason, example: Path | str, count: int = 1, advice: str = "") -> None:
-        """Count ``count`` that were left out; the first example and the first advice are kept."""
+        """Count ``count`` files that were left out; the first example and the first advice are kept."""
         group = self.left_out.setdefault(reason, Group())
         group.count += count
         group.example = group.example or printable(example)
         group.advice = group.advice or advice
 
     def lines(self, *, warnings_only: bool = False) -> Iterator[str]:
-        """One line for each reason."""
+        """One line per reason."""
         for reason in Reason:
             if reason in self.left_out and (reason.warns or not warnings_only):
                 group = self.left_out[reason]
@@ -67,10 +67,10 @@ class Findings:
                 yield f"{reason.text}: {group.count:,}, such as {group.example}{advice}"
 
     def summary(self) -> str:
-        """ " (left out: ...)" for the end of an error message; empty where nothing was left out."""
+        """ " (left out: ...)" for the end of an error message; empty if nothing was left out."""
         return f" (left out: {'; '.join(self.lines())})" if self.left_out else ""
 
 
 def printable(name: Path | str) -> str:
-    """``name`` as every terminal can print it: bytes that are no text are escaped."""
+    """``name`` in a form that every terminal can print: bytes that are not text are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode("utf-8")

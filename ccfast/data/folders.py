@@ -1,4 +1,4 @@
-"""Finding a data set's folder at or below ``--data-dir``."""
+"""Finds the folder of a data set, which is ``--data-dir`` or below it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ccfast._errors import InputError
 from ccfast.data.findings import Findings, Reason
 from ccfast.data.listing import count_images, entries, is_ignored
 
-#: How deep below --data-dir a data set is looked for.
+#: How deep below --data-dir a data set is searched.
 SEARCH_DEPTH = 3
 
-#: How many entries of a wrong folder a message names.
+#: Number of entries of a wrong folder that a message names.
 NAMED = 10
 
 
-#: Says of a folder, by the lower-case names of its sub-folders, whether it holds a data set.
+#: Whether a folder holds a data set, from the lower-case names of its sub-folders.
 IsRoot = Callable[[Collection[str]], bool]
 
 
@@ -30,19 +30,19 @@ def find_root(data_dir: str | Path, is_root: IsRoot, expected: str) -> Path:
 
 
 def roots_below(top: Path, is_root: IsRoot) -> list[Path]:
-    """The folders at or a few levels below ``top`` that ``is_root``, each once however many links lead to it."""
+    """The folders at ``top`` or a few levels below it that ``is_root``; each once, even if several links lead to it."""
     return list({root.resolve(): root for root in reversed(list(_roots(top, is_root, SEARCH_DEPTH)))}.values())[::-1]
 
 
 def only_root(top: Path, roots: list[Path]) -> Path:
-    """The only one of ``roots``; several are refused."""
+    """The only one of ``roots``; several are an error."""
     if len(roots) > 1:
         raise InputError(f"--data-dir: several data sets below {top}: {', '.join(map(str, roots))}; name one")
     return roots[0]
 
 
 def entry_named(folder: Path, name: str) -> Path | None:
-    """``folder / name``, a file or folder; where there is none, the only one whose name differs in case alone."""
+    """``folder / name``, a file or folder; if it does not exist, the only one whose name differs only in case."""
     path = folder
     for part in Path(name).parts:
         exact = path / part
@@ -56,13 +56,13 @@ def entry_named(folder: Path, name: str) -> Path | None:
 
 
 def folder_named(folder: Path, name: str) -> Path | None:
-    """:func:`entry_named`, where that is a folder."""
+    """:func:`entry_named`, if it is a folder."""
     path = entry_named(folder, name)
     return path if path is not None and path.is_dir() else None
 
 
 def note_beside(root: Path, read: Collection[Path], findings: Findings, published: Collection[str] = ()) -> None:
-    """Count the images in ``root`` that lie in none of the folders ``read``; ``published``: names that may be there."""
+    """Count the images in ``root`` outside the folders ``read``; ``published``: names of expected further folders."""
     known = {path.resolve() for path in read}
     for entry in entries(root):
         path = Path(entry.path)
@@ -75,7 +75,7 @@ def note_beside(root: Path, read: Collection[Path], findings: Findings, publishe
 
 
 def existing_folder(data_dir: str | Path) -> Path:
-    """``data_dir`` as a path; refused where it is no folder."""
+    """``data_dir`` as a path; an error if it is not a folder."""
     path = Path(data_dir)
     if not path.is_dir():
         raise InputError(f"--data-dir: no such folder: {path}")
@@ -83,7 +83,7 @@ def existing_folder(data_dir: str | Path) -> Path:
 
 
 def contents(folder: Path) -> str:
-    """What a folder holds, in a few words."""
+    """The content of a folder, in a few words."""
     found = [entry.name + ("/" if entry.is_dir() else "") for entry in entries(folder)]
     listed = ", ".join(found[:NAMED]) + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
     return listed or "nothing"

@@ -1,4 +1,4 @@
-"""Which files are images, by their extensions, and which of these Pillow opens here."""
+"""Which files are images, by extension, and which of them the installed Pillow can open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ccfast._optional import import_optional
 
-#: What Pillow registers that is no photograph: vector graphics, films, icons, tables of data.
+#: Formats of Pillow that are not photographs: vector graphics, films, icons, tables of data.
 _NO_PHOTOGRAPHS = {
     ".bufr", ".cur", ".emf", ".eps", ".gbr", ".grib", ".h5", ".hdf", ".icns", ".ico", ".iim", ".mpeg", ".mpg", ".ps",
     ".wmf",
@@ -19,10 +19,10 @@ _HEIF = (".heic", ".heif", ".heics", ".heifs", ".hif")
 _JPEG_2000 = (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c")
 _RAW = (".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".raf", ".raw", ".rw2", ".srw")
 
-#: Packages that teach Pillow further formats.
+#: Packages that add formats to Pillow.
 _PLUGINS = {"pillow_heif": "pillow-heif", "pillow_jxl": "pillow-jxl-plugin"}
 
-#: Images that Pillow may not open: what helps.
+#: Advice for image formats that Pillow may not open.
 _ADVICE = {
     **dict.fromkeys(_HEIF, "pip install pillow-heif to read them"),
     ".jxl": "pip install pillow-jxl-plugin to read them",
@@ -30,19 +30,19 @@ _ADVICE = {
     **dict.fromkeys((*_RAW, ".exr", ".hdr", ".jxr", ".svg", ".wdp", ".xcf"), "convert them to PNG or JPEG"),
 }
 
-#: Extensions that Pillow registers whether or not it was built with the library that decodes them.
+#: Extensions that Pillow registers even if it was built without the library that decodes them.
 _FEATURES = {"avif": (".avif", ".avifs"), "webp": (".webp",), "jpg_2000": _JPEG_2000}
 
-#: What a HEIF file says of itself after "ftyp".
+#: The brands of a HEIF file after "ftyp".
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-#: How messages say what an image is.
+#: The description of an image in messages.
 EXAMPLES = "images such as .jpg, .png or .webp"
 
 
 @cache
 def readable() -> frozenset[str]:
-    """The extensions, lower case, of the images that can be read here; plugins of Pillow that are there are loaded."""
+    """The extensions, lower case, of readable images; loads the installed plugins of Pillow."""
     image = import_optional("PIL.Image", "an image folder")
     features = import_optional("PIL.features", "an image folder")
     image.init()
@@ -56,12 +56,12 @@ def readable() -> frozenset[str]:
 
 
 def advice(extension: str) -> str | None:
-    """What helps with images of a (lower case) ``extension`` that cannot be read here; None: no image that we know."""
+    """Advice for images with an unreadable (lower case) ``extension``; None: not a known image format."""
     return _ADVICE.get(extension)
 
 
 def hint(path: str | Path) -> str:
-    """ "; it holds HEIC: ..." where a file that Pillow does not open says so itself, whatever it is called."""
+    """ "; it holds HEIC: ..." if the content of a file that Pillow cannot open says so, for any file name."""
     with suppress(OSError), open(path, "rb") as file:
         head = file.read(12)
         if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS and ".heic" not in readable():

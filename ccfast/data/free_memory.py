@@ -1,4 +1,4 @@
-"""How much memory there is to use."""
+"""The free memory of a device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-#: Where Linux says how much memory a container may use, uses, and could give back: cgroup v2, then v1.
+#: Files of Linux with a container's memory limit, use and reclaimable memory: cgroup v2, then v1.
 _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
     (
@@ -19,7 +19,7 @@ _CGROUPS = (
 
 
 def available(device: torch.device) -> int | None:
-    """Bytes that can still be taken on ``device``; None where the system does not say."""
+    """Free bytes on ``device``; None if the system does not report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     known = [room for room in (_of_machine(), _of_container()) if room is not None]
@@ -47,7 +47,7 @@ def _of_container() -> int | None:
 
 
 def _table(path: str) -> dict[str, int]:
-    """Lines "name number ..." as a dict; empty where there is no such file."""
+    """Lines "name number ..." as a dict; empty if there is no such file."""
     try:
         lines = [line.split() for line in Path(path).read_text().splitlines()]
     except OSError:

@@ -1,4 +1,4 @@
-"""Image files as a sequence, and one pass over them to find those that cannot be read."""
+"""Image files as a sequence, and one pass over them to find unreadable ones."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ccfast.data import formats
 
 log = logging.getLogger(__name__)
 
-#: How many bad images a message names.
+#: Number of bad images that a message names.
 NAMED = 5
 
 
-#: How many pixels an image may have in what is read now: :func:`pixels_at_most`.
+#: The current limit of an image's pixels: :func:`pixels_at_most`.
 _max_pixels = MAX_IMAGE_PIXELS
 
 
 @contextmanager
 def pixels_at_most(count: int) -> Iterator[None]:
-    """Larger images cannot be read, by what is called inside; :class:`ImageFiles` made there keep the limit."""
+    """Inside this context larger images count as unreadable; :class:`ImageFiles` made inside it keep the limit."""
     global _max_pixels
     before, _max_pixels = _max_pixels, count
     try:
@@ -54,10 +54,10 @@ class ImageFiles(Sequence[Any]):
 
 
 def decode(path: str | Path, max_pixels: int | None = None) -> Any:
-    """The image in ``path``, completely decoded, in RGB, upright; the first frame where there are several.
+    """The image in ``path``, completely decoded, in RGB, upright; if it has several frames, the first.
 
     Raises:
-        InputError: it cannot be read, or has more than ``max_pixels`` (None: those of :func:`pixels_at_most`).
+        InputError: it cannot be read, or has more than ``max_pixels`` (None: the limit of :func:`pixels_at_most`).
     """
     formats.readable()  # plugins of Pillow, in every process
     from PIL import Image
@@ -72,7 +72,7 @@ def decode(path: str | Path, max_pixels: int | None = None) -> Any:
             if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would cut off at 255
             return image.convert("RGB")
-    except MemoryError:  # nothing is wrong with the image
+    except MemoryError:  # not an error of the image
         raise
     except Image.DecompressionBombError as error:
         raise InputError(f"{path}: {_TOO_LARGE.format(limit)}") from error
@@ -90,7 +90,7 @@ def _check_size(size: tuple[int, int], limit: int) -> None:
 
 @cache
 def _let_pillow_read(limit: int) -> None:
-    """Leave it to :func:`_check_size` how large an image may be: Pillow warns from 89 million pixels on."""
+    """Let :func:`_check_size` limit the size of images; Pillow would warn above 89 million pixels."""
     from PIL import Image
 
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -99,18 +99,18 @@ def _let_pillow_read(limit: int) -> None:
 
 
 def _turn_upright(image: Any) -> None:
-    """Turn a decoded image, in place, as its EXIF orientation says that the camera was held."""
+    """Rotate a decoded image, in place, as its EXIF orientation says."""
     from PIL import ImageOps
 
-    with suppress(Exception):  # broken EXIF data can raise anything, and the pixels are sound
+    with suppress(Exception):  # damaged EXIF data can raise any error, but the pixels are correct
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def leave_out_bad(files: dict[str, list[Path]], *, skip: bool, workers: int) -> dict[str, list[Path]]:
-    """``files`` (folder to paths) without those that cannot be read; refused unless ``skip``.
+    """``files`` (folder to paths) without unreadable ones, which are an error unless ``skip``.
 
-    Every file is decoded once: a truncated image looks sound until its last rows, and is better found now than in
-    the middle of a run.
+    Every file is decoded once, because a truncated image shows its error only in its last rows, and should not end a
+    run later.
     """
     paths = [path for folder in files.values() for path in folder]
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:

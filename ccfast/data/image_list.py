@@ -1,4 +1,4 @@
-"""Images of which nothing is known: all in a folder, or one file."""
+"""Images without labels: all in a folder, or one file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def list_files(option: str, path: str | Path) -> tuple[list[Path], Findings]:
-    """The images at or below the folder ``path`` in the order of their names, or the file ``path``; and what else was
-    found.
+    """The images in the folder ``path`` and its sub-folders, sorted by name, or the file ``path``; and the findings.
 
     Raises:
-        InputError: nothing of that name, or a folder without images.
+        InputError: no such file or folder, or a folder without images.
     """
     place, findings = given_path(option, path), Findings()
     if place.suffix.lower() == ".csv" and place.is_file() and option == "--data-dir":
@@ -43,10 +42,10 @@ def list_files(option: str, path: str | Path) -> tuple[list[Path], Findings]:
 
 
 def load_images(option: str, path: str | Path, *, bad_images: str, workers: int, max_image_pixels: int) -> Part:
-    """The images of :func:`list_files`, each looked at once; what was left out goes to the log of "ccfast".
+    """The images of :func:`list_files`, each decoded once; the log of "ccfast" says what was left out.
 
     Raises:
-        InputError: no images, or some that cannot be read, unless ``bad_images`` is "skip".
+        InputError: no images, or unreadable images unless ``bad_images`` is "skip".
     """
     files, findings = list_files(option, path)
     with pixels_at_most(max_image_pixels):
@@ -61,7 +60,7 @@ def load_images(option: str, path: str | Path, *, bad_images: str, workers: int,
 
 
 def say_what_was_read(path: str | Path, images: int, findings: Findings) -> None:
-    """How many images there are, and what was left out."""
+    """Log the number of images and what was left out."""
     lines = [f"{printable(str(path))}: {images:,} image{'' if images == 1 else 's'}"]
     log.info("%s", "\n".join([*lines, *(f"  left out: {line}" for line in findings.lines())]))
     left_out = (f"left out: {line}" for line in findings.lines(warnings_only=True))

@@ -1,4 +1,4 @@
-"""The images in a folder, and an account of everything else in it."""
+"""The images in a folder, and findings about everything else in it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ccfast._errors import InputError
 from ccfast.data import formats
 from ccfast.data.findings import Findings, Reason, printable
 
-#: Names, lower case, of what systems and programs put beside images.
+#: Names, lower case, of files and folders that systems and programs add to images.
 SYSTEM_NAMES = {
     "@eadir", "#recycle", "#snapshot", "@tmp", "$recycle.bin", "recycler", "system volume information", "lost+found",
     "__macosx", "__pycache__", "thumbs.db", "ehthumbs.db", "desktop.ini", "picasa.ini", "icon\r",
 }  # fmt: skip
 
-#: Hidden names that are a system's or a program's too.
+#: Hidden names of systems and programs.
 HIDDEN_SYSTEM_NAMES = {".thumbnails", ".thumbs", ".ipynb_checkpoints", ".appledouble", ".trash", ".trashes"}
 
 
@@ -25,10 +25,10 @@ Identity = tuple[int, int]
 
 
 def list_images(folder: Path, findings: Findings, *, below: bool = False) -> list[Path]:
-    """The images in ``folder`` (``below``: and in its sub-folders) in the order of their names.
+    """The images in ``folder`` (with ``below``, also in its sub-folders), sorted by name.
 
-    Links are followed, to files and to folders, but for links to a folder that they lie in. What else there is goes
-    to ``findings``.
+    Links to files and folders are followed, except a link to a folder that contains it. Everything else goes to
+    ``findings``.
 
     Raises:
         InputError: a folder that cannot be listed.
@@ -38,12 +38,12 @@ def list_images(folder: Path, findings: Findings, *, below: bool = False) -> lis
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or a system's own."""
+    """Whether a file or folder with this name is hidden or belongs to the system."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What ``folder`` holds, in the order of the names; refused where it cannot be listed."""
+    """The entries of ``folder``, sorted by name; an error if it cannot be listed."""
     try:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
@@ -52,19 +52,19 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def count_images(path: Path) -> int:
-    """How many images lie at or below ``path``, hidden ones included; links to folders are not followed."""
+    """The number of images at or below ``path``, including hidden ones; links to folders are not followed."""
     if not path.is_dir():
         return int(_is_image(path.name))
     return sum(_is_image(name) for _, _, names in os.walk(path) for name in names)
 
 
 def _walk(top: Path, folder: Path, findings: Findings, below: bool, above: frozenset[Identity]) -> Iterator[Path]:
-    """``above``: every folder on the way to ``folder``."""
+    """``above``: all folders that contain ``folder``."""
     own = _identity(folder)
     before = findings.visited.setdefault(own, str(folder))
     if before != str(folder):
         findings.warnings.append(
-            f"one folder is read under two names, by links: {printable(before)} and {printable(folder)}"
+            f"one folder is read twice, because of links: as {printable(before)} and as {printable(folder)}"
         )
     for entry in entries(folder):
         path, shown = Path(entry.path), Path(entry.path).relative_to(top.parent)
@@ -84,11 +84,11 @@ def _walk(top: Path, folder: Path, findings: Findings, below: bool, above: froze
 
 
 def _to_read(entry: os.DirEntry[str], shown: Path, findings: Findings) -> bool:
-    """Whether a file is an image that is read; else it goes to ``findings``."""
+    """Whether a file is an image to read; otherwise it goes to ``findings``."""
     extension = Path(entry.name).suffix.lower()
     broken = entry.is_symlink() and not os.path.exists(entry.path)
     if extension in formats.readable() and (broken or entry.is_file()):
-        return True  # an image that leads to nothing cannot be read, as others that are broken
+        return True  # a broken link to an image counts as an unreadable image
     if broken:
         findings.leave_out(Reason.BROKEN, shown)
     elif not entry.is_file():

@@ -1,6 +1,6 @@
-"""Loaders over a part's images: one plain pass in order, or the sampler's augmented batches.
+"""Loaders over a part's images: one pass in order without augmentation, or the sampler's augmented batches.
 
-Images in an :class:`ImageCache` are sliced, copied to the device and augmented there, a batch at a time; others are
+Images in an :class:`ImageCache` are sliced, copied to the device and augmented there, one batch at a time; others are
 decoded and augmented one by one, in worker processes.
 """
 
@@ -20,7 +20,7 @@ Batch = TypeVar("Batch", covariant=True)
 
 
 class Loader(Protocol[Batch]):
-    """Batches, and how many there are."""
+    """Batches with a known length."""
 
     def __len__(self) -> int: ...
 
@@ -28,7 +28,7 @@ class Loader(Protocol[Batch]):
 
 
 class PlainImages(Dataset[Tensor]):
-    """Images ``rows`` as inputs to measure with."""
+    """The images ``rows`` as inputs without augmentation."""
 
     def __init__(self, images: Sequence[Any], view: Callable[[Any], Tensor], rows: range) -> None:
         self.images, self.view, self.rows = images, view, rows
@@ -69,7 +69,7 @@ class CachedImages:
 
 
 class CachedBatches:
-    """The ``sampler``'s batches from a cache: inputs augmented on ``device``, and the indices of their images there."""
+    """The ``sampler``'s batches from a cache: inputs augmented on ``device``, and the indices of their images."""
 
     def __init__(
         self,
@@ -86,9 +86,9 @@ class CachedBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.sampler:
             drawn = torch.tensor(batch, dtype=torch.int64).reshape(-1, 2).T.contiguous()
-            there = (drawn.pin_memory() if self.device.type == "cuda" else drawn).to(self.device, non_blocking=True)
-            chosen = there[0] if self.images.is_on(self.device) else drawn[0]
-            yield self.augment_batch(self.images.rows(chosen, self.device), there[1]), there[0]
+            moved = (drawn.pin_memory() if self.device.type == "cuda" else drawn).to(self.device, non_blocking=True)
+            chosen = moved[0] if self.images.is_on(self.device) else drawn[0]
+            yield self.augment_batch(self.images.rows(chosen, self.device), moved[1]), moved[0]
 
 
 def plain_loader(
@@ -100,7 +100,7 @@ def plain_loader(
     workers: int,
     device: torch.device,
 ) -> Loader[Tensor]:
-    """The images ``rows`` once, in order: batches [B, C, H, W]. Images in a cache are plain views already."""
+    """The images ``rows`` once, in order: batches [B, C, H, W]. Images in a cache are already plain views."""
     if isinstance(images, ImageCache):
         return CachedImages(images, rows, batch_size, device)
     dataset = PlainImages(images, view, rows)

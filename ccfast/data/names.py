@@ -1,4 +1,4 @@
-"""Identity, camera and clothes from the names of files, in the forms in which re-ID data sets write them."""
+"""Identity, camera and clothes from file names, in the forms that re-ID data sets use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 _SEPARATORS = re.compile(r"[_\-.\s]+")
 
-#: The identity, after a word or none: 0002_..., -1_..., person_0002_..., 0001C1T0001F001 (MARS).
+#: The identity, with or without a word before it: 0002_..., -1_..., person_0002_..., 0001C1T0001F001 (MARS).
 _BEGINNING = re.compile(r"(?P<word>[A-Za-z]+)?(?(word)[_\- ]?)(?P<id>(?<![A-Za-z\d])-?\d+|\d+)(?=[_\-\s]|[Cc]\d)")
 
-#: Words that say that a number is an identity; after others a camera has to follow, or IMG_1234.jpg would have one.
+#: Words before an identity. After other words a camera must follow, or IMG_1234.jpg would have an identity.
 _IDENTITY_WORDS = {"id", "pid", "p", "person", "identity", "vehicle", "vid", "car"}
 
 #: c1, c1s1, C6, c001, cam1, Cam01, camera3, s1c1, c1t0001f001.
@@ -23,17 +23,17 @@ _LETTER = re.compile(r"(?:[Cc](?P<upper>[A-Z])|(?i:cam|camera)(?P<any>[A-Za-z]))
 _WORD = re.compile(r"cam(?:era)?", re.IGNORECASE)
 _NEXT = re.compile(r"\d+|[A-Za-z]")
 
-#: What looks like a camera and is in none of these forms: c1x, cam, webcam2, cam1b; and what may be one.
+#: Parts that look like a camera but have none of these forms: c1x, cam, webcam2, cam1b; and parts that may be one.
 _LIKE = re.compile(r"c\d.*|.*cam(?:era)?\d.*|cam(?:era)?", re.IGNORECASE)
 _PERHAPS = re.compile(r"(?:cctv|view|kamera|channel|device|sensor|station|lens)\d+|c[a-z]|.*cam.*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Name:
-    """What a file's name says: ``cam`` and ``clothes`` are None where it says nothing of them.
+    """The content of a file name; ``cam`` and ``clothes`` are None if it does not have them.
 
-    ``letter``: the camera was a letter; A is 1. ``unused``: a part that looks like a camera and was not taken for one;
-    ``perhaps``: one that may stand for a camera.
+    ``letter``: the camera was a letter; A is 1. ``unused``: a part that looks like a camera and was not used;
+    ``perhaps``: a part that may be a camera.
     """
 
     id: int
@@ -45,7 +45,7 @@ class Name:
 
 
 def parse_name(stem: str) -> Name | None:
-    """What the name ``stem`` (without its extension) says; None where it does not begin with an identity.
+    """The content of the name ``stem`` (without extension); None if it does not begin with an identity.
 
     The identity comes first; the first part after it that is a camera is the camera; clothes are a number between
     the two. A second, other camera is ``unused``.
@@ -67,7 +67,7 @@ def parse_name(stem: str) -> Name | None:
 
 
 def _cameras(parts: list[str]) -> tuple[list[tuple[int, int, bool]], str | None, str | None]:
-    """The place, number and kind (by letter) of each camera in ``parts``; what looks like one; what may be one."""
+    """Position, number and kind (letter or not) of each camera in ``parts``; a part like a camera; one that may be."""
     cameras: list[tuple[int, int, bool]] = []
     unused = perhaps = None
     following = [*parts[1:], ""]
@@ -86,5 +86,5 @@ def _cameras(parts: list[str]) -> tuple[list[tuple[int, int, bool]], str | None,
 
 
 def _number(letter: str) -> int:
-    """The letter's place in the alphabet, from 1."""
+    """The letter's position in the alphabet, from 1."""
     return ord(letter.upper()) - ord("A") + 1

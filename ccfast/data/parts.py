@@ -1,4 +1,4 @@
-"""From lists of image files to a data set's parts."""
+"""Makes the parts of a data set from lists of image files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LARGEST = 2**63 - 1
 
 
 class Label(NamedTuple):
-    """What is known of one image; None where nothing is."""
+    """The labels of one image; None if unknown."""
 
     id: int | None
     cam: int | None = None
@@ -39,18 +39,18 @@ def read_parts(
     bad_images: str,
     workers: int,
 ) -> dict[str, Part]:
-    """Parts of the images in ``files`` (``train``, and ``query`` and ``gallery`` where there are any).
+    """The parts of the images in ``files`` (``train``, and if present ``query`` and ``gallery``).
 
     Args:
-        label: of each path what is known of the image.
-        findings: where images that are left out are counted.
-        bad_images: "refuse" those that cannot be read, or "skip" them.
-        workers: threads that look for them.
+        label: returns the labels of a path.
+        findings: counts the images that are left out.
+        bad_images: "refuse" (raise an error for) unreadable images, or "skip" them.
+        workers: threads that search for unreadable images.
     """
     kept = leave_out_bad(files, skip=bad_images == "skip", workers=workers)
     for name, paths in kept.items():
-        there = set(paths)
-        missing = [path for path in files[name] if path not in there]
+        kept_paths = set(paths)
+        missing = [path for path in files[name] if path not in kept_paths]
         if missing:
             findings.leave_out(Reason.BAD, missing[0], len(missing))
         if not paths and name == TRAIN:
@@ -81,17 +81,17 @@ def _column(paths: list[Path], values: Sequence[int | None], what: str) -> Tenso
 
 
 def check_number(path: Path | str, what: str, value: int) -> None:
-    """Refuse a number that no tensor holds; ``path`` and ``what`` say whose it is."""
+    """Refuse a number that is too large for a tensor; ``path`` and ``what`` are for the message."""
     if abs(value) > LARGEST:
         raise InputError(f"{printable(path)}: {what}: expected a number of at most {LARGEST}, got {value}")
 
 
 def check_counts(name: str, files: dict[str, list[Path]], published: dict[str, int]) -> None:
-    """One warning where there are more or fewer images than the data set was published with."""
+    """Warn if there are more or fewer images than in the published data set."""
     counts = {part: len(paths) for part, paths in files.items()}
     if counts != {part: published[part] for part in counts}:
         log.warning(
-            "%s: %s images; the published data set has %s. If these are your own images in its layout, all is well; "
+            "%s: %s images; the published data set has %s. Ignore this for your own images in this layout; "
             "otherwise the copy is incomplete or altered.",
             name, _listed(counts), _listed(published),
         )  # fmt: skip

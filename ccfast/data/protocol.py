@@ -1,4 +1,4 @@
-"""Which queries are compared with which gallery images: what differs between the data sets' evaluation protocols."""
+"""Evaluation protocols: which queries are compared with which gallery images."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Protocol:
-    """Metrics are means over ``trials``; in a trial every query counts the same, whichever comparison it is in.
+    """Metrics are means over ``trials``; in a trial every query has the same weight, in any comparison.
 
-    A query is in one comparison of a trial at most. ``distinct_identities``: ranks of the CMC count identities instead
-    of images, that is, only the nearest gallery image of each identity; mAP and mINP look at all images as ever.
+    A query is in at most one comparison of a trial. ``distinct_identities``: ranks of the CMC count identities instead
+    of images, that is, only the nearest gallery image of each identity; mAP and mINP still use all images.
     """
 
     trials: tuple[tuple[Comparison, ...], ...]

@@ -1,4 +1,4 @@
-"""What every data set comes down to: three parts, each with images and what is known of them."""
+"""The common form of all data sets: three parts, each with images and their labels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ccfast.data.protocol import Protocol, everything
 
 @dataclass(frozen=True)
 class Part:
-    """``N`` images and what is known of them; every tensor is [N] int64, and None where nothing is known.
+    """``N`` images and their labels; every tensor is [N] int64, or None if unknown.
 
-    ``ids`` are true identities: for metrics only. ``cams`` are cameras, ``clothes`` numbers of outfits, counted for
-    each identity on its own.
+    ``ids`` are true identities, for metrics only. ``cams`` are cameras; ``clothes`` are numbers of outfits, counted
+    separately for each identity.
     """
 
     images: Sequence[Any]
@@ -32,10 +32,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Views:
-    """How an image becomes an input: ``plain(image)`` to measure, ``augmented(image, seed)`` to learn.
+    """Turns an image into an input: ``plain(image)`` for evaluation, ``augmented(image, seed)`` for training.
 
     ``augment_batch(inputs, seeds)`` augments plain inputs [B, C, H, W] in the same way, with ``seeds`` [B] int64 on
-    their device: one pass over a batch that is decoded already. It draws other random numbers than ``augmented``.
+    their device, in one pass over a decoded batch. It draws other random numbers than ``augmented``.
     """
 
     plain: Callable[[Any], Tensor]
@@ -45,12 +45,11 @@ class Views:
 
 @dataclass(frozen=True)
 class ReIDData:
-    """A training part whose identities are never used to train, and a query and a gallery to measure with.
+    """A training part, whose identities are never used to train, and a query and a gallery for the evaluation.
 
-    Where ``query`` or ``gallery`` is None there is nothing to measure with. ``make_views(encoder)`` gives the views
-    that suit an encoder's input size and normalisation. ``protocols`` says how query and gallery are compared, the main
-    protocol first; where none is given, Market-1501's. ``findings``: what reading came across beside the images.
-    ``infrared_cams``: the cameras whose images are infrared.
+    If ``query`` or ``gallery`` is None, there is no evaluation. ``make_views(encoder)`` returns the views for an
+    encoder's input size and normalisation. ``protocols`` says how query and gallery are compared, the main protocol
+    first; by default Market-1501's. ``findings``: the findings while reading. ``infrared_cams``: the infrared cameras.
     """
 
     name: str
@@ -69,9 +68,9 @@ class ReIDData:
 
     def __str__(self) -> str:
         others = {"query": self.query, "gallery": self.gallery}
-        there = [f"{len(part)} {name}" for name, part in others.items() if part is not None]
+        present = [f"{len(part)} {name}" for name, part in others.items() if part is not None]
         missing = [name for name, part in others.items() if part is None]
-        named = [*there, *([f"no {' and '.join(missing)}"] if missing else [])]
+        named = [*present, *([f"no {' and '.join(missing)}"] if missing else [])]
         return f"{self.name}: {len(self.train)} training images, {', '.join(named)}"
 
     def is_infrared(self) -> Tensor:
@@ -81,6 +80,6 @@ class ReIDData:
         return torch.isin(self.train.cams, torch.tensor(self.infrared_cams, dtype=torch.int64))
 
     def ignoring_cameras(self) -> ReIDData:
-        """The same with a query and a gallery of unknown cameras: nothing is left out when ranking."""
+        """The same data with unknown cameras in query and gallery, so that ranking leaves nothing out."""
         query, gallery = (part and replace(part, cams=None) for part in (self.query, self.gallery))
         return replace(self, query=query, gallery=gallery)

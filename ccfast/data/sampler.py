@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-#: Augmentation seeds are drawn below this.
+#: Upper limit of augmentation seeds.
 SEED_LIMIT = 2**31
 
 
@@ -18,7 +18,7 @@ class BatchSampler(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """Images in every batch."""
+        """The number of images in every batch."""
 
     def __len__(self) -> int: ...
 
@@ -28,15 +28,15 @@ class BatchSampler(Protocol):
 class ClusterSampler(Sampler[list[tuple[int, int]]]):
     """``iters`` batches of ``(index, augmentation seed)``: ``num_clusters`` clusters x ``num_instances`` instances.
 
-    Clusters are dealt from a shuffled deck, so none is twice in a batch, and the instances of a cluster stand next to
-    each other. The first instance of a cluster is drawn at random; the others come from other cameras than the first
-    one's where the cluster has any, else from its other members; without replacement where there are enough.
-    With fewer clusters than ``num_clusters`` every batch holds all of them. Each pass over the sampler draws from
-    ``generator``; the seeds travel with the indices, so augmentation is the same with any number of workers.
+    Clusters are drawn in a random order without replacement, so none is twice in a batch; the instances of a cluster
+    are adjacent. The first instance of a cluster is drawn at random. The others come from other cameras than the first,
+    if the cluster has any, or else from its other members; without replacement if there are enough. If there are fewer
+    than ``num_clusters`` clusters, every batch has all of them. Each pass over the sampler draws from ``generator``;
+    the seeds are passed with the indices, so augmentation is the same with any number of workers.
 
     Args:
         labels: [N] pseudo-labels; -1 (noise) is never drawn.
-        cams: [N] cameras, or None where there are none.
+        cams: [N] cameras, or None.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ClusterSampler(Sampler[list[tuple[int, int]]]):
 
     @property
     def batch_size(self) -> int:
-        """Images in every batch."""
+        """The number of images in every batch."""
         return self.num_clusters * self.num_instances
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class ClusterSampler(Sampler[list[tuple[int, int]]]):
         return torch.cat([first, others])
 
     def _other_views(self, members: Tensor, first: Tensor) -> Tensor:
-        """Members from other cameras than ``first``'s; without those, the other members; without those, ``first``."""
+        """Members from other cameras than ``first``'s; if there are none, the other members, or else ``first``."""
         if self.cams is not None:
             elsewhere = members[self.cams[members] != self.cams[first]]
             if len(elsewhere):
@@ -101,10 +101,10 @@ class ClusterSampler(Sampler[list[tuple[int, int]]]):
 
 
 class FillingSampler(ClusterSampler):
-    """The same with batches of ``size`` images that are filled class by class; a single image is there once.
+    """The same with batches of ``size`` images, filled class by class; a class with one image appears once.
 
-    Where most classes are single images, ``num_instances`` images of each would be mostly repetitions. Classes are
-    taken in a random order, which is drawn again when all have been taken; the last class of a batch may be cut off.
+    If most classes have one image, ``num_instances`` images per class would be mostly repetitions. Classes come in a
+    random order, which is drawn again when all have been used; the last class of a batch may be cut off.
     """
 
     def __init__(self, *labels_and_cams: Tensor | None, size: int, **options: Any) -> None:
@@ -113,7 +113,7 @@ class FillingSampler(ClusterSampler):
 
     @property
     def batch_size(self) -> int:
-        """Images in every batch."""
+        """The number of images in every batch."""
         return self.size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

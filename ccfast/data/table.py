@@ -1,4 +1,4 @@
-"""What was read, as the table that is printed before anything is computed."""
+"""The table that shows what was read, printed before anything is computed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEAD = ("part", "identities", "images", "cameras")
 
 
 def table(data: ReIDData) -> str:
-    """Identities, images and cameras of each part; below it, what was left out and why, and what else to know."""
+    """Identities, images and cameras of each part; then what was left out and why, and other notes."""
     parts = {"train": data.train, "query": data.query, "gallery": data.gallery}
     rows = [HEAD, *(_row(name, part) for name, part in parts.items() if part is not None)]
     lines = [f"  {name:<8}" + "".join(f"{cell:>12}" for cell in cells) for name, *cells in rows]
@@ -29,7 +29,7 @@ def _below(data: ReIDData) -> list[str]:
     lines = [f"left out: {line}" for line in data.findings.lines()] + data.findings.notes
     missing = [name for name, part in (("query", data.query), ("gallery", data.gallery)) if part is None]
     if missing:
-        return [*lines, f"no {' and no '.join(missing)}: nothing is measured"]
+        return [*lines, f"no {' and no '.join(missing)}: no evaluation"]
     if data.query is not None and data.query.cams is None:
-        lines.append("no cameras: nothing is left out when ranking")
+        lines.append("no cameras: ranking leaves nothing out")
     return lines

@@ -1,4 +1,4 @@
-"""Lines of the text files that data sets come with, whatever wrote them."""
+"""Lines of the text files of data sets, from any system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ccfast._errors import InputError
 
-#: Marks at the beginning of a file, and its encoding; UTF-32's little-endian mark begins with UTF-16's.
+#: Byte-order marks and their encodings; UTF-32's little-endian mark begins with UTF-16's.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -22,10 +22,10 @@ _LINE_ENDS = re.compile(r"\r\n|\r|\n")
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Numbers, from 1, and texts of the lines that say something; blanks at their ends are taken off.
+    """Numbers (from 1) and stripped texts of the lines.
 
-    Empty lines and those that begin with # are passed over, and so is a byte-order mark. Text is UTF-8 where no mark
-    says otherwise; bytes that are none are kept, as names of files may hold them.
+    Empty lines and those that begin with # are skipped, and so is a byte-order mark. Without a mark, text is UTF-8;
+    invalid bytes are kept, because file names may contain them.
 
     Raises:
         InputError: the file cannot be read, or is not text.
@@ -37,7 +37,7 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def read_text(file: Path) -> str:
-    """The whole text of ``file``, without a byte-order mark, its line ends as they are.
+    """The whole text of ``file``, without a byte-order mark, with its own line ends.
 
     Raises:
         InputError: the file cannot be read, or is not text.

@@ -1,4 +1,4 @@
-"""The published augmentation for photographs, by torchvision's transforms (imported only where needed)."""
+"""The published augmentation for photographs, with torchvision's transforms (imported only when needed)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_views(encoder: Any) -> Views:
 
 
 class _Seeded:
-    """Run a transform that draws from torch's global generator with a seed of its own, and leave no trace there."""
+    """Run a transform that uses torch's global generator with a given seed, and restore the generator."""
 
     def __init__(self, transform: Any) -> None:
         self.transform = transform
@@ -45,7 +45,7 @@ class _Seeded:
 
 
 def _erasing_value(encoder: Any) -> list[int]:
-    """The authors erase after normalisation with the value ``mean``: that is ``mean + std * mean`` before it."""
+    """The authors erase with the value ``mean`` after normalisation; before it, this is ``mean + std * mean``."""
     mean, std = encoder.input_mean.flatten().cpu(), encoder.input_std.flatten().cpu()
     return (255 * (mean + std * mean)).round().clamp(0, 255).int().tolist()
 

@@ -1,4 +1,4 @@
-"""A trained encoder at work: features of any images, and search among them."""
+"""Use of a trained encoder: features of any images, and search."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ if TYPE_CHECKING:
 
 __all__ = ["load_encoder"]
 
-#: How ``ccfast cluster --copy-to`` fills its folders; the first one by default.
+#: How ``ccfast cluster --copy-to`` fills its folders; the first is the default.
 COPY_MODES = ("links", "copies")
 
 
 def load_encoder(path: str | PathLike[str], device: str | None = None) -> ImageEncoder:
-    """The encoder of a run or of a checkpoint, with the transforms of its images: features of any images.
+    """Load the encoder of a run or of a checkpoint, with the transforms of its images.
 
     ``encoder(images)`` takes paths, PIL images, arrays such as a detector's crops, tensors, or a batch of them
-    (:class:`ccfast.inference.image_encoder.ImageEncoder`), and gives their features ``[n, D]`` float32 of unit norm on
-    ``encoder.device``: the product of two rows is the cosine similarity of their images.
+    (:class:`ccfast.inference.image_encoder.ImageEncoder`), and returns their features ``[n, D]`` float32 of unit norm
+    on ``encoder.device``. The product of two rows is the cosine similarity of their images.
 
     Args:
-        path: a run folder (its best.pt is taken, else its checkpoint.pt), or a checkpoint.
-        device: "cpu", "cuda" or "cuda:1"; None: CUDA where there is one.
+        path: a run folder (uses its best.pt, or else its checkpoint.pt), or a checkpoint.
+        device: "cpu", "cuda" or "cuda:1"; None: CUDA if there is a GPU.
 
     Raises:
-        ValueError: no checkpoint, a broken one, one of an architecture that cannot be built here, or no such device.
+        ValueError: no checkpoint, a damaged one, an architecture that cannot be built, or no such device.
 
     Examples:
         >>> import tempfile, ccfast, numpy as np

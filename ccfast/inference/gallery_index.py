@@ -1,4 +1,4 @@
-"""The features of a gallery's images, kept in a folder beside it and brought up to date with the files."""
+"""The features of a gallery's images, kept in a folder beside it and updated when files change."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ccfast.training.trained import Trained
 
 log = logging.getLogger(__name__)
 
-#: The files of an index: features [N, D] float32, and what each row is of.
+#: The files of an index: features [N, D] float32, and the image of each row.
 FEATURES, NAMES = "features.npy", "names.json"
 
 VERSION = 1
@@ -33,7 +33,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the gallery as it was when its feature was extracted; ``name`` is relative to the gallery."""
+    """The state of a file when its feature was extracted; ``name`` is relative to the gallery."""
 
     name: str
     size: int
@@ -42,17 +42,17 @@ class Entry:
     sha256: str
 
     def looks_like(self, stat: os.stat_result) -> bool:
-        """Whether a file of this ``stat`` need not be read to know that it is the same."""
+        """Whether a file with this ``stat`` is unchanged, without reading it."""
         return (self.size, self.modified, self.changed) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
-#: What an index holds: of each row the file, and its feature [N, D].
+#: The content of an index: the file of each row, and its feature [N, D].
 Known = tuple[list[Entry], Tensor]
 
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the gallery, and the row of its feature in the index; None where it has to be extracted."""
+    """A file of the gallery, and the row of its feature in the index; None if it must be extracted."""
 
     path: Path
     entry: Entry
@@ -61,24 +61,23 @@ class _File:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The images that are searched: their paths, and their features [N, D] of unit norm on the encoder's device."""
+    """The images of the gallery: their paths, and their features [N, D] of unit norm on the encoder's device."""
 
     paths: list[str]
     features: Tensor
 
 
 def index_beside(gallery: Path) -> Path:
-    """Where the index of a gallery is kept: ``photos.index`` for the folder ``photos``."""
+    """The folder of a gallery's index: ``photos.index`` for ``photos``."""
     whole = gallery.resolve()
     return whole.with_name(f"{whole.name}.index")
 
 
 def indexed_gallery(trained: Trained, path: str | Path, index: Path | None = None) -> Gallery:
-    """The images at or below ``path`` (``--gallery``) with their features; the index is brought up to date.
+    """The images in ``path`` (``--gallery``) and its sub-folders with their features; updates the index.
 
-    Features are those in the index where the files are the same (their size and times are, or else their content), and
-    are extracted for the others. An index of another encoder, or one that is damaged, is made anew. Where none can be
-    written, a warning says so.
+    The features of unchanged files (by size and times, or else by content) come from the index; the others are
+    extracted. An index of another encoder, or a damaged one, is made again. If it cannot be written, a warning says so.
 
     Args:
         index: its folder; None: :func:`index_beside` the gallery.
@@ -103,7 +102,7 @@ def indexed_gallery(trained: Trained, path: str | Path, index: Path | None = Non
 
 
 def _readable(found: list[_File], trained: Trained, findings: Findings) -> list[_File]:
-    """``found`` without new images that cannot be read; refused unless the run's ``bad_images`` is "skip"."""
+    """``found`` without new unreadable images; these are an error unless the run's ``bad_images`` is "skip"."""
     new = [file.path for file in found if file.row is None]
     with pixels_at_most(trained.config.max_image_pixels):
         skip = trained.config.bad_images == "skip"
@@ -130,7 +129,7 @@ def _features(found: list[_File], known: Known | None, trained: Trained) -> Tens
 
 
 def fingerprint(trained: Trained) -> str:
-    """What features depend on beside the images: the encoder's weights, its precision and its transforms."""
+    """A digest of what features depend on besides the images: the encoder's weights, precision and transforms."""
     digest = hashlib.sha256()
     for name, value in trained.encoder.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
@@ -142,7 +141,7 @@ def fingerprint(trained: Trained) -> str:
 
 
 def _compare(files: list[Path], names: list[str], known: Known | None) -> list[_File]:
-    """Each file as it is now, with the row of its feature in the index where it has not changed."""
+    """The current state of each file, with the row of its feature in the index if the file has not changed."""
     before = {} if known is None else {entry.name: (row, entry) for row, entry in enumerate(known[0])}
     found = []
     for path, name in progress(zip(files, names, strict=True), "check the index", len(files)):
@@ -153,14 +152,14 @@ def _compare(files: list[Path], names: list[str], known: Known | None) -> list[_
                 now = Entry(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _sha256(path))
                 row = row if entry is not None and entry.sha256 == now.sha256 else None
                 entry = now
-        except OSError as error:  # a link to nothing: the check of the images names it
+        except OSError as error:  # a broken link; the check of the images reports it
             entry, row = Entry(name, 0, 0, 0, f"{error.strerror}"), None
         found.append(_File(path, entry, row))
     return found
 
 
 def _say_what_changed(index: Path, before: list[Entry], found: list[_File]) -> None:
-    """How many files are new, changed and gone since the index was written."""
+    """Log how many files are new, changed and removed since the index was written."""
     names = {entry.name for entry in before}
     new = [file.entry.name for file in found if file.row is None]
     counts = {
@@ -173,35 +172,35 @@ def _say_what_changed(index: Path, before: list[Entry], found: list[_File]) -> N
 
 
 def _read(index: Path, encoder: str, num_features: int) -> Known | None:
-    """The entries and features of an index; None where there is none, or none to use, which is said."""
+    """The entries and features of an index; None if there is none, or if it cannot be used, which is logged."""
     if not (index / NAMES).exists() and not (index / FEATURES).exists():
         return None
     try:
         content: Any = json.loads((index / NAMES).read_text(encoding="utf-8"))
         if content["version"] != VERSION or content["encoder"] != encoder:
-            log.info("%s: of another encoder; it is made anew (--index keeps one for each)", index)
+            log.info("%s: belongs to another encoder and is made again (--index keeps one per encoder)", index)
             return None
         entries = [Entry(**entry) for entry in content["images"]]
         features = np.load(index / FEATURES, allow_pickle=False)
         if features.dtype != np.float32 or features.shape != (len(entries), num_features):
-            raise ValueError(f"{FEATURES} holds {features.dtype} {features.shape}, not {len(entries)} x {num_features}")
+            raise ValueError(f"{FEATURES} has {features.dtype} {features.shape}, not {len(entries)} x {num_features}")
         if not (np.abs(np.linalg.norm(features, axis=1) - 1) < 1e-2).all():
-            raise ValueError(f"{FEATURES} has rows that have not unit norm")
+            raise ValueError(f"{FEATURES} has rows without unit norm")
         return entries, torch.from_numpy(features)
-    except Exception as error:  # JSON and NumPy raise whatever the bytes lead them to
-        log.warning("%s: damaged (%s: %s); it is made anew", index, type(error).__name__, str(error)[:200])
+    except Exception as error:  # JSON and NumPy raise many kinds of errors for damaged bytes
+        log.warning("%s: damaged (%s: %s); it is made again", index, type(error).__name__, str(error)[:200])
         return None
 
 
 def _write(index: Path, encoder: str, entries: list[Entry], features: Tensor) -> None:
-    """Write the index; a gallery on a disk that cannot be written to is searched all the same."""
+    """Write the index; if the disk cannot be written to, the search continues."""
     content = {"version": VERSION, "encoder": encoder, "images": [asdict(entry) for entry in entries]}
     try:
         index.mkdir(exist_ok=True)
-        names = json.dumps(content, indent=1)  # in ASCII: a name's bytes that are no text come back as they were
+        names = json.dumps(content, indent=1)  # in ASCII, which preserves bytes of names that are not text
         write_all_whole({index / FEATURES: array_content(features.numpy()), index / NAMES: names})
     except OSError as error:
-        log.warning("--index: %s cannot be written, so nothing is kept for the next search: %s", index, error)
+        log.warning("--index: %s cannot be written, so the next search must extract again: %s", index, error)
         return
     log.info("index of the gallery: %s", index)
 

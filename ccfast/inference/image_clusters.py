@@ -1,4 +1,4 @@
-"""Which image is in which cluster: as a table, and as a folder of images for each cluster."""
+"""The cluster of each image, as a table and as one folder of images per cluster."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ LINKS = COPY_MODES[0]
 
 @dataclass(frozen=True)
 class ImageClusters:
-    """Of each image its cluster, and how far it is from the cluster's centre, both on the CPU; and its feature.
+    """For each image its cluster and its distance from the cluster's centre, both on the CPU; and its feature.
 
-    ``labels`` [N]: 0 .. clusters - 1, or -1 for images in none. ``distances`` [N] float32: Euclidean distance of the
-    unit feature from the mean of its cluster's features, scaled to unit norm; NaN for images in none.
-    ``features`` [N, D] of unit norm, on the device that they were found on.
+    ``labels`` [N]: 0 .. clusters - 1, or -1 for images in no cluster. ``distances`` [N] float32: Euclidean distance
+    between the unit feature and the mean of its cluster's features, scaled to unit norm; NaN for images in no cluster.
+    ``features`` [N, D] of unit norm, on the device that computed them.
     """
 
     labels: Tensor
@@ -52,7 +52,7 @@ class ImageClusters:
 
 
 def cluster_images(features: Tensor, options: ClusterOptions, watch: Stopwatch) -> ImageClusters:
-    """Cluster ``features`` [N, D] of unit norm as ``options`` say."""
+    """Cluster ``features`` [N, D] of unit norm with ``options``."""
     return with_distances(features, pseudo_labels(features, options, watch).labels)
 
 
@@ -68,12 +68,12 @@ def with_distances(features: Tensor, labels: Tensor) -> ImageClusters:
 
 
 def fitting(options: Any, images: int, given: dict[str, Any]) -> Any:
-    """``options`` with ``k1`` and ``k2`` no larger than the number of images, where the user did not name them."""
+    """``options`` with ``k1`` and ``k2`` limited to the number of images, unless the user gave them."""
     if options.k1 <= images:
         return options
     if given.get("k1") is not None:
         raise InputError(f"--k1: expected at most the {images} images, got {options.k1}")
-    log.warning("k1 = %d instead of %d: there are %d images", images, options.k1, images)
+    log.warning("using k1 = %d instead of %d, because there are %d images", images, options.k1, images)
     options = copy.copy(options)
     options.k1, options.k2 = images, min(options.k2, images)
     return options
@@ -86,7 +86,7 @@ def image_names(part: Part, name: str) -> list[str]:
 
 
 def clusters_table(names: Sequence[str], found: ImageClusters) -> str:
-    """A .csv file of :data:`COLUMNS`, a line for each image in the order of ``names``.
+    """A .csv file with :data:`COLUMNS`, one line per image in the order of ``names``.
 
     Images in no cluster have cluster -1 and no distance; bytes of names that are not UTF-8 are written as ``\\xff``.
     """
@@ -99,7 +99,7 @@ def clusters_table(names: Sequence[str], found: ImageClusters) -> str:
 
 
 def told(found: ImageClusters) -> str:
-    """ "12 clusters of 3 to 40 images, 5 images in none"."""
+    """ "12 clusters of 3 to 40 images, 5 images in no cluster"."""
     labels = PseudoLabels(found.labels)
     if not labels.clusters:
         return f"no cluster among {len(found.labels):,} images"
@@ -108,39 +108,39 @@ def told(found: ImageClusters) -> str:
     return (
         f"{labels.clusters:,} cluster{'' if labels.clusters == 1 else 's'} of "
         f"{f'{least:,}' if least == most else f'{least:,} to {most:,}'} images, "
-        f"{labels.noise:,} of {len(found.labels):,} images in none"
+        f"{labels.noise:,} of {len(found.labels):,} images in no cluster"
     )
 
 
 def advise(found: ImageClusters, features: Tensor, options: ClusterOptions) -> None:
-    """Say what to try where there are fewer than two clusters."""
+    """If there are fewer than two clusters, log what to try."""
     labels = PseudoLabels(found.labels)
     if labels.clusters < 2 and len(features) > 1:
         log.warning("%s", advice(labels, features, options))
 
 
 def given_new_folder(option: str, path: str | os.PathLike[str]) -> Path:
-    """The path of a folder that is to be made: what is wrong with it is said before the work is done.
+    """The path of a new folder, checked before the work is done.
 
     Raises:
-        InputError: it is there and holds something, it is a file, or it cannot be made.
+        InputError: it exists and is not empty, it is a file, or it cannot be made.
     """
     target = given_path(option, path)
     if os.path.lexists(target) and not target.is_dir():
         raise InputError(f"{option}: expected a folder, got the file {target}")
     if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{option}: {target} holds something already; expected a new folder or an empty one")
+        raise InputError(f"{option}: expected a new or empty folder, got {target}, which is not empty")
     if not target.absolute().parent.is_dir():
         raise InputError(f"{option}: no such folder: {target.absolute().parent}; {target} cannot be made")
     if not os.access(target.absolute().parent, os.W_OK):
-        raise InputError(f"{option}: {target} cannot be made: {target.absolute().parent} may not be written to")
+        raise InputError(f"{option}: {target} cannot be made: {target.absolute().parent} is not writable")
     return target
 
 
 def copy_clusters(paths: Sequence[str], labels: Tensor, target: Path, how: str) -> None:
-    """Make the folder ``target`` with a folder for each cluster, and one for the images in none.
+    """Make the folder ``target`` with one folder per cluster, and one for the images in no cluster.
 
-    Files keep their names; a name that is there already gets a number. The folder appears whole or not at all.
+    Files keep their names; a name that exists already gets a number. After a failure nothing is left of the folder.
 
     Args:
         how: "links" (symbolic ones, to the files themselves) or "copies".
@@ -160,7 +160,7 @@ def copy_clusters(paths: Sequence[str], labels: Tensor, target: Path, how: str) 
             else:
                 shutil.copy2(path, place)
         if target.is_dir():
-            target.rmdir()  # empty: checked before
+            target.rmdir()  # it is empty, as checked before
         unfinished.rename(target)
     except OSError as error:
         raise OSError(f"--copy-to: {target} cannot be made: {error.strerror or error}") from error
@@ -169,7 +169,7 @@ def copy_clusters(paths: Sequence[str], labels: Tensor, target: Path, how: str) 
 
 
 def _free_name(folder: str, name: str, taken: set[str]) -> str:
-    """``name``, or ``name`` with the first number that makes it new; file systems may not tell case apart."""
+    """``name``, or ``name`` with the first number that makes it unique, ignoring case, as some file systems do."""
     stem, suffix = Path(name).stem, Path(name).suffix
     number, found = 1, name
     while f"{folder}/{found}".lower() in taken:
@@ -180,7 +180,7 @@ def _free_name(folder: str, name: str, taken: set[str]) -> str:
 
 
 def warn_of_copies_among(images: str | Path, target: Path) -> None:
-    """Say so where the next command would find the copies among the images."""
+    """Warn if the next command would find the copies among the images."""
     if Path(images).is_dir() and target.resolve().is_relative_to(Path(images).resolve()):
-        log.warning("--copy-to: %s lies in %s: commands that read it find these images twice", target,
+        log.warning("--copy-to: %s is in %s; commands that read it will find these images twice", target,
                     printable(str(images)))  # fmt: skip

@@ -1,4 +1,4 @@
-"""``encoder(images)``: features of images of any form and size."""
+"""``encoder(images)``: features of images in any form and size."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ccfast.training.precision import Precision
 
 
 class ImageEncoder:
-    """Features of images by a trained encoder: made by :func:`ccfast.load_encoder`.
+    """A trained encoder that computes features of images; made by :func:`ccfast.load_encoder`.
 
     Attributes:
-        device: where the features are.
+        device: the device of the features.
         num_features: their length D.
-        height, width: what images are resized to.
+        height, width: the size to which images are resized.
     """
 
     def __init__(
@@ -38,22 +38,22 @@ class ImageEncoder:
 
         One image, a batch of images of one size, or an iterable of images of any forms and sizes. An image is:
 
-        - a path: the file is decoded to RGB, turned upright where a camera stored it lying on its side;
+        - a path: the file is decoded to RGB and rotated as its EXIF orientation says;
         - a PIL image of any mode;
         - an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] in the order RGB (of OpenCV's BGR: ``crop[..., ::-1]``);
         - a tensor [H, W], [1, H, W], [3, H, W] or [4, H, W] on any device, in the order RGB.
 
-        Arrays and tensors hold bytes (uint8), or floats in [0, 1]. A batch is an array [B, H, W, C] or a tensor
-        [B, C, H, W]; one of the encoder's own size stays on its device. Opacity is passed over. An encoder of drawings
-        (``--dataset digits`` or ``omniglot``) takes images in grey, ink bright on a dark ground.
+        Arrays and tensors have uint8 values, or floats in [0, 1]. A batch is an array [B, H, W, C] or a tensor
+        [B, C, H, W]; a batch with the encoder's input size stays on its device. Opacity is ignored. An encoder of
+        drawings (``--dataset digits`` or ``omniglot``) takes images in grey, with bright ink on a dark background.
 
         Args:
-            batch_size: how many images go through the encoder at a time; None: as many as in a batch of the run.
+            batch_size: images per batch in the encoder; None: the batch size of the run.
 
         Raises:
-            TypeError: something that is no image; it is named by its place.
-            ValueError: an image of another shape, without pixels, or of floats outside [0, 1]; a file that cannot be
-                read.
+            TypeError: an object that is not an image; the message has its position.
+            ValueError: an image with a wrong shape, without pixels, or with floats outside [0, 1]; a file that cannot
+                be read.
         """
         size = self._batch_size if batch_size is None else batch_size
         if not isinstance(size, int) or size < 1:
@@ -64,7 +64,7 @@ class ImageEncoder:
         return torch.cat([empty, *features])
 
     def _is_input(self, images: Any) -> bool:
-        """Whether ``images`` is a batch of bytes that nothing is left to do to."""
+        """Whether ``images`` is a uint8 batch that needs no further processing."""
         channels = 1 if self._view.drawings else 3
         size = (channels, self.height, self.width)
         return isinstance(images, Tensor) and images.dtype == torch.uint8 and tuple(images.shape[1:]) == size

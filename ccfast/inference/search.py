@@ -1,4 +1,4 @@
-"""What a gallery holds that is nearest to each query."""
+"""The images of a gallery that are nearest to each query."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COLUMNS = ("query", "rank", "image", "score")
 
 @dataclass(frozen=True)
 class Results:
-    """Of each query the nearest images of the gallery, best first, and how well they fit; both [Q, top] on the CPU.
+    """For each query the nearest images of the gallery, best first, and their scores; both [Q, top] on the CPU.
 
-    ``scores``: cosine similarity in [-1, 1]; re-ranked, 1 minus the distance of k-reciprocal re-ranking, in [0, 1].
+    ``scores``: cosine similarity in [-1, 1], or 1 minus the distance of k-reciprocal re-ranking, in [0, 1].
     """
 
     rows: Tensor
@@ -31,7 +31,7 @@ class Results:
 def search(query: Tensor, gallery: Tensor, top: int, reranking: Reranking | None = None) -> Results:
     """The ``top`` best images of ``gallery`` [G, D] for each row of ``query`` [Q, D], all of unit norm.
 
-    Equal scores keep the order of the gallery. Distances are held for a block of queries at a time.
+    Equal scores keep the order of the gallery. Distances are computed for one block of queries at a time.
     """
     top = min(top, len(gallery))
     if reranking is None:
@@ -48,7 +48,7 @@ def search(query: Tensor, gallery: Tensor, top: int, reranking: Reranking | None
 
 
 def results_table(queries: list[str], images: list[str], found: Results) -> str:
-    """A .csv file of :data:`COLUMNS`, a line for each result; ranks count from 1."""
+    """A .csv file with :data:`COLUMNS`, one line per result; ranks count from 1."""
     file = io.StringIO()
     table = csv.writer(file)
     table.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""The methods of ``ccfast train``: one small file for each, and the base class of one's own."""
+"""The methods of ``ccfast train``, one small file per method, and the base class for your own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["METHODS", "Method", "method_class"]
 
 
 def __getattr__(name: str) -> object:
-    """``Method``, on its first use: the names of the methods alone need no torch."""
+    """``Method``, imported on first use: the names of the methods need no torch."""
     if name != "Method":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ccfast.methods.method import Method

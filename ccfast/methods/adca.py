@@ -1,4 +1,4 @@
-"""ADCA (Yang et al., MM 2022): two memories; visible clusters begin mostly as the infrared ones that match them."""
+"""ADCA (Yang et al., MM 2022): two memories; initial visible rows are mixed with matching infrared rows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ccfast.methods.cross_modal import CrossModal
 class ADCA(CrossModal):
     """The memories are merged at the start of each epoch (:meth:`ccfast.nn.CrossModalMemory.merge`).
 
-    Which images match is not specified by the code that we have read. Here each image matches the nearest one of the
-    other kind, and the counts of the pairs of labels decide.
+    The code that we have read does not specify which images match. In ccfast each image matches the nearest image of
+    the other modality, and the counts of the pairs of labels decide.
     """
 
-    #: Share of a visible row that stays when it is merged with its match.
+    #: Share of a visible row that is kept when it is merged with its match.
     visible_share = 0.1
 
     def start_epoch(self, features: Tensor, labels: Tensor, epoch: int) -> None:

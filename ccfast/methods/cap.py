@@ -1,4 +1,4 @@
-"""CAP (Wang et al., AAAI 2021): proxies, told apart within each camera, and later across the cameras."""
+"""CAP (Wang et al., AAAI 2021): a loss over the proxies of each camera, and later also across the cameras."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ccfast.methods.proxies import ProxyMethod
 
 
 class CAP(ProxyMethod):
-    """Proxies are sorted by camera, then label: where they tie, the order decides."""
+    """Proxies are sorted by camera, then label; the order decides between tied proxies."""
 
     #: The first epoch, counted from 0, with the loss across cameras.
     across_from = 5

@@ -1,4 +1,4 @@
-"""Cluster Contrast (Dai et al., ACCV 2022): one row for each cluster, a softmax over all of them."""
+"""Cluster Contrast (Dai et al., ACCV 2022): one row per cluster, a softmax over all clusters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ClusterContrast(Method):
-    """The memory of an epoch is :class:`ccfast.nn.ClusterMemory`, its first rows the means of the clusters."""
+    """The memory of an epoch is :class:`ccfast.nn.ClusterMemory`; its initial rows are the means of the clusters."""
 
     memories = ("sequential", "hardest", "mean")
     shards = True

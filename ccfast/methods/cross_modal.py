@@ -1,4 +1,4 @@
-"""What the visible-infrared methods share: two memories, both kinds of images in every batch (ADCA, PGM)."""
+"""Shared by the visible-infrared methods (ADCA, PGM): two memories, and both modalities in every batch."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 
 class CrossModal(Method):
-    """Each kind of images is clustered by itself, and has a memory of its own.
+    """Each modality is clustered separately and has its own memory.
 
     The labels of the infrared clusters begin after those of the visible ones. Half of the clusters of a batch are
-    visible and half infrared, and their images alternate, so that BatchNorm's groups hold both kinds.
+    visible and half infrared. Their images alternate, so that each group of BatchNorm has both modalities.
     """
 
     memories = ("sequential", "hardest", "mean")
     needs_modalities = True
 
-    #: How many augmentations of each visible image a batch holds.
+    #: Number of augmentations of each visible image in a batch.
     visible_views = 1
 
     def prepare(self, data: ReIDData) -> None:
-        """Which images are infrared; refuse too few of a kind, and batches that cannot be halved."""
+        """Find the infrared images; refuse too few images of a modality, and batches that cannot be halved."""
         config, infrared = self.config, data.is_infrared()
         self.infrared = infrared.to(self.device)
         for kind, count in (("visible", int((~infrared).sum())), ("infrared", int(infrared.sum()))):
@@ -54,7 +54,7 @@ class CrossModal(Method):
         return labels
 
     def start_epoch(self, features: Tensor, labels: Tensor, epoch: int) -> None:
-        """Both memories, their rows the clusters' normalised means."""
+        """Both memories, filled with the clusters' normalised means."""
         config, centroids = self.config, ccfast.cluster_centroids(features, labels)
         visible, infrared = centroids[: self.num_visible], centroids[self.num_visible :]
         self.memory = ccfast.nn.CrossModalMemory(
@@ -69,13 +69,13 @@ class CrossModal(Method):
         self.memory.infrared.features.copy_(infrared)
 
     def own_labels(self, labels: Tensor, infrared: Tensor) -> tuple[Tensor, Tensor]:
-        """Of images with such ``labels`` the visible and the infrared clusters; -1 for those of the other kind."""
+        """The visible and the infrared clusters of images with these ``labels``; -1 for the other modality."""
         clustered = labels >= 0
         visible = torch.where(clustered & ~infrared, labels, -1)
         return visible, torch.where(clustered & infrared, labels - self.num_visible, -1)
 
     def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> BatchSampler:
-        """Batches of both kinds."""
+        """Batches of both modalities."""
         visible, infrared = (
             self.clusters(torch.where(kind, labels, -1), iters, generator, share=2)
             for kind in (~self.infrared, self.infrared)
@@ -83,24 +83,24 @@ class CrossModal(Method):
         return BothKinds(visible, infrared, self.visible_views, generator)
 
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        """The sum of both memories' losses: to each memory the images of the other kind are noise."""
+        """The sum of both memories' losses; for each memory the images of the other modality are noise."""
         visible, infrared = self.own_labels(targets, self.infrared[indices])
         return self.memory(features, features, visible, infrared, **self.cross())
 
     def cross(self) -> dict[str, Any]:
-        """The cross term's arguments of :class:`ccfast.nn.CrossModalMemory`; none: there is no such term."""
+        """The arguments of :class:`ccfast.nn.CrossModalMemory` for the cross term; empty: no such term."""
         return {}
 
 
 class BothKinds(BatchSampler):
-    """The batches of two samplers in one: their images alternate, each visible one ``views`` times in a batch."""
+    """Joins the batches of two samplers: their images alternate, each visible image ``views`` times in a batch."""
 
     def __init__(self, visible: BatchSampler, infrared: BatchSampler, views: int, generator: torch.Generator) -> None:
         self.visible, self.infrared, self.views, self.generator = visible, infrared, views, generator
 
     @property
     def batch_size(self) -> int:
-        """Images in every batch."""
+        """The number of images in every batch."""
         return self.views * self.visible.batch_size + self.infrared.batch_size
 
     def __len__(self) -> int:

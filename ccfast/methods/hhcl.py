@@ -1,4 +1,4 @@
-"""HHCL (Hu et al. 2021): each cluster has a row of hard samples and one of means, or several rows of samples."""
+"""HHCL (Hu et al. 2021): each cluster has a row of hard samples and a row of means, or several sample rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 class HHCL(Method):
     """The memory is :class:`ccfast.nn.DualMemory`, or :class:`ccfast.nn.InstanceMemory` for ``CMhybrid_v2``.
 
-    All rows of a cluster begin as its normalised mean. ``CMhybrid_v2`` has ``--num-instances`` rows of samples.
+    The initial value of all rows of a cluster is its normalised mean. ``CMhybrid_v2`` has ``--num-instances`` sample
+    rows.
     """
 
     memories = ("CMhybrid", "CM", "CMhard", "CMhybrid_v2")
@@ -30,7 +31,7 @@ class HHCL(Method):
     memory: ccfast.nn.InstanceMemory | ccfast.nn.DualMemory
 
     def start_epoch(self, features: Tensor | Shard, labels: Tensor, epoch: int) -> None:
-        """A memory whose rows are the clusters' normalised means."""
+        """A memory filled with the clusters' normalised means."""
         config, rows = self.config, centroids(features, labels)
         options: dict[str, Any] = {
             "temperature": config.temperature,

@@ -1,4 +1,4 @@
-"""The base class of the methods: what the training loop asks a method for."""
+"""The base class of the methods: the functions that the training loop calls."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 
 
 class Method(ABC):
-    """A way to learn from clusters: how images are labelled, what a batch holds, and the loss.
+    """A way to learn from clusters: the labels of the images, the batches, and the loss.
 
-    ``ccfast train --method my_module:MyMethod`` trains by a class that inherits from this one. In every epoch the loop
-    asks, in this order, for :meth:`features`, :meth:`pseudo_labels`, :meth:`start_epoch` and :meth:`sampler`, and in
-    every step for :meth:`criterion`, the one method that has no default. With several processes each of them has a
-    method of its own, which sees the features of all images and of whole batches, so that all compute the same.
+    ``ccfast train --method my_module:MyMethod`` trains with a class that inherits from this one. In every epoch the
+    loop calls :meth:`features`, :meth:`pseudo_labels`, :meth:`start_epoch` and :meth:`sampler`, in this order, and in
+    every step :meth:`criterion`, which is the only method without a default. With several processes each has its own
+    method object; it gets the features of all images and of whole batches, so that all processes compute the same.
 
-    Settings of a method are attributes of its class; a subclass with another value is a method of its own.
+    The settings of a method are attributes of its class; to change one, write a subclass.
 
     Attributes:
-        defaults: of the class: options of ``ccfast train`` by name, where nothing else is said. They go before the
-            recipe of the data set, and before those of the base class.
-        memories: of the class: the values that ``--memory`` may have, the default first; none: it has no meaning.
-        needs_cameras: of the class: refuse training images without cameras, or of one camera only.
-        needs_modalities: of the class: refuse data without visible and infrared training images.
-        shards: of the class: with several processes, take features of which each process has a slice
-            (``ccfast.training.shard.Shard``), so that none has to hold all; :func:`centroids` takes both.
+        defaults: class attribute: defaults for options of ``ccfast train`` by name. They override the recipe of the
+            data set and the defaults of the base class.
+        memories: class attribute: the allowed values of ``--memory``, the default first; empty: no such option.
+        needs_cameras: class attribute: refuse training images without cameras, or from one camera only.
+        needs_modalities: class attribute: refuse data without visible and infrared training images.
+        shards: class attribute: with several processes, receive features of which each process has a slice
+            (``ccfast.training.shard.Shard``), so that no process must hold all; :func:`centroids` takes both.
         config: the options of the run.
-        device: where features and memory are.
-        cameras: ``[N]`` int64 on ``device``, the camera of each training image; None where they are not known.
+        device: the device of features and memory.
+        cameras: ``[N]`` int64 on ``device``, the camera of each training image; None if unknown.
 
     Examples:
         >>> import torch, ccfast
@@ -82,10 +82,10 @@ class Method(ABC):
         return self.config.memory
 
     def prepare(self, data: ReIDData) -> None:  # noqa: B027
-        """Look at the data, once, before anything is trained; raise :class:`ValueError` for what does not suit."""
+        """Check the data once, before training; raise :class:`ValueError` if they are not suitable."""
 
     def head(self, num_features: int) -> nn.Module | None:
-        """What is learnt beside the encoder, whose features have ``num_features`` columns; None: nothing.
+        """A module that is trained together with the encoder, whose features have ``num_features`` columns, or None.
 
         The loop moves it to the device, gives its parameters to the optimiser and keeps them in the checkpoints.
         """
@@ -99,9 +99,9 @@ class Method(ABC):
         """The label of each training image in this epoch.
 
         Args:
-            features: ``[N, D]``, what :meth:`features` gave.
-            cluster: ``cluster(features)`` gives labels ``[N]`` as the run's options say; it stops the run with advice
-                where there are fewer than two clusters.
+            features: ``[N, D]``, the result of :meth:`features`.
+            cluster: ``cluster(features)`` returns labels ``[N]`` with the run's options. If there are fewer than two
+                clusters, it stops the run with advice.
 
         Returns:
             ``[N]`` int64, 0 to C - 1, or -1 for images in no cluster.
@@ -112,20 +112,20 @@ class Method(ABC):
         """Make the memory of an epoch.
 
         Args:
-            features: ``[N, D]``, what :meth:`features` gave.
-            labels: ``[N]``, what :meth:`pseudo_labels` gave.
-            epoch: its number, from 0.
+            features: ``[N, D]``, the result of :meth:`features`.
+            labels: ``[N]``, the result of :meth:`pseudo_labels`.
+            epoch: the number of the epoch, from 0.
         """
 
     def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> BatchSampler:
-        """``iters`` batches of ``(index, augmentation seed)``; all that is random comes from ``generator``.
+        """``iters`` batches of ``(index, augmentation seed)``; all random numbers come from ``generator``.
 
-        With several processes each draws the same batches and trains on its slice of them.
+        With several processes, each draws the same batches and trains on its slice of them.
         """
         return self.clusters(labels, iters, generator)
 
     def clusters(self, labels: Tensor, iters: int, generator: torch.Generator, share: int = 1) -> ClusterSampler:
-        """Batches of ``--batch-size`` / ``--num-instances`` / ``share`` clusters of ``labels`` ``[N]``, -1 left out."""
+        """Batches of ``--batch-size`` / ``--num-instances`` / ``share`` clusters of ``labels`` ``[N]``, without -1."""
         return ClusterSampler(
             labels,
             self.cameras,
@@ -142,22 +142,22 @@ class Method(ABC):
         Args:
             features: ``[B, D]`` float32 of unit norm; the gradient goes through them.
             targets: ``[B]``, the labels of the batch's images.
-            indices: ``[B]``, their places among the training images, such as in :attr:`cameras`.
+            indices: ``[B]``, their indices among the training images, for example in :attr:`cameras`.
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """What must outlive an epoch, for the checkpoint: tensors and plain values.
+        """The state to keep between epochs, for the checkpoint: tensors and plain values.
 
-        Not the :meth:`head`, which is kept anyway, nor what :meth:`start_epoch` makes anew.
+        Without the :meth:`head`, which is always saved, and without what :meth:`start_epoch` makes again.
         """
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Go on from what :meth:`state_dict` gave; its tensors are on the CPU."""
+        """Continue from the result of :meth:`state_dict`; its tensors are on the CPU."""
 
 
 def centroids(features: Tensor | Shard, labels: Tensor) -> Tensor:
-    """The normalised means ``[C, D]`` of the clusters, of all features or of those that are spread over processes."""
+    """The normalised means ``[C, D]`` of the clusters, from all features or from those distributed over processes."""
     if isinstance(features, Tensor):
         return ccfast.cluster_centroids(features, labels)
     from ccfast.training.clustering import sharded
@@ -166,10 +166,10 @@ def centroids(features: Tensor | Shard, labels: Tensor) -> Tensor:
 
 
 def prepared(method: type[Method], config: TrainConfig, data: ReIDData, device: torch.device) -> Method:
-    """A ``method`` that has looked at the data.
+    """A ``method`` that has checked the data.
 
     Raises:
-        InputError: they do not suit it, whichever ValueError it says so by.
+        InputError: the data are not suitable; the method may raise any ValueError.
     """
     made = method(config, data, device)
     try:
@@ -186,8 +186,8 @@ def _require_cameras(config: TrainConfig, data: ReIDData) -> None:
     if known < 2:
         got = "one camera" if known else "no cameras"
         raise InputError(
-            f"--method {config.method}: expected training images of two or more cameras, got {got} in "
-            f"{config.data_dir or data.name}; --method cluster-contrast needs none"
+            f"--method {config.method}: expected training images from two or more cameras, got {got} in "
+            f"{config.data_dir or data.name}; --method cluster-contrast needs no cameras"
         )
 
 
@@ -197,6 +197,6 @@ def _require_modalities(config: TrainConfig, data: ReIDData) -> None:
         return
     missing = "visible" if infrared.any() else "infrared"
     raise InputError(
-        f"--method {config.method}: expected visible and infrared training images, as of --dataset sysumm01, got no "
+        f"--method {config.method}: expected visible and infrared training images, as in --dataset sysumm01, got no "
         f"{missing} ones in {config.data_dir or data.name}"
     )

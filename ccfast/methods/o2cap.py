@@ -1,4 +1,4 @@
-"""O2CAP (Wang et al., TIP 2022): proxies across cameras, by pseudo-labels and by the similarities of the moment."""
+"""O2CAP (Wang et al., TIP 2022): proxies across cameras, by pseudo-labels and by current similarities."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ccfast.methods.proxies import ProxyMethod
 class O2CAP(ProxyMethod):
     """Proxies are sorted by label, then camera.
 
-    The paper's 50 negatives beside 3 positives need 53 proxies; where there are fewer, all that are left are negatives.
+    The paper's 3 positives and 50 negatives need 53 proxies; if there are fewer, all remaining proxies are negatives.
     """
 
-    #: Proxies that the online term takes for a sample's own.
+    #: Number of proxies that the online term uses as positives of a sample.
     num_positives = 3
 
     def order(self, labels: Tensor, cameras: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class O2CAP(ProxyMethod):
         config, others = self.config, num_proxies - self.num_positives
         if others < 1:
             raise RunError(
-                f"{num_proxies} proxies (a camera of a cluster each): --method {config.method} needs more than "
+                f"{num_proxies} proxies (one camera of one cluster each): --method {config.method} needs more than "
                 f"{self.num_positives}; try a smaller --eps than {config.eps}"
             )
         return ccfast.nn.ProxyMemory.o2cap(

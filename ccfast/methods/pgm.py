@@ -1,4 +1,4 @@
-"""PGM (Wu and Ye, CVPR 2023): two memories, and in turn the images of one kind against the memory of the other."""
+"""PGM (Wu and Ye, CVPR 2023): two memories, and alternately the images of one modality against the other's memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ccfast.methods.cross_modal import CrossModal
 
 
 class PGM(CrossModal):
-    """Epochs are counted from 0: in even ones visible images meet the infrared memory, in odd ones the reverse.
+    """Epochs count from 0: even epochs compare visible images with the infrared memory, odd epochs the reverse.
 
-    A batch holds two augmentations of each visible image. How the clusters are matched is not specified by the code
-    that we have read; here it is done by :func:`progressive_matching` of the memories.
+    A batch has two augmentations of each visible image. The code that we have read does not specify how the clusters
+    are matched; ccfast uses :func:`progressive_matching` of the memories.
     """
 
     visible_views = 2
 
     def start_epoch(self, features: Tensor, labels: Tensor, epoch: int) -> None:
-        """New memories, and which clusters correspond."""
+        """New memories, and the matching of their clusters."""
         super().start_epoch(features, labels, epoch)
         visible, infrared = self.memory.visible.features, self.memory.infrared.features
         rows, others = (infrared, visible) if epoch % 2 else (visible, infrared)
@@ -33,10 +33,10 @@ class PGM(CrossModal):
 
 
 def progressive_matching(similarity: Tensor) -> Tensor:
-    """A column for each row of ``similarity`` ``[R, C]``: one-to-one assignments of highest sum, until no row is left.
+    """One column per row of ``similarity`` ``[R, C]``: one-to-one assignments of the highest sum, until all have one.
 
-    Where there are more rows than columns, the rows that an assignment leaves are assigned among all columns again.
-    Returns ``[R]`` int64 on the CPU.
+    If there are more rows than columns, the rows without a column are again assigned to all columns. Returns ``[R]``
+    int64 on the CPU.
     """
     from scipy.optimize import linear_sum_assignment
 

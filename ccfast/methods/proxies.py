@@ -1,4 +1,4 @@
-"""What the methods with proxies share: one row for each camera of each cluster (CAP, O2CAP)."""
+"""Shared by the methods with proxies (CAP, O2CAP): one row per camera of each cluster."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ccfast.methods.method import Method
 
 
 class ProxyMethod(Method):
-    """The memory is :class:`ccfast.nn.ProxyMemory`; a batch holds proxies, with ``--num-instances`` images of each."""
+    """The memory is :class:`ccfast.nn.ProxyMemory`; a batch has ``--num-instances`` images from each of its proxies."""
 
     defaults: ClassVar = {"temperature": 0.07, "momentum": 0.2}
     needs_cameras = True
 
-    #: Proxies of other labels that a sample is told apart from.
+    #: Number of proxies of other labels that are negatives of a sample.
     num_negatives = 50
 
     memory: ccfast.nn.ProxyMemory
@@ -30,7 +30,7 @@ class ProxyMethod(Method):
 
     @abstractmethod
     def order(self, labels: Tensor, cameras: Tensor) -> Tensor:
-        """A number for each image by which its proxy is sorted; of clustered images alone, cameras from 0."""
+        """One sort key per image for the order of the proxies; for clustered images only, cameras from 0."""
 
     def start_epoch(self, features: Tensor, labels: Tensor, epoch: int) -> None:
         """Proxies are the normalised means of their images."""

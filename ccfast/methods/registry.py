@@ -15,7 +15,7 @@ from ccfast._errors import InputError
 if TYPE_CHECKING:
     from ccfast.methods.method import Method
 
-#: The methods that have a name. A method of one's own is named as they are found: "module:Class".
+#: The methods of ccfast by name. Other methods are given in the same form as the values here: "module:Class".
 METHODS: dict[str, str] = {
     "cluster-contrast": "ccfast.methods.cluster_contrast:ClusterContrast",
     "hhcl": "ccfast.methods.hhcl:HHCL",
@@ -29,20 +29,20 @@ METHODS: dict[str, str] = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The class that ``--method name`` means.
+    """The class of ``--method name``.
 
     Args:
-        name: one of :data:`METHODS`, or ``"module:Class"``; the module is looked for among the installed packages and
-            in the current folder.
+        name: one of :data:`METHODS`, or ``"module:Class"``; the module is an installed package, or in the current
+            folder.
 
     Raises:
         InputError: an unknown name; the module is not found or cannot be imported; it has no such class, or the class
-            is not a whole :class:`ccfast.methods.Method`.
+            is not a complete :class:`ccfast.methods.Method`.
     """
     module_name, colon, class_name = METHODS.get(name, name).partition(":")
     if not (colon and module_name and class_name):
         raise InputError(
-            f"--method: expected one of {', '.join(METHODS)}, or module:Class for one of your own, got {name[:200]!r}"
+            f"--method: expected one of {', '.join(METHODS)}, or module:Class for your own, got {name[:200]!r}"
         )
     module = _imported(module_name, name)
     found = getattr(module, class_name, None)
@@ -52,7 +52,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def defaults_of(method: type[Method]) -> dict[str, Any]:
-    """The options that ``method`` takes where nothing else is said: those of its class go before its base's."""
+    """The defaults of ``method`` for options; those of its class override those of its base class."""
     found: dict[str, Any] = {"memory": next(iter(method.memories), None)}
     for base in reversed(method.__mro__):
         found |= vars(base).get("defaults", {})
@@ -62,7 +62,7 @@ def defaults_of(method: type[Method]) -> dict[str, Any]:
 def _imported(module_name: str, name: str) -> ModuleType:
     folder = os.getcwd()
     if not {"", folder} & set(sys.path):
-        sys.path.append(folder)  # last: a file there must not stand in for an installed package
+        sys.path.append(folder)  # last: a file in the folder must not replace an installed package
     importlib.invalidate_caches()
     try:
         return importlib.import_module(module_name)
@@ -70,9 +70,9 @@ def _imported(module_name: str, name: str) -> ModuleType:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise InputError(f"--method {name}: {module_name} cannot be imported: {error}") from error
         raise InputError(
-            f"--method {name}: there is no module {error.name!r} in {folder} or among the installed packages"
+            f"--method {name}: no module {error.name!r} in {folder} or in the installed packages"
         ) from error
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # importing the module may do anything
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise InputError(
             f"--method {name}: {module_name} cannot be imported: {type(error).__name__}: {error} "
@@ -103,7 +103,7 @@ def _checked(found: Any, name: str) -> type[Method]:
     kept = [key for key in ("state_dict", "load_state_dict") if getattr(found, key) is not getattr(Method, key)]
     if len(kept) == 1:
         raise InputError(
-            f"--method {name}: {found.__name__} defines {kept[0]} alone; a run that is resumed needs state_dict and "
+            f"--method {name}: {found.__name__} defines only {kept[0]}; to resume a run it needs both state_dict and "
             "load_state_dict"
         )
     return found

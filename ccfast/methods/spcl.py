@@ -1,4 +1,4 @@
-"""SpCL (Ge et al., NeurIPS 2020): one row for each image, kept from epoch to epoch, and clustered itself."""
+"""SpCL (Ge et al., NeurIPS 2020): one row per image, kept from epoch to epoch; these rows are clustered."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
 
 
 class SpCL(Method):
-    """The memory is :class:`ccfast.nn.HybridMemory`; images are extracted once, before the first epoch.
+    """The memory is :class:`ccfast.nn.HybridMemory`; features are extracted once, before the first epoch.
 
-    Clusters that fall apart or grow where DBSCAN's eps is a little smaller or larger are not relied on: their images,
-    and those in no cluster, are classes of their own (section 3.2). Such images are in the batches too.
+    A cluster that splits or grows if DBSCAN's eps is slightly smaller or larger is unreliable. Each image of such a
+    cluster, and each image in no cluster, is a separate class (section 3.2). Such images are in the batches too.
     """
 
     defaults: ClassVar = {"momentum": 0.2}
 
-    #: How much smaller and larger the eps of the reliability criterion's two other clusterings are.
+    #: The difference between eps and those of the reliability criterion's two other clusterings.
     gap = 0.02
 
     memory: ccfast.nn.HybridMemory | None = None
 
     def prepare(self, data: ReIDData) -> None:
-        """The criterion is made of three radii of DBSCAN."""
+        """The criterion needs DBSCAN at three radii."""
         config, self.images = self.config, len(data.train)
         if config.cluster != "dbscan":
             raise InputError(f"--cluster: expected dbscan with --method {config.method}, got {config.cluster}")
         if config.noise != "drop":
             raise InputError(
-                f"--noise: expected drop with --method {config.method}, where images in no cluster are classes of "
-                f"their own anyway, got {config.noise}"
+                f"--noise: expected drop with --method {config.method}, where each image in no cluster is always a "
+                f"separate class, got {config.noise}"
             )
         if not isinstance(config.eps, str) and not self.gap <= config.eps < 1 - self.gap:
             raise InputError(
@@ -50,7 +50,7 @@ class SpCL(Method):
             )
 
     def features(self, extract: Callable[[], Tensor]) -> Tensor:
-        """The rows of the memory ``[N, D]``, which begin as the features of the untrained encoder."""
+        """The rows of the memory ``[N, D]``; their initial values are the features of the untrained encoder."""
         if self.memory is None:
             self.memory = self._memory(extract())
         return self.memory.features
@@ -62,19 +62,19 @@ class SpCL(Method):
         return memory
 
     def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
-        """The clusters that are relied on, -1 for all other images."""
+        """The reliable clusters, -1 for all other images."""
         assert self.memory is not None
         eps = cluster.best_eps(features) if isinstance(self.config.eps, str) else self.config.eps
         assert eps is not None  # DBSCAN has one
         labels, tight, loose = cluster.at_radii(features, (eps, eps - self.gap, eps + self.gap))
         try:
             relied_on = self.memory.relabel(labels, tight, loose)
-        except ValueError as error:  # with --min-samples 1 every cluster may be of one image
+        except ValueError as error:  # with --min-samples 1 every cluster may have one image
             raise RunError(f"{error}; try a larger --eps than {eps:g}") from error
         return PseudoLabels(relied_on).clusters_alone().labels
 
     def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> ClusterSampler:
-        """Batches of the memory's labels, where every image is in a class; an image in no cluster is drawn once."""
+        """Batches of the memory's labels, which give every image a class; an image in no cluster is drawn once."""
         assert self.memory is not None
         config = self.config
         return FillingSampler(
@@ -97,11 +97,11 @@ class SpCL(Method):
         return {} if self.memory is None else dict(self.memory.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the memory of the last whole epoch."""
+        """Load the memory of the last complete epoch."""
         if not state:
             return
         rows = state["features"]
         if len(rows) != self.images:
-            raise InputError(f"the run's memory has rows for {len(rows)} images, and there are {self.images} now")
+            raise InputError(f"the run's memory has rows for {len(rows)} images, but there are {self.images} now")
         self.memory = self._memory(rows.to(self.device))
         self.memory.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""3C (2024): Cluster Contrast with clusters that are updated and weighed with an eye to their cameras."""
+"""3C (2024): Cluster Contrast in which the cameras decide about the updates and the weights of the clusters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class ThreeC(Method):
-    """The memory is :class:`ccfast.nn.CameraMemory`, its first rows the means of the clusters."""
+    """The memory is :class:`ccfast.nn.CameraMemory`; its initial rows are the means of the clusters."""
 
     memories = ("hd_camera", "cm", "cm_hard", "cm_camera", "cm_hard_camera", "tccl_camera")
     shards = True
     needs_cameras = True
 
-    #: Weigh clusters by the entropy of their cameras in the batch.
+    #: Weight the clusters by the entropy of their cameras in the batch.
     reweight = True
 
     def start_epoch(self, features: Tensor | Shard, labels: Tensor, epoch: int) -> None:
@@ -37,6 +37,6 @@ class ThreeC(Method):
         self.memory.features.copy_(rows)
 
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        """Softmax cross-entropy over the clusters, weighed."""
+        """Weighted softmax cross-entropy over the clusters."""
         assert self.cameras is not None
         return self.memory(features, targets, self.cameras[indices])

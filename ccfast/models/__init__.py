@@ -17,7 +17,7 @@ from ccfast.models.weights import StateDict, load_weights, read_state_dict
 
 __all__ = ["POOLINGS", "Backbone", "Encoder", "build_encoder", "encode_in_groups", "resize"]
 
-#: What builds the networks of other packages, by the beginning of their names.
+#: The builders of other packages' networks, by the beginning of their names.
 BY_PREFIX = {PREFIX: timm_backbone, TORCHREID: torchreid_backbone}
 
 
@@ -35,11 +35,11 @@ def build_encoder(
 ) -> Encoder:
     """An encoder for images of ``channels`` x ``height`` x ``width``.
 
-    ``arch``: "smallconv", a ResNet of torchvision ("resnet18" to "resnet152"), one with instance-batch normalisation
-    ("resnet50_ibn_a"), "timm/NAME" (any network of timm) or
-    "torchreid/NAME" (an OSNet of torchreid). All but smallconv take three channels; grey images are
-    repeated. ``projection``: see :class:`Encoder`. ``freeze_patch_embed``: a transformer embeds its patches
-    as at the start (Chen et al., ICCV 2021, section 4: training is more stable so).
+    ``arch``: "smallconv", a ResNet of torchvision ("resnet18" to "resnet152"), a ResNet with instance-batch
+    normalisation ("resnet50_ibn_a"), "timm/NAME" (any network of timm) or "torchreid/NAME" (an OSNet of torchreid). All
+    except smallconv take three channels; grey images are repeated. ``projection``: see :class:`Encoder`.
+    ``freeze_patch_embed``: a transformer keeps its patch embedding (Chen et al., ICCV 2021, section 4: this makes
+    training more stable).
     ``weights``: "none", "imagenet", a torchvision weights name, or a file: weights of the architecture under its
     library's own names, or a ccfast checkpoint of the same architecture.
     """

@@ -16,9 +16,9 @@ from ccfast.models.pooling import make_pooling
 
 @dataclass(frozen=True)
 class Backbone:
-    """A module from inputs [B, channels, H, W] to maps [B, num_features, h, w], and how its inputs are normalised.
+    """A module from inputs [B, channels, H, W] to maps [B, num_features, h, w], with the normalisation of its inputs.
 
-    ``pooled``: to vectors [B, num_features] instead, as transformers give them.
+    ``pooled``: it returns vectors [B, num_features] instead, like transformers.
     """
 
     module: nn.Module
@@ -29,19 +29,19 @@ class Backbone:
 
 
 class Encoder(nn.Module):
-    """Images to features of unit norm; the same features are clustered, learnt from and searched with.
+    """Images to features of unit norm; the same features are used for clustering, for the loss and for search.
 
-    The inputs' mean and standard deviation are buffers: a checkpoint cannot be read with the wrong ones. The backbone
-    runs channels-last, the layout that convolutions are fastest in on both devices (EfficientNet-Lite0 on a CPU: 1.6
-    times as fast to train, 4 times to extract).
+    The inputs' mean and standard deviation are buffers, so a checkpoint always has the right values. The backbone runs
+    channels-last, the fastest layout for convolutions on CPUs and GPUs (EfficientNet-Lite0 on a CPU: 1.6 times as fast
+    in training, 4 times in extraction).
 
     Args:
         backbone: see :class:`Backbone`.
         height, width: size of the inputs.
-        pooling: "gem" or "average"; nothing is left to pool where the backbone is ``pooled``.
-        projection: length of the features, by a linear layer before the neck (whose mean makes a bias idle); 0 for the
-            backbone's own, without that layer.
-        freeze_bn: the backbone's BatchNorm layers use their running statistics while training, and leave them.
+        pooling: "gem" or "average"; without effect if the backbone is ``pooled``.
+        projection: length of the features after a linear layer before the neck (without bias, which the neck's mean
+            would cancel); 0: the backbone's own length, without this layer.
+        freeze_bn: the backbone's BatchNorm layers use their running statistics in training, and do not change them.
     """
 
     input_mean: Tensor
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, H, W], uint8 or floats in [0, 1], to [B, D] of unit norm.
 
-        One channel is repeated, by broadcasting against the mean, for a backbone that takes three.
+        For a backbone with three channels, a single channel is repeated by broadcasting against the mean.
         """
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images
         inputs = ((scaled - self.input_mean) / self.input_std).contiguous(memory_format=torch.channels_last)
@@ -90,13 +90,13 @@ class Encoder(nn.Module):
 
 
 def encode_in_groups(encoder: nn.Module, images: Tensor, group: int) -> Tensor:
-    """``encoder(images)`` where BatchNorm sees groups of about ``group`` images ("ghost" BatchNorm); 0 for all at once.
+    """``encoder(images)`` with BatchNorm over groups of about ``group`` images ("ghost" BatchNorm); 0: all images.
 
-    BatchNorm is the only place where images of a batch meet, so running the groups one after the other gives each
-    its own statistics. The published accuracy was reached with groups of 64: 256 images on four GPUs by DataParallel.
-    As there, where the first replica's statistics are kept and the others' discarded, the running statistics follow
-    the first group alone: a step moves them once, by the layer's momentum, however many groups there are. A group has
-    two images at least, as BatchNorm needs them.
+    Only BatchNorm combines the images of a batch, so running the groups one after the other gives each group its own
+    statistics. The published accuracy was reached with groups of 64: 256 images on four GPUs with DataParallel, which
+    keeps the statistics of the first replica and discards the others. In the same way, the running statistics follow
+    only the first group: a step updates them once, by the layer's momentum, for any number of groups. A group has at
+    least two images, which BatchNorm needs.
     """
     count = max(1, min(round(len(images) / group), len(images) // 2)) if group else 1
     if count == 1:
@@ -110,9 +110,9 @@ def encode_in_groups(encoder: nn.Module, images: Tensor, group: int) -> Tensor:
 
 @contextmanager
 def _running_statistics_left_alone(module: nn.Module) -> Iterator[None]:
-    """BatchNorm layers in training mode use each batch's statistics, but neither update nor count it.
+    """BatchNorm layers in training mode use the statistics of each batch, but neither update nor count it.
 
-    A momentum of 0 would still count it, which is what the average of layers without a momentum goes by.
+    A momentum of 0 would still count it, and layers without a momentum use this count for their average.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
     try:

@@ -1,6 +1,6 @@
 """Instance-batch normalisation, IBN-a of Pan et al., "Two at Once" (ECCV 2018).
 
-Early layers see what tells cameras and domains apart; half of their channels have it normalised away.
+Early layers encode differences between cameras and domains; in half of their channels these are normalised away.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ccfast.models.weights import StateDict, not_downloaded
 
 _RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
-#: The networks that the authors released ImageNet weights of, and the files' names.
+#: The networks with ImageNet weights from the authors, and the names of the files.
 WITH_IBN = {
     "resnet18_ibn_a": "resnet18_ibn_a-2f571257.pth",
     "resnet34_ibn_a": "resnet34_ibn_a-94bc1577.pth",
@@ -40,7 +40,7 @@ class IBN(nn.Module):
 
 
 def add_ibn(network: Any) -> None:
-    """Put an :class:`IBN` in the place of the first BatchNorm of every block in layers 1 to 3 of a ResNet."""
+    """Replace the first BatchNorm of every block in layers 1 to 3 of a ResNet by an :class:`IBN`."""
     for layer in (network.layer1, network.layer2, network.layer3):
         for block in layer:
             block.bn1 = IBN(block.bn1.num_features)
@@ -52,5 +52,5 @@ def published_state(arch: str) -> StateDict:
         return torch.hub.load_state_dict_from_url(
             _RELEASE + WITH_IBN[arch], map_location="cpu", check_hash=True, weights_only=True
         )
-    except (OSError, RuntimeError) as error:  # no network, or a download whose hash is wrong
+    except (OSError, RuntimeError) as error:  # no network, or a download with a wrong hash
         raise not_downloaded(f"--weights imagenet: the weights of {arch}", error) from error

@@ -1,4 +1,4 @@
-"""torchvision's ResNets as re-ID backbones, also with IBN: the last stage keeps its resolution."""
+"""torchvision's ResNets as re-ID backbones, also with IBN; the last stage keeps its resolution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ccfast.models.weights import StateDict, load_weights, not_downloaded
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-#: What the authors trained from, and so what "imagenet" means here.
+#: The weights from which the authors trained; "imagenet" means these.
 IMAGENET_WEIGHTS = "IMAGENET1K_V1"
 
 #: InstanceNorm needs more than one position in layer3, whose stride is 16.
@@ -25,8 +25,8 @@ _LEAST_SIZE_OF_IBN = 17
 def resnet(arch: str, weights: str, state: StateDict | None, size: tuple[int, int]) -> Backbone:
     """A ResNet for images of ``size`` (height, width).
 
-    ``arch``: one of :data:`RESNETS` or of :data:`ccfast.models.ibn.WITH_IBN`. ``weights``: "none", "imagenet" or a name
-    of torchvision's (IMAGENET1K_V2); ``state`` is loaded if given.
+    ``arch``: one of :data:`RESNETS` or of :data:`ccfast.models.ibn.WITH_IBN`. ``weights``: "none", "imagenet" or a
+    torchvision name (IMAGENET1K_V2); ``state`` is loaded if given.
     """
     if arch in WITH_IBN:
         network, state = _build_with_ibn(arch, weights, state, size)
@@ -53,7 +53,7 @@ def _build(arch: str, weights: str) -> Any:
         raise InputError(f"--weights: expected none, imagenet, {', '.join(names)} or a file that exists, got {weights}")
     try:
         return builder(weights=weights)
-    except (OSError, RuntimeError) as error:  # no network, or a download whose hash is wrong
+    except (OSError, RuntimeError) as error:  # no network, or a download with a wrong hash
         raise not_downloaded(f"--weights: {weights}", error) from error
 
 
@@ -64,7 +64,7 @@ def _build_with_ibn(
         raise InputError(f"--weights: expected none, imagenet or a file that exists, got {weights}")
     if max(size) < _LEAST_SIZE_OF_IBN:
         raise InputError(
-            f"--height, --width: expected {_LEAST_SIZE_OF_IBN} or more for one of them "
+            f"--height, --width: expected at least {_LEAST_SIZE_OF_IBN} for one of them "
             f"(--arch {arch} normalises over positions), got {size[0]} x {size[1]}"
         )
     network = _build(arch.removesuffix("_ibn_a"), "none")

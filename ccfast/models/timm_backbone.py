@@ -1,4 +1,4 @@
-"""Any network of timm (optional package) as a backbone, convolutional or transformer: ``--arch timm/NAME``."""
+"""Any network of the optional package timm as a backbone, convolutional or transformer: ``--arch timm/NAME``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIX = "timm/"
 
 
 def timm_backbone(arch: str, weights: str, state: StateDict | None, size: tuple[int, int]) -> Backbone:
-    """A network of timm's for images of ``size`` (height, width).
+    """A network of timm for images of ``size`` (height, width).
 
     ``arch``: "timm/NAME"; ``weights``: "none" or "imagenet" (timm's, downloaded); ``state`` is loaded if given. Its
     position embeddings are interpolated to ``size``.
@@ -46,16 +46,16 @@ def _create(arch: str, pretrained: bool) -> Any:
         raise InputError(f"--arch {arch}: timm {timm.__version__} has no model {name!r}")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0)
-    except Exception as error:  # the download's errors are of many kinds
+    except Exception as error:  # the download can raise many kinds of errors
         if not pretrained:
-            raise InputError(f"--arch {arch}: timm could not make it: {error}") from error
+            raise InputError(f"--arch {arch}: timm could not build it: {error}") from error
         raise not_downloaded(f"--weights imagenet: the weights of {arch}", error) from error
 
 
 def _converted(state: StateDict, network: Any) -> StateDict:
-    """``state`` under the names of ``network``, where timm knows the names that its publisher gave: DINOv2, CLIP.
+    """``state`` with the names of ``network``, if timm knows the names of its publisher (DINOv2, CLIP).
 
-    Weights that fit are left as they are, and so are those that timm makes nothing of, for the loader to complain.
+    Weights that match are not changed, nor are those that timm does not know; the loader then reports them.
     """
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     named = {name: value for name, value in state.items() if not name.startswith(CLASSIFIERS)}
@@ -63,19 +63,19 @@ def _converted(state: StateDict, network: Any) -> StateDict:
         return state
     try:
         found = convert(dict(state), network)
-    except Exception:  # timm raises whatever names that it does not know lead it to
+    except Exception:  # for unknown names timm can raise any error
         return state
     return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def _with_positions(state: StateDict, network: Any, arch: str, size: tuple[int, int]) -> StateDict:
-    """``state`` with its position embeddings for images of ``size``, where they are not for the network's own size."""
+    """``state`` with its position embeddings for images of ``size``, if they are for another size."""
     positions, own = state.get("pos_embed"), getattr(network, "pos_embed", None)
     if positions is None or own is None or positions.dim() != 3 or positions.shape == own.shape:
         return state
     grid = grid_of(positions.shape[1] - network.num_prefix_tokens)
     if grid is None or positions.shape[2] != own.shape[2]:
-        return state  # for the loader to complain of
+        return state  # the loader reports it
     from timm.layers import resample_abs_pos_embed
 
     _resized(network, arch, size)
@@ -91,11 +91,11 @@ def _resized(network: Any, arch: str, size: tuple[int, int]) -> None:
 
 
 def _wrong_size(arch: str, size: tuple[int, int], error: Exception) -> InputError:
-    return InputError(f"--arch {arch}: expected --height and --width that it takes, got {size[0]} x {size[1]}: {error}")
+    return InputError(f"--arch {arch}: expected --height and --width that fit it, got {size[0]} x {size[1]}: {error}")
 
 
 def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:
-    """``network`` for images of ``size``, wrapped for what it gives: maps or tokens."""
+    """``network`` for images of ``size``, wrapped for its output: maps or tokens."""
     try:
         resize(network, size)
         outputs = _outputs(network, network.forward_features, size)
@@ -113,7 +113,7 @@ def _at_size(network: Any, arch: str, size: tuple[int, int]) -> nn.Module:
 
 
 def resize(backbone: nn.Module, size: tuple[int, int]) -> None:
-    """Make a backbone take images of ``size`` (height, width), where it matters: timm interpolates its embeddings."""
+    """Adapt a backbone to images of ``size`` (height, width), if it depends on it; timm interpolates its embeddings."""
     network = getattr(backbone, "network", backbone)
     if hasattr(network, "set_input_size"):  # transformers: embeddings and windows depend on the size
         network.set_input_size(img_size=size)
@@ -121,7 +121,7 @@ def resize(backbone: nn.Module, size: tuple[int, int]) -> None:
 
 @torch.no_grad()
 def _outputs(network: nn.Module, forward: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
-    """What ``forward`` of ``network`` gives for one blank image, in evaluation mode."""
+    """The output of ``forward`` of ``network`` for one blank image, in evaluation mode."""
     network.eval()
     outputs = forward(torch.zeros(1, 3, *size))
     network.train()
@@ -129,7 +129,7 @@ def _outputs(network: nn.Module, forward: Callable[[Tensor], Tensor], size: tupl
 
 
 def _freeze_idle(module: nn.Module, size: tuple[int, int]) -> None:
-    """No gradient for parameters that the outputs do not depend on (of a head beyond the maps): DDP waits for each."""
+    """Switch off gradients of parameters that do not affect the outputs (a head after the maps); DDP would wait."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     module.eval()
     total = module(torch.zeros(1, 3, *size)).sum()
@@ -140,7 +140,7 @@ def _freeze_idle(module: nn.Module, size: tuple[int, int]) -> None:
 
 
 class _Maps(nn.Module):
-    """Feature maps [B, D, h, w] of a network that gives them so, or channels last (Swin)."""
+    """Feature maps [B, D, h, w] of a network that returns them in this order, or channels last (Swin)."""
 
     def __init__(self, network: Any, channels_last: bool) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class _Maps(nn.Module):
 
 
 class _Pooled(nn.Module):
-    """Vectors [B, D] from a transformer's tokens, pooled as timm does: class token or mean of the patches'."""
+    """Vectors [B, D] from a transformer's tokens, pooled by timm: class token or mean of the patch tokens."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()

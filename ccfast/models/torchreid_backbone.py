@@ -16,7 +16,7 @@ PREFIX = "torchreid/"
 
 
 def torchreid_backbone(arch: str, weights: str, state: StateDict | None, size: tuple[int, int]) -> Backbone:
-    """An OSNet of torchreid's; ``weights``: "none"; ``state`` is loaded if given. The size of images is free."""
+    """An OSNet of torchreid; ``weights``: "none"; ``state`` is loaded if given. Images can have any size."""
     if weights != "none":
         raise InputError(f"--weights: expected none or a file that exists with --arch {arch}, got {weights}")
     models: Any = import_optional("torchreid", f"--arch {arch}").models

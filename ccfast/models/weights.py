@@ -1,4 +1,4 @@
-"""Weights from a file into a backbone, whatever wraps them."""
+"""Loads weights from a file into a backbone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ccfast.pretrained import unwrapped
 
 StateDict = dict[str, Tensor]
 
-#: Names of the classifiers that pretrained networks come with and an encoder has no use for.
+#: Names of the classifiers of pretrained networks, which an encoder does not use.
 CLASSIFIERS = ("fc.", "classifier.", "head.", "_fc.")
 
 #: The ending of files that safetensors reads.
 SAFETENSORS = ".safetensors"
 
-#: How many tensors of a kind a message names.
+#: Number of tensors of each kind that a message names.
 NAMED = 3
 
-#: How many batches a BatchNorm layer has seen.
+#: The number of batches that a BatchNorm layer has seen.
 COUNTER = ".num_batches_tracked"
 
 
 def read_state_dict(path: Path) -> StateDict:
-    """The state dict in ``path``, a file of torch's or of safetensors, without what others wrap it in."""
+    """The state dict in ``path``, a file of torch or of safetensors, without wrappers."""
     content = unwrapped(_read(path))
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
@@ -44,14 +44,14 @@ def _read(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
-    except Exception as error:  # they raise whatever the bytes lead them to
+    except Exception as error:  # damaged files can raise any error
         if is_out_of_memory(error):
             raise
         raise InputError(f"--weights: {path}: not PyTorch weights, or truncated ({type(error).__name__})") from error
 
 
 def not_downloaded(what: str, error: Exception) -> InputError:
-    """What to say, and what to do, when pretrained weights cannot be had; ``what`` names the option and the weights."""
+    """The error if pretrained weights cannot be downloaded; ``what`` names the option and the weights."""
     return InputError(
         f"{what} could not be downloaded ({error}); "
         "pass a file with --weights FILE, or --weights none to start from random weights"
@@ -61,7 +61,7 @@ def not_downloaded(what: str, error: Exception) -> InputError:
 def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
     """Load ``state`` into ``module``.
 
-    Only classifiers may be left over, and only counters be missing: older files are from before BatchNorm had them.
+    Only classifiers may be left over, and only counters may be missing, which BatchNorm in old files does not have.
     """
     own = module.state_dict()
     state = {name: value for name, value in state.items() if name in own or not name.startswith(CLASSIFIERS)}
@@ -75,7 +75,7 @@ def load_weights(module: nn.Module, state: StateDict, arch: str) -> None:
 
 
 def unusable(value: Any) -> str | None:
-    """Why ``value`` cannot be a parameter or a buffer, to come after its name; None where it can."""
+    """Why ``value`` cannot be a parameter or a buffer, as the end of a sentence; None if it can."""
     if not isinstance(value, Tensor):
         return f"is a {type(value).__name__}, not a tensor"
     if value.layout is not torch.strided or value.is_meta or value.is_quantized or value.is_complex():
@@ -86,7 +86,7 @@ def unusable(value: Any) -> str | None:
 
 
 def misfits(own: StateDict, state: StateDict) -> str:
-    """What in ``state`` does not fit a module whose own state is ``own``, in words; empty where all fits."""
+    """A text about the entries of ``state`` that do not fit a module with the state ``own``; empty if all fit."""
     problems = {
         "missing": sorted(own.keys() - state.keys()),
         "unknown": sorted(state.keys() - own.keys()),

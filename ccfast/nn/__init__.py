@@ -1,4 +1,4 @@
-"""Modules: state, and calls to the ops. Which method each one is of, and by which paper, is in docs/methods.md."""
+"""Modules with state, built on the ops. docs/methods.md lists the method and the paper of each."""
 
 from ccfast.nn._softmax import smoothed_cross_entropy
 from ccfast.nn.camera_memory import CameraMemory

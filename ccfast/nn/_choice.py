@@ -1,4 +1,4 @@
-"""Choices among columns and among the samples of a batch, as masks: nothing here waits for the device."""
+"""Choices among columns and among the samples of a batch, as masks. No function here waits for the device."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 @torch.no_grad()
 def best_columns(scores: Tensor, count: int, among: Tensor) -> Tensor:
-    """Mask of the ``count`` columns of highest score of each row; among equal scores the lower index comes first.
+    """Mask of the ``count`` columns with the highest score in each row; for equal scores the lower index comes first.
 
     Args:
         scores: ``[B, P]``.
         count: at least 0.
-        among: ``[B, P]`` or ``[P]`` bool, the columns to choose from; all of them where there are fewer.
+        among: ``[B, P]`` or ``[P]`` bool, the columns to choose from; if there are fewer than ``count``, all of them.
     """
     columns = scores.shape[1]
     if count <= 0:
@@ -30,12 +30,12 @@ def best_columns(scores: Tensor, count: int, among: Tensor) -> Tensor:
 
 @torch.no_grad()
 def last_columns(among: Tensor, count: Tensor) -> Tensor:
-    """Mask of the ``count`` ``[B]`` columns of highest index of each row, among those of the mask ``[B, P]``."""
+    """Mask of the ``count`` ``[B]`` columns with the highest index in each row, among those of the mask ``[B, P]``."""
     return among & (among.flip(1).cumsum(1).flip(1) <= count[:, None])
 
 
 def same(labels: Tensor, *others: Tensor) -> Tensor:
-    """``[B, B]``: which samples agree in all of the labels given; those whose first label is -1 agree with none."""
+    """``[B, B]``: which samples agree in all given labels; a sample whose first label is -1 agrees with none."""
     equal = (labels[:, None] == labels) & (labels != -1)
     for each in others:
         equal = equal & (each[:, None] == each)
@@ -43,17 +43,17 @@ def same(labels: Tensor, *others: Tensor) -> Tensor:
 
 
 def place_in_group(group: Tensor) -> Tensor:
-    """``[B]``: how many samples of its group come before each one; ``group`` is of :func:`same`."""
+    """``[B]``: the number of samples of the same group before each sample; ``group`` is from :func:`same`."""
     return group.tril(-1).sum(1)
 
 
 def first_of_group(group: Tensor) -> Tensor:
-    """``[B]``: whether the sample is the first one of its group; False for samples of no group."""
+    """``[B]``: whether the sample is the first one of its group; False for samples without a group."""
     return group.diagonal() & (place_in_group(group) == 0)
 
 
 def argmin_of_rows(values: Tensor, among: Tensor) -> Tensor:
-    """``[B]``: the column of lowest value of each row among those of the mask, the lower index among equals."""
+    """``[B]``: the column of the mask with the lowest value in each row; for equal values the lower index."""
     values = torch.where(among, values, torch.inf)
     lowest = (values == values.amin(1, keepdim=True)) & among
     places = torch.arange(values.shape[1], device=values.device)

@@ -1,4 +1,4 @@
-"""What modules with a bank share: when it moves, and in which precision its loss is computed."""
+"""Shared by modules with a bank: when it is updated, and the precision of its loss."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from ccfast import _checks as checks
 from ccfast.nn._recomputation import once
 
-#: When a bank moves: in the forward pass of a training step, or in its backward pass as the authors' code does.
+#: When a bank is updated: in the forward pass of a training step, or in its backward pass, as in the authors' code.
 UPDATES = ("forward", "backward")
 
 
 class MovingModule(nn.Module):
-    """A module whose state moves with its loss, as ``update`` says."""
+    """A module whose state is updated with its loss; ``update`` says when."""
 
     def __init__(self, update: str) -> None:
         super().__init__()
@@ -25,12 +25,13 @@ class MovingModule(nn.Module):
 
     @torch.compiler.disable
     def _step(self, loss_of: Callable[..., Tensor], *inputs: Tensor, targets: Sequence[Tensor] = ()) -> Tensor:
-        """``loss_of(moving, *inputs)``, whose backward pass moves the state where ``moving``.
+        """``loss_of(moving, *inputs)``, whose backward pass updates the state if ``moving``.
 
-        ``targets`` are the other tensors of the call, such as labels: with the inputs they identify it (:func:`once`).
+        ``targets`` are the other tensors of the call, such as labels. Together with the inputs they identify the call
+        (:func:`once`).
 
-        Under "forward" that pass is made here, in training mode with gradients enabled, and its gradients are kept for
-        when they are asked for: the state moves once, and no copy of it has to wait.
+        With "forward", in training mode with gradients enabled, this function runs the backward pass immediately and
+        keeps the gradients for later. So the state is updated once, and no copy of it is needed.
         """
         checks.choice("update", self.update, UPDATES)
         call = (*inputs, *targets)
@@ -43,14 +44,14 @@ class MovingModule(nn.Module):
 
 
 def _loss_now(loss_of: Callable[..., Tensor], moving: bool, inputs: tuple[Tensor, ...]) -> Tensor:
-    """The loss with its backward pass made at once."""
+    """The loss, with its backward pass run immediately."""
     leaves = [value.detach().requires_grad_() for value in inputs]
     loss = loss_of(moving, *leaves)
     return _Ready.apply(loss.detach(), torch.autograd.grad(loss, leaves), *inputs)
 
 
 class _Ready(torch.autograd.Function):
-    """A loss whose gradients by the inputs are known already."""
+    """A loss whose gradients with respect to the inputs are already known."""
 
     @staticmethod
     def forward(ctx: Any, loss: Tensor, gradients: tuple[Tensor, ...], *inputs: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class _Ready(torch.autograd.Function):
 
 
 class _Then(torch.autograd.Function):
-    """The inputs as they are; their backward pass ends with a call."""
+    """The unchanged inputs; their backward pass ends with a call."""
 
     @staticmethod
     def forward(ctx: Any, then: Callable[[], None], *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -79,18 +80,18 @@ class _Then(torch.autograd.Function):
 
 
 def afterwards(then: Callable[[], None] | None, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """The inputs; ``then()`` is called when the backward pass through all that is made of them is done."""
+    """The inputs; ``then()`` is called after the backward pass through everything computed from them."""
     return inputs if then is None else _Then.apply(then, *inputs)
 
 
 def wide(inputs: Tensor, normalize: bool) -> Tensor:
-    """The rows in float64 for float64 and else in float32, divided by their norm where asked for."""
+    """The rows in float64 for float64, else in float32, divided by their norm if ``normalize``."""
     rows = inputs.to(torch.float64 if inputs.dtype is torch.float64 else torch.float32)
     return F.normalize(rows, dim=-1) if normalize else rows
 
 
 def batch_of(inputs: Any, targets: Any, bank: Tensor, name: str = "targets") -> tuple[Tensor, Tensor]:
-    """Checked ``[B, D]`` inputs, of as many columns as the bank, and ``[B]`` labels."""
+    """Checked ``[B, D]`` inputs, with the same number of columns as the bank, and ``[B]`` labels."""
     inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
     labels = checks.vector_of_integers(name, targets, inputs.shape[0], "inputs")
     checks.same_columns(inputs=inputs, features=bank)
@@ -99,7 +100,7 @@ def batch_of(inputs: Any, targets: Any, bank: Tensor, name: str = "targets") -> 
 
 
 def checked_loss(loss: Tensor, **inputs: Tensor) -> Tensor:
-    """The loss; on a CPU one that is not finite because of an input raises the ValueError that names it."""
+    """The loss; on a CPU, if an input makes it non-finite, a ValueError that names the input."""
     if loss.device.type == "cpu" and not torch.isfinite(loss):
         for name, value in inputs.items():
             checks.finite_rows(name, value.detach().flatten(0, -2))

@@ -9,7 +9,7 @@ from ccfast.nn._choice import best_columns, last_columns
 
 
 class Batch:
-    """How the samples of a batch relate to the proxies.
+    """The relation between the samples of a batch and the proxies.
 
     Attributes:
         own: ``[B]`` the proxy of each sample's label and camera; -1 for noise.
@@ -28,14 +28,14 @@ class Batch:
         if targets.device.type == "cpu" and missing.any():
             at = int(missing.nonzero()[0, 0])
             raise ValueError(
-                f"targets, cameras: expected a proxy for each sample, got none for label {int(targets[at])} and camera "
+                f"targets, cameras: expected one proxy per sample, got none for label {int(targets[at])} and camera "
                 f"{int(sample_cameras[at])} at position {at}"
             )
 
 
 @torch.no_grad()
 def negatives(z: Tensor, of_label: Tensor, count: int, fill_up: str) -> Tensor:
-    """The ``count`` proxies of other labels of highest z, and where there are fewer, own ones as ``fill_up`` says."""
+    """The ``count`` proxies of other labels with the highest z; if there are fewer, ``fill_up`` says which own ones."""
     chosen = best_columns(z, count, ~of_label)
     if fill_up == "none":
         return chosen
@@ -48,7 +48,7 @@ def negatives(z: Tensor, of_label: Tensor, count: int, fill_up: str) -> Tensor:
 
 @torch.no_grad()
 def online_sets(scores: Tensor, cameras: Tensor, num_positives: int, num_negatives: int) -> tuple[Tensor, Tensor]:
-    """O2CAP's positives, the best of each camera's best, and the best others."""
+    """O2CAP's positives (the best among the best proxies of the cameras), and the best others."""
     best_of_camera = torch.zeros_like(scores, dtype=torch.bool)
     present = cameras.unique()
     for camera in present:

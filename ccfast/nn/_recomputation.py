@@ -13,39 +13,39 @@ from torch import Tensor, nn
 
 @dataclass(eq=False)
 class _Call:
-    """What a forward pass that may be repeated was called with, and its loss."""
+    """The arguments and the loss of a forward pass that may be repeated."""
 
     tensors: tuple[Tensor, ...]
     loss: Tensor
 
     def has(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether the call was one with these tensors."""
+        """Whether the call had these tensors."""
         return len(tensors) == len(self.tensors) and all(map(torch.equal, self.tensors, tensors))
 
 
-#: The calls of each module that may still be repeated; each is kept alive by the graph of its loss alone.
+#: The calls of each module that may still be repeated; only the graph of its loss keeps a call alive.
 _CALLS: weakref.WeakKeyDictionary[nn.Module, weakref.WeakSet[_Call]] = weakref.WeakKeyDictionary()
 
 
 def checkpointed() -> bool:
-    """Whether a checkpoint without reentry watches what this code saves for backward."""
+    """Whether a checkpoint with ``use_reentrant=False`` observes the tensors that this code saves for backward."""
     if torch.compiler.is_compiling():
         return False
-    # Not public, and not in every release: without it a checkpoint goes unnoticed.
+    # Not public, and not in every release; without it a checkpoint is not noticed.
     hooks_of = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
     hooks = hooks_of(True) if hooks_of else None
     return hooks is not None and getattr(hooks[0], "__module__", None) == "torch.utils.checkpoint"
 
 
 def once(module: nn.Module, tensors: Sequence[Tensor], step: Callable[[bool], Tensor]) -> Tensor:
-    """``step(True)``: a loss after which the memory has moved; ``step(False)`` where the forward pass is a repetition.
+    """``step(True)``: a loss that also updates the memory; ``step(False)`` if the forward pass is a repetition.
 
-    A checkpoint without reentry (``use_reentrant=False``) runs forward once more in backward, for the tensors that it
-    did not keep. The memory has moved by then: so the tensors that the loss saves are kept from the checkpoint, and a
-    repetition gives the loss of the first time and moves nothing. With reentry the first run is under ``no_grad`` and
-    the memory moves in the second one, as the graph that counts is that one's.
+    A checkpoint with ``use_reentrant=False`` runs forward again in backward, for the tensors that it did not keep. By
+    then the memory has been updated. So the tensors that the loss saves are hidden from the checkpoint, and a
+    repetition returns the first loss and updates nothing. With ``use_reentrant=True`` the first run is under
+    ``no_grad``, and the memory is updated in the second run, whose graph is used.
 
-    ``tensors``: all that the call was given, features and labels alike; a repetition is known by them.
+    ``tensors``: all tensors of the call, features and labels; they identify a repetition.
     """
     if not checkpointed():
         return step(True)

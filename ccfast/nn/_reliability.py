@@ -11,13 +11,13 @@ from ccfast import _checks as checks
 
 
 def reliable_labels(labels: Any, tight: Any, loose: Any, threshold: float | None) -> tuple[Tensor, float]:
-    """The labels of an epoch and the threshold of independence; without one it is found here.
+    """The labels of an epoch, and the threshold of independence, which is computed if not given.
 
     Args:
         labels: ``[N]`` integers of a clustering, -1 for noise.
         tight: the same at a smaller radius.
-        loose: the same at a larger one.
-        threshold: of the epochs before, or None.
+        loose: the same at a larger radius.
+        threshold: that of the previous epochs, or None.
     """
     labels = checks.tensor("labels", labels, 1, checks.INTEGER).long()
     tight, loose = (
@@ -37,21 +37,21 @@ def reliable_labels(labels: Any, tight: Any, loose: Any, threshold: float | None
 
 
 def _threshold(independence: Tensor) -> float:
-    """The element at 0.9 n of the sorted values of the clusters of more than one image."""
+    """The element at 0.9 n of the sorted values of the clusters with more than one image."""
     count = len(independence)
     if count == 0:
-        raise ValueError("labels: expected a cluster of more than one image, got none")
+        raise ValueError("labels: expected at least one cluster with more than one image, got none")
     return float(independence.sort().values[min(count - 1, round(0.9 * count))])
 
 
 def _with_singletons(labels: Tensor) -> Tensor:
-    """Each noise image with a label of its own, counted on after the last cluster."""
+    """The labels, with a new label for each noise image, numbered after the last cluster."""
     noise = labels == -1
     return torch.where(noise, labels.max() + noise.cumsum(0), labels)
 
 
 def _overlap(labels: Tensor, other: Tensor) -> Tensor:
-    """``[N]`` float32: intersection over union of the two clusters that each image is in."""
+    """``[N]`` float32: intersection over union of the two clusters of each image."""
     pair = labels * (other.max() + 1) + other
     _, place, shared = pair.unique(return_inverse=True, return_counts=True)
     both = shared[place]

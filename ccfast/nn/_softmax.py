@@ -1,4 +1,4 @@
-"""Cross-entropies over similarities to a bank; rows labelled -1 count nowhere."""
+"""Cross-entropies over similarities to a bank; rows with the label -1 are ignored."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ccfast.nn._choice import best_columns
 
 
 def counted_labels(name: str, labels: Tensor, classes: int) -> Tensor:
-    """``labels`` as int64 of which those to leave out are -1.
+    """``labels`` as int64, with -1 for rows to leave out.
 
-    Labels out of ``[-1, classes)`` raise ValueError on a CPU; elsewhere nothing waits for the device, and they are left
-    out.
+    Labels out of ``[-1, classes)`` raise ValueError on a CPU. On other devices this check would have to wait for the
+    device; such rows are left out.
     """
     labels = labels.to(torch.int64)
     if labels.device.type == "cpu":
@@ -25,7 +25,7 @@ def counted_labels(name: str, labels: Tensor, classes: int) -> Tensor:
 
 
 def mean_of_counted(losses: Tensor, counted: Tensor) -> Tensor:
-    """Mean of the rows' losses over the rows that count; 0, with zero gradients, where none does."""
+    """Mean of the losses over the rows that are not ignored; 0, with zero gradients, if there are none."""
     return torch.where(counted, losses, 0).sum() / counted.sum().clamp_min(1)
 
 
@@ -54,24 +54,24 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
 def smoothed_cross_entropy(
     logits: Any, targets: Any, label_smoothing: float = 0.1, *, over_best: bool = True
 ) -> Tensor:
-    """Cross-entropy with the smoothing of HHCL: a part of the weight goes to the classes that the logits prefer.
+    """Cross-entropy with the smoothing of HHCL: a part of the weight goes to the classes with the highest logits.
 
-    With C classes and k = C // 50: weights ``(1 - e) onehot(y) + e / k`` on each of the k classes of highest logit of
-    the row, of which the target may be one; no gradient goes through the choice. For k below 2, or without
-    ``over_best``, the e is spread over all classes.
+    With C classes and k = C // 50, the weights are ``(1 - e) onehot(y)`` plus ``e / k`` on each of the k classes with
+    the highest logit of the row, which may include the target; the choice has no gradient. For k below 2, or without
+    ``over_best``, e is spread over all classes.
 
     Args:
         logits: ``[B, C]`` float16, bfloat16, float32 or float64.
         targets: ``[B]`` integers in ``[0, C)``, or -1 for rows to leave out.
         label_smoothing: e, in ``[0, 1]``.
-        over_best: whether the best classes share the e, or all do.
+        over_best: True: the best classes share e; False: all classes do.
 
     Returns:
-        The scalar mean over the rows that count, float32, or float64 for float64 logits.
+        The scalar mean over the rows that are not ignored, float32, or float64 for float64 logits.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, another length, an argument out of range.
+        ValueError: an empty input, a wrong length, an argument out of range.
 
     Examples:
         >>> import torch, ccfast

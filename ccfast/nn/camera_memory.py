@@ -1,4 +1,4 @@
-"""A cluster memory that is updated with an eye to the cameras: 3C."""
+"""A cluster memory whose update uses the cameras: 3C."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ RULES = {
 
 
 class CameraMemory(MovingModule):
-    """The cluster memory of 3C (2024): a group is the samples of a cluster by one camera, and groups update its row.
+    """The cluster memory of 3C (2024). A group is the samples of one cluster from one camera; groups update its row.
 
     Args:
         num_features: D.
         num_clusters: C.
         temperature: of the loss, above 0.
-        momentum: share of the old row that stays in an update, in ``[0, 1]``.
-        mode: what is mixed into a row, by similarities with the row before the batch:
+        momentum: share of the old row that an update keeps, in ``[0, 1]``.
+        mode: the samples that are mixed into a row; similarities are those with the row before the batch:
 
-            - ``"cm"``: all samples in batch order; ``"cm_hard"``: the sample of lowest similarity;
-            - ``"cm_camera"``: the first sample of each group; ``"cm_hard_camera"``: the one of lowest similarity of
-              each group; in both one after the other, the cameras in order of first appearance;
-            - ``"tccl_camera"``: of the groups' means, normalised, the one of lowest similarity;
-            - ``"hd_camera"``: the sample of highest ``a b / (a + b)``, where a is its distance from the row and
+            - ``"cm"``: all samples in batch order; ``"cm_hard"``: the sample with the lowest similarity;
+            - ``"cm_camera"``: the first sample of each group; ``"cm_hard_camera"``: the sample of each group with the
+              lowest similarity; in both, one after the other, the cameras in order of first appearance;
+            - ``"tccl_camera"``: the normalised mean of a group, of the group with the lowest similarity;
+            - ``"hd_camera"``: the sample with the highest ``a b / (a + b)``, where a is its distance from the row and
               b = 1 + its similarity to the mean of its group.
-        reweight: weigh the clusters by ``exp`` of the entropy of their cameras in the batch, their mean weight being 1.
-            As the code, not the paper: the entropy is in bits.
-        normalize: divide the inputs by their norm; otherwise they have to be of unit norm.
-        update: when the memory moves, as for :class:`ccfast.nn.ClusterMemory`.
+        reweight: weight the clusters by ``exp`` of the entropy of their cameras in the batch, with a mean weight of 1.
+            As in the authors' code, not the paper, the entropy is in bits.
+        normalize: divide the inputs by their norm; otherwise they must have unit norm.
+        update: when the memory is updated, as in :class:`ccfast.nn.ClusterMemory`.
 
     Attributes:
         features: buffer ``[C, D]`` float32; zeros until filled.
@@ -57,7 +57,7 @@ class CameraMemory(MovingModule):
         >>> memory.features = torch.eye(2)
         >>> inputs = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
         >>> memory(inputs, targets=torch.tensor([0, 0]), cameras=torch.tensor([3, 7])).backward()
-        >>> memory.features.tolist()  # camera 7 was the less similar to row 0
+        >>> memory.features.tolist()  # the sample of camera 7 was less similar to row 0
         [[0.0, 1.0], [0.0, 1.0]]
     """
 
@@ -86,11 +86,11 @@ class CameraMemory(MovingModule):
         self.register_buffer("features", torch.zeros(num_clusters, num_features, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, targets: Tensor, cameras: Tensor) -> Tensor:
-        """Mean loss of a batch; the memory is updated from the batch as ``update`` says.
+        """Mean loss of a batch; ``update`` says when the memory is updated from it.
 
         Args:
             inputs: ``[B, D]`` features.
-            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts neither in the loss nor in the update.
+            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) is ignored in the loss and in the update.
             cameras: ``[B]`` integers.
 
         Returns:
@@ -127,7 +127,7 @@ class CameraMemory(MovingModule):
 
 
 def entropy_weights(targets: Tensor, cameras: Tensor) -> Tensor:
-    """``[B]`` float64: the weight of each sample's cluster by the entropy of its cameras in the batch; 0 for noise."""
+    """``[B]`` float64: weights of the samples' clusters, from the entropy of their cameras; 0 for noise."""
     cluster, group = same(targets), same(targets, cameras)
     size = cluster.sum(1).clamp_min(1).double()
     # The entropy of a cluster is the mean over its samples of -log2 of their group's share.

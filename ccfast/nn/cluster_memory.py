@@ -22,21 +22,22 @@ class ClusterMemory(nn.Module):
         num_features: D.
         num_clusters: C.
         temperature: of the loss, above 0.
-        momentum: share of the old row that stays in an update, in ``[0, 1]``.
+        momentum: share of the old row that an update keeps, in ``[0, 1]``.
         mode: of :func:`ccfast.update_memory_`: ``"sequential"``, ``"hardest"``, ``"mean"``, ``"last"`` or
             ``"replace"``.
-        update: when the memory moves. ``"forward"``: at the end of each forward call in training mode with gradients
-            enabled. ``"backward"``: in each backward pass through the loss, in eval mode too, as the authors' code
-            does (see :func:`ccfast.memory_similarity`); two calls before one backward then see the same memory.
+        update: when the memory is updated. ``"forward"``: at the end of each forward call in training mode with
+            gradients enabled. ``"backward"``: in each backward pass through the loss, also in eval mode, as in the
+            authors' code (see :func:`ccfast.memory_similarity`); two calls before one backward then use the same
+            memory.
 
-    The options are attributes of the same names, and may be changed between calls.
+    The options are attributes with the same names, and may be changed between calls.
 
     Under :func:`torch.utils.checkpoint.checkpoint` a call is one update. With ``use_reentrant=False`` it happens in the
-    forward pass, and the repetition in backward changes nothing; with ``use_reentrant=True``, where the forward pass
-    is without gradients, it happens in the repetition, so that two calls before one backward see the same memory.
+    forward pass, and the repetition in backward changes nothing. With ``use_reentrant=True`` the forward pass has no
+    gradients, and the update happens in the repetition; two calls before one backward then use the same memory.
 
     Attributes:
-        features: buffer ``[C, D]`` float32; zeros until filled, as by ``memory.features.copy_(centroids)`` or by
+        features: buffer ``[C, D]`` float32; zeros until you fill it, with ``memory.features.copy_(centroids)`` or by
             assigning the result of :func:`ccfast.cluster_centroids`.
 
     Raises:
@@ -47,9 +48,9 @@ class ClusterMemory(nn.Module):
         >>> memory = ccfast.nn.ClusterMemory(num_features=2, num_clusters=2, temperature=1.0, momentum=0.0)
         >>> memory.features = torch.eye(2)
         >>> loss = memory(torch.tensor([[0.0, 2.0]], requires_grad=True), torch.tensor([0]))
-        >>> round(loss.item(), 4)  # against the memory as it was
+        >>> round(loss.item(), 4)  # against the memory before the update
         1.3133
-        >>> memory.features.tolist()  # which then moved
+        >>> memory.features.tolist()  # after the update
         [[0.0, 1.0], [0.0, 1.0]]
     """
 
@@ -74,14 +75,14 @@ class ClusterMemory(nn.Module):
         self.register_buffer("features", torch.zeros(num_clusters, num_features, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of a batch; the memory is updated from the batch as ``update`` says.
+        """Mean loss of a batch; ``update`` says when the memory is updated from it.
 
         Args:
-            inputs: ``[B, D]`` features, of any norm: they are normalised here.
-            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts neither in the loss nor in the update.
+            inputs: ``[B, D]`` features of any norm; they are normalised.
+            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) is ignored in the loss and in the update.
 
         Returns:
-            The scalar loss, float32 (float64 for float64 inputs), taken against the memory as it was before the update.
+            The scalar loss, float32 (float64 for float64 inputs), against the memory before the update.
         """
         checks.choice("update", self.update, UPDATES)
         if self.update == "backward":
@@ -92,7 +93,7 @@ class ClusterMemory(nn.Module):
 
     @checks.renamed(features="inputs", labels="targets")
     def _loss(self, inputs: Tensor, targets: Tensor, move: bool) -> Tensor:
-        """The loss, and then the update where the memory is to move."""
+        """The loss, and then the update if ``moving``."""
         loss = centroid_contrastive_loss(inputs, self.features, targets, self.temperature)
         if move:
             features = inputs.detach().to(self.features.dtype)
@@ -101,7 +102,7 @@ class ClusterMemory(nn.Module):
 
     @checks.renamed(features="inputs", labels="targets")
     def loss(self, inputs: Tensor, targets: Tensor, moving: bool = False) -> Tensor:
-        """The loss of :meth:`forward`; its backward pass moves the memory where ``moving``."""
+        """The loss of :meth:`forward`; its backward pass updates the memory if ``moving``."""
         inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)
         targets = checks.vector_of_integers("targets", targets, inputs.shape[0], "inputs", inputs.device)
         targets = counted_labels("targets", targets, self.features.shape[0])
@@ -116,7 +117,7 @@ class ClusterMemory(nn.Module):
         with torch.autocast(inputs.device.type, enabled=False):
             similarities = memory_similarity(wide(inputs, normalize=True), memory, move if moving else None)
             loss = cross_entropy(similarities / temperature, targets)
-        # A value of the memory that is not finite shows in its column of every row.
+        # A non-finite value in the memory makes its column non-finite in every row.
         if loss.device.type == "cpu" and not torch.isfinite(similarities.detach()[0].sum() + loss.detach()):
             checks.finite_rows("inputs", inputs.detach())
             checks.finite_rows("memory", memory.detach())

@@ -17,25 +17,25 @@ CROSSES = ("visible", "infrared")
 
 
 class CrossModalMemory(MovingModule):
-    """A cluster memory for each modality, and what the visible-infrared methods add to the sum of their losses.
+    """One cluster memory per modality, and the terms that visible-infrared methods add to the sum of their losses.
 
     - ADCA (Yang et al., MM 2022): :meth:`merge` at the start of each epoch.
-    - PGM (Wu and Ye, CVPR 2023): a cross term, the features of one modality against the memory of the other. The calls
-      are made in the order infrared, visible, cross, so that they run backward as cross, visible, infrared: as the
-      code, the cross call moves the memory that it uses, and the modality's own call then meets the moved rows.
-    - CCLNet (Chen et al., MM 2023): after both updates, rows that match each other are mixed (``align_scale``).
+    - PGM (Wu and Ye, CVPR 2023): a cross term, the features of one modality against the memory of the other. The
+      forward order is infrared, visible, cross, so backward runs cross, visible, infrared. As in the authors' code, the
+      cross call updates the memory that it uses, and the call of the modality itself then uses the updated rows.
+    - CCLNet (Chen et al., MM 2023): after both updates, matching rows are mixed (``align_scale``).
 
     Args:
         num_features: D.
         num_visible: clusters of the visible images.
         num_infrared: clusters of the infrared images.
         temperature: of the losses, above 0.
-        momentum: share of the old row that stays in an update (CCLNet: 0.9).
+        momentum: share of the old row that an update keeps (CCLNet: 0.9).
         cross_weight: weight of the cross term.
-        mode: of both memories, as for :class:`ccfast.nn.ClusterMemory`.
-        align_scale: share of a row that stays when it is mixed with its match (CCLNet: 0.9); 1: they are not matched.
-        update: when the memories move, as for :class:`ccfast.nn.ClusterMemory`. With a cross term, ``"forward"`` moves
-            them in the same order.
+        mode: of both memories, as in :class:`ccfast.nn.ClusterMemory`.
+        align_scale: share of a row that is kept when it is mixed with its match (CCLNet: 0.9); 1: no matching.
+        update: when the memories are updated, as in :class:`ccfast.nn.ClusterMemory`. With a cross term, ``"forward"``
+            updates them in the same order.
 
     Attributes:
         visible, infrared: the two :class:`ccfast.nn.ClusterMemory`; fill their ``features``.
@@ -79,7 +79,7 @@ class CrossModalMemory(MovingModule):
         self.infrared = ClusterMemory(num_features, num_infrared, *options)
 
     def forward(self, *batch: Any, **cross: Any) -> Tensor:
-        """The sum of :meth:`losses`, the cross term by its weight; arguments as there."""
+        """The sum of :meth:`losses`, with the weight of the cross term; the same arguments."""
 
         def loss_of(moving: bool, visible: Tensor, infrared: Tensor) -> Tensor:
             of_visible, of_infrared, of_cross = self.losses(visible, infrared, *batch[2:], **cross, moving=moving)
@@ -99,27 +99,27 @@ class CrossModalMemory(MovingModule):
         mapping: Tensor | None = None,
         moving: bool = True,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The three terms; the memories move in their backward pass.
+        """The three terms; the memories are updated in their backward pass.
 
         Args:
             visible: ``[B, D]`` features of any norm.
             infrared: ``[B', D]`` features of any norm.
-            visible_targets: ``[B]`` pseudo-labels of the visible clusters; -1 (noise) counts nowhere.
+            visible_targets: ``[B]`` pseudo-labels of the visible clusters; -1 (noise) is ignored.
             infrared_targets: ``[B']`` pseudo-labels of the infrared clusters.
             cross: which memory the cross term uses: ``"visible"`` (PGM's odd epochs: the infrared features against the
                 visible memory) or ``"infrared"`` (even epochs); None: no cross term.
-            mapping: for the cross term, ``[C]`` the cluster of that memory for each cluster of the other modality, -1
-                for those without one.
-            moving: whether the memories move.
+            mapping: for the cross term, ``[C]`` the cluster of that memory for each cluster of the other modality, or
+                -1.
+            moving: whether the memories are updated.
 
         Returns:
-            The visible, the infrared and the cross loss, scalars, 0 for no cross term.
+            The visible, the infrared and the cross loss, scalars; 0 without a cross term.
 
         Raises:
-            TypeError, ValueError: as for :class:`ccfast.nn.ClusterMemory`; a ``cross`` without a ``mapping``.
+            TypeError, ValueError: as in :class:`ccfast.nn.ClusterMemory`; ``cross`` without ``mapping``.
         """
         if cross is not None and mapping is None:
-            raise ValueError("mapping: expected the clusters that correspond, for the cross term, got None")
+            raise ValueError("mapping: expected the corresponding clusters for the cross term, got None")
         if moving and self.align_scale < 1:
 
             def align() -> None:
@@ -138,20 +138,21 @@ class CrossModalMemory(MovingModule):
 
     @torch.no_grad()
     def merge(self, pairs: Any, weight: float = 0.1) -> None:
-        """ADCA's aggregation at the start of an epoch: visible rows take over most of the matched infrared ones.
+        """ADCA's aggregation at the start of an epoch: visible rows are mixed with the matched infrared rows.
 
-        The pairs are counted, and taken by falling count, among equal counts those that come first in the list; a pair
-        is skipped if one of its labels has been used. Then ``M_visible[v] <- weight M_visible[v] + (1 - weight)
-        M_infrared[n]``. As the code, not the paper: the result is not normalised, and the infrared memory stays.
+        The pairs are counted, and used in descending order of their count; for equal counts the first in the list comes
+        first. A pair is skipped if one of its labels has been used. Then ``M_visible[v] <- weight M_visible[v] + (1 -
+        weight) M_infrared[n]``. As in the authors' code, not the paper, the result is not normalised, and the infrared
+        memory does not change.
 
         Args:
             pairs: ``[M, 2]`` integers: the visible and the infrared label of each matched pair of images; pairs with a
                 -1 are dropped.
-            weight: share of the visible row that stays, in ``[0, 1]``.
+            weight: share of the visible row that is kept, in ``[0, 1]``.
 
         Raises:
             TypeError: a tensor of another dtype.
-            ValueError: another shape, a label out of range.
+            ValueError: a wrong shape, a label out of range.
         """
         pairs = checks.tensor("pairs", pairs, 2, checks.INTEGER)
         weight = checks.real("weight", weight, low=0, high=1)
@@ -171,11 +172,11 @@ class CrossModalMemory(MovingModule):
 
     @torch.no_grad()
     def align(self, visible_targets: Tensor, infrared_targets: Tensor) -> None:
-        """CCLNet's step after both updates: rows of the batch are mixed with their match in the other memory.
+        """CCLNet's step after both updates: mix rows of the batch with their match in the other memory.
 
-        The match is the Hungarian assignment of highest sum of ``M_visible @ M_infrared.T``; pairs below 0 are skipped.
-        ``align_scale`` of a row stays. As the code, not the paper: the infrared row is mixed with the visible row just
-        moved. It waits for the device, and runs on the CPU.
+        The match is the Hungarian assignment with the highest sum of ``M_visible @ M_infrared.T``; pairs below 0 are
+        skipped. ``align_scale`` is the share of a row that is kept. As in the authors' code, not the paper, the
+        infrared row is mixed with the visible row after its update. This waits for the device and runs on the CPU.
         """
         from scipy.optimize import linear_sum_assignment
 
@@ -189,9 +190,9 @@ class CrossModalMemory(MovingModule):
             (others, infrared_targets, n, None),
         ):
             theirs = rows[v] if theirs is None else theirs
-            here = torch.isin(ours, targets)
+            present = torch.isin(ours, targets)
             mixed = self.align_scale * memory[ours] + (1 - self.align_scale) * theirs
-            memory[ours[here]] = F.normalize(mixed, dim=1)[here]
+            memory[ours[present]] = F.normalize(mixed, dim=1)[present]
 
     def extra_repr(self) -> str:
         """Options, for ``print(module)``."""

@@ -1,4 +1,4 @@
-"""Two rows for each cluster: HHCL, PCLHD, RPNR, DCMIP."""
+"""Two rows per cluster: HHCL, PCLHD, RPNR, DCMIP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARGIN = 0.2
 
 
 class DualMemory(MovingModule):
-    """A memory of two rows for each cluster that are updated by two rules, and a loss against both.
+    """A memory with two rows per cluster, updated by two rules, and a loss against both.
 
     The presets are :meth:`hhcl` (Hu et al. 2021, "Hard-sample guided hybrid contrast learning"), :meth:`pclhd` (PCLHD
     and RPNR) and :meth:`dcmip` (an unofficial code's variant for MSMT17).
@@ -29,19 +29,19 @@ class DualMemory(MovingModule):
         num_features: D.
         num_clusters: C.
         temperature: of the loss, above 0.
-        momentum: share of the old row that stays in an update, in ``[0, 1]``.
-        first: how the first half moves, a mode of :func:`ccfast.update_memory_`.
-        second: how the second half moves: such a mode; ``"hardest-of-first"``: the sample of each cluster that is
-            hardest for the old row of the first half; None: there is no second half, and the loss is that of the first.
-        combine: ``"weighted"``: ``w (CE(first) + (1 - w) CE(second))``, as the code, not the paper (w and 1 - w);
-            ``"margin"``: ``0.5 (CE(second) + relu(CE(first) - 0.2))``, the relu of the batch's mean.
+        momentum: share of the old row that an update keeps, in ``[0, 1]``.
+        first: update rule of the first half, a mode of :func:`ccfast.update_memory_`.
+        second: update rule of the second half: such a mode; ``"hardest-of-first"``: the sample of each cluster that is
+            hardest for the old row of the first half; None: no second half, and the loss is that of the first.
+        combine: ``"weighted"``: ``w (CE(first) + (1 - w) CE(second))``, as in the authors' code, not the paper (w and
+            1 - w); ``"margin"``: ``0.5 (CE(second) + relu(CE(first) - 0.2))``, with the relu of the batch's mean.
         hard_weight: w.
         label_smoothing: e of :func:`ccfast.nn.smoothed_cross_entropy` in each cross-entropy.
-        normalize: divide the inputs by their norm; otherwise they have to be of unit norm, as an encoder gives them.
-        update: when the memory moves, as for :class:`ccfast.nn.ClusterMemory`.
+        normalize: divide the inputs by their norm; otherwise they must have unit norm, such as an encoder's output.
+        update: when the memory is updated, as in :class:`ccfast.nn.ClusterMemory`.
 
     Attributes:
-        features: buffer ``[2C, D]`` float32, the first rows and then the second ones; zeros until filled, as by
+        features: buffer ``[2C, D]`` float32, the first half and then the second; zeros until you fill it with
             ``memory.fill(centroids)``. ``[C, D]`` without a second half.
 
     Raises:
@@ -100,7 +100,7 @@ class DualMemory(MovingModule):
 
     @classmethod
     def pclhd(cls, num_features: int, num_clusters: int, **options: Any) -> DualMemory:
-        """The hybrid memory of PCLHD and RPNR: mean rows, and rows of the samples that are hardest for those."""
+        """The hybrid memory of PCLHD and RPNR: mean rows, and rows of the samples that are hardest for them."""
         rules = {"first": "mean", "second": "hardest-of-first", "combine": "margin"}
         return cls(num_features, num_clusters, **rules | options)
 
@@ -112,15 +112,15 @@ class DualMemory(MovingModule):
 
     @torch.no_grad()
     def fill(self, centroids: Tensor) -> None:
-        """Starts each half with the centroids ``[C, D]``."""
+        """Fill each half with the centroids ``[C, D]``."""
         self.features.copy_(centroids.repeat(len(self.features) // self.num_clusters, 1))
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Loss of a batch; the memory is updated from the batch as ``update`` says.
+        """Loss of a batch; ``update`` says when the memory is updated from it.
 
         Args:
             inputs: ``[B, D]`` features.
-            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts neither in the loss nor in the update.
+            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) is ignored in the loss and in the update.
 
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
@@ -162,7 +162,7 @@ class DualMemory(MovingModule):
 def _move_halves(
     memory: Tensor, features: Tensor, targets: Tensor, momentum: float, rules: tuple[str, str | None], normalize: bool
 ) -> None:
-    """Both halves, each by its rule and from its old rows; a rule that looks at the first half comes first."""
+    """Update both halves, each by its rule and from its old rows; a rule that reads the first half runs first."""
     first, second = rules
     features = features.to(memory.dtype)
     if second is None:

@@ -1,4 +1,4 @@
-"""An instance memory that is scored by cluster: SpCL and CACL."""
+"""An instance memory with a loss over clusters: SpCL and CACL."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ EPSILON = 1e-6
 
 
 class HybridMemory(MovingModule):
-    """One row for each image, a loss against the means of the clusters (SpCL, Ge et al., NeurIPS 2020, section 3.1).
+    """One row per image, and a loss against the means of the clusters (SpCL, Ge et al., NeurIPS 2020, section 3.1).
 
-    With p the mean similarity to the rows of each label, divided by the temperature: ``q = exp(p) / (sum exp(p) +
-    1e-6)`` and the loss is the mean of ``-log(q_y + 1e-6)``, times ``(1 - q_y) ** focal`` (CACL, Li et al. 2021: 4). As
-    the code, not the paper: no maximum is subtracted, so that a temperature of 0.01 overflows in float32, and the
+    Let p be the mean similarity to the rows of each label, divided by the temperature, and ``q = exp(p) / (sum exp(p) +
+    1e-6)``. The loss is the mean of ``-log(q_y + 1e-6)``, times ``(1 - q_y) ** focal`` (CACL, Li et al. 2021: 4). As in
+    the authors' code, not the paper, no maximum is subtracted, so a temperature of 0.01 overflows in float32, and the
     gradient goes through both 1e-6.
 
     Args:
         num_features: D.
-        num_rows: N, images; for domain adaptation the classes of the source domain come first.
+        num_rows: N, the number of images; for domain adaptation the classes of the source domain come first.
         temperature: above 0.
-        momentum: share of the old row that stays in an update, in ``[0, 1]``.
+        momentum: share of the old row that an update keeps, in ``[0, 1]``.
         focal: exponent of the focal weight; 0: none.
-        normalize: divide the inputs by their norm; otherwise they have to be of unit norm, as the authors' encoder
-            gives them.
-        update: when the rows move, as for :class:`ccfast.nn.ClusterMemory`. Two calls before one backward, as for
+        normalize: divide the inputs by their norm; otherwise they must have unit norm, like the output of the authors'
+            encoder.
+        update: when the rows are updated, as in :class:`ccfast.nn.ClusterMemory`. Two calls before one backward, as for
             domain adaptation, need ``"backward"``.
 
     Attributes:
         features: buffer ``[N, D]`` float32; zeros until filled.
-        labels: buffer ``[N]`` int64, the label of each row; un-clustered rows have one each of their own, and rows
-            labelled -1 are in no cluster. 0 to N - 1 until filled, as by :meth:`relabel`.
-        threshold: buffer, scalar float32: SpCL's threshold of independence; NaN until :meth:`relabel` has set it.
+        labels: buffer ``[N]`` int64, the label of each row. Each un-clustered row has a separate label; rows with the
+            label -1 are in no cluster. 0 to N - 1 until you fill it, for example with :meth:`relabel`.
+        threshold: buffer, scalar float32: SpCL's threshold of independence; NaN until :meth:`relabel` sets it.
 
     Raises:
         ValueError: an argument out of range.
@@ -52,7 +52,7 @@ class HybridMemory(MovingModule):
         >>> memory.features = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> memory.labels = torch.tensor([0, 0, 1])
         >>> memory(torch.tensor([[0.0, 1.0]], requires_grad=True), rows=torch.tensor([1])).backward()
-        >>> memory.features.tolist()  # the row of the image has moved
+        >>> memory.features.tolist()  # the row of the image has been updated
         [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
         >>> clusters = torch.tensor([0, 0, 1])
         >>> memory.relabel(clusters, tight=clusters, loose=clusters).tolist()
@@ -87,14 +87,14 @@ class HybridMemory(MovingModule):
         self._counted: tuple[Any, int] = (None, 0)
 
     def forward(self, inputs: Tensor, rows: Tensor, other: Tensor | None = None) -> Tensor:
-        """Loss of a batch; its rows are updated as ``update`` says.
+        """Loss of a batch; ``update`` says when its rows are updated.
 
         Args:
             inputs: ``[B, D]`` features.
-            rows: ``[B]`` the row of each in ``[0, N)``; -1, or a row whose label is -1, counts nowhere.
-            other: ``[B, D]`` output of the other network's predictor, of any norm (CACL's second network): the negative
-                cosines to the centroid of the row's label, before the update, and to the input are added; their
-                gradient goes to ``other`` alone.
+            rows: ``[B]`` the row of each input in ``[0, N)``; -1, and a row with the label -1, are ignored.
+            other: ``[B, D]`` output of the other network's predictor, of any norm (CACL's second network). Adds the
+                negative cosines to the centroid of the row's label before the update, and to the input; their
+                gradient goes only to ``other``.
 
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
@@ -131,7 +131,7 @@ class HybridMemory(MovingModule):
         return member @ self.features / member.sum(1, keepdim=True).clamp_min(1)
 
     def _segments(self) -> int:
-        """Labels are counted when they have changed: on a GPU that waits for the device."""
+        """The number of labels; counted only when they have changed, because on a GPU this waits for the device."""
         key = (id(self.labels), self.labels._version)
         if self._counted[0] != key:
             self._counted = (key, max(1, int(self.labels.max()) + 1))
@@ -144,16 +144,16 @@ class HybridMemory(MovingModule):
         Args:
             labels: ``[N]`` clustering of the rows, -1 for noise.
             tight: the same at a smaller radius (DBSCAN at eps - 0.02).
-            loose: the same at a larger one (eps + 0.02).
+            loose: the same at a larger radius (eps + 0.02).
 
         Returns:
-            ``[N]`` the labels that are now in ``labels``: an image keeps its label if its cluster is independent (the
-            criterion's threshold comes from the first call) and it is compact itself; all others have one each of their
-            own. Some labels may have no member.
+            ``[N]`` the new ``labels``. An image keeps its label if its cluster is independent (the criterion's
+            threshold comes from the first call) and the image itself is compact; each other image gets a separate
+            label. Some labels may have no member.
 
         Raises:
             TypeError: a tensor of another dtype or layout.
-            ValueError: another length; no cluster of more than one image in the first call.
+            ValueError: a wrong length; no cluster with more than one image in the first call.
         """
         threshold = None if torch.isnan(self.threshold) else float(self.threshold)
         found, threshold = reliable_labels(labels, tight, loose, threshold)

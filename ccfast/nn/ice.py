@@ -19,13 +19,14 @@ CONSISTENCY_WEIGHT = 10.0
 class IceLoss(nn.Module):
     """Inter-instance contrastive encoding (ICE; Chen et al., ICCV 2021).
 
-    With q the normalised features, k and w those of a teacher's strong and weak view, the loss is the sum of
+    With q the normalised features, and k and w those of a teacher's strong and weak view, the loss is the sum of
 
-    - *class*: ``CE(x @ centroids.T / 0.5)`` with uniform label smoothing 0.1; as the code, x is not normalised;
+    - *class*: ``CE(x @ centroids.T / 0.5)`` with uniform label smoothing 0.1; as in the authors' code, x is not
+      normalised;
     - *instance*: the positive of a row is the least similar key of its label, its negatives are all keys of other
       labels: ``CE([positive, negatives] / 0.1, 0)``;
-    - *camera*: the term of :meth:`ccfast.nn.ProxyMemory.ice`; as the code, the proxies are normalised over the proxies,
-      one dimension at a time;
+    - *camera*: the term of :meth:`ccfast.nn.ProxyMemory.ice`; as in the authors' code, the proxies are normalised over
+      the proxies, separately for each dimension;
     - *consistency*: ``10 / B sum t (log t - log s)`` with ``s = softmax(q @ k.T / 0.4)`` and ``t = softmax(w @ w.T /
       0.4)``.
 
@@ -39,7 +40,7 @@ class IceLoss(nn.Module):
         label_smoothing: of the class term.
 
     Attributes:
-        centroids: buffer ``[C, D]``, plain means of unit features; empty until :meth:`fill`.
+        centroids: buffer ``[C, D]``, means of unit features, not normalised; empty until :meth:`fill`.
         proxies: the :class:`ccfast.nn.ProxyMemory` of the camera term.
 
     Raises:
@@ -52,7 +53,7 @@ class IceLoss(nn.Module):
         >>> criterion.fill(torch.eye(2), proxies=torch.eye(2), labels=labels, cameras=cameras)
         >>> views = torch.eye(2)
         >>> class_, instance, camera, consistency = criterion.losses(views, views, views, labels, cameras).tolist()
-        >>> consistency  # both views are alike
+        >>> consistency  # both views are equal
         0.0
     """
 
@@ -80,23 +81,23 @@ class IceLoss(nn.Module):
 
     @torch.no_grad()
     def fill(self, centroids: Tensor, proxies: Tensor, labels: Tensor, cameras: Tensor) -> None:
-        """Takes an epoch's centroids ``[C, D]`` and proxies ``[P, D]`` with their labels and cameras ``[P]``."""
+        """Set an epoch's centroids ``[C, D]`` and proxies ``[P, D]``, with their labels and cameras ``[P]``."""
         self.centroids = checks.matrix("centroids", centroids, checks.SINGLE_OR_DOUBLE).detach().clone()
         proxies = checks.matrix("proxies", proxies, checks.SINGLE_OR_DOUBLE)
         self.proxies.fill(F.normalize(proxies, dim=0), labels, cameras)
 
     def forward(self, inputs: Tensor, strong: Tensor, weak: Tensor, targets: Tensor, cameras: Tensor) -> Tensor:
-        """The sum of :meth:`losses`; arguments as there."""
+        """The sum of :meth:`losses`; the same arguments."""
         return self.losses(inputs, strong, weak, targets, cameras).sum()
 
     def losses(self, inputs: Tensor, strong: Tensor, weak: Tensor, targets: Tensor, cameras: Tensor) -> Tensor:
-        """The class, instance, camera and consistency term, their weights included.
+        """The class, instance, camera and consistency term, including their weights.
 
         Args:
             inputs: ``[B, D]`` features of any norm.
             strong: ``[B, D]`` the teacher's features of the strong view, of any norm; without a gradient.
             weak: ``[B, D]`` those of the weak view.
-            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts nowhere.
+            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) is ignored.
             cameras: ``[B]`` integers.
 
         Returns:

@@ -1,4 +1,4 @@
-"""A bank of one row for each image, each its own class: InstDisc."""
+"""A bank with one row per image, where each image is a class: InstDisc."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ TINY = 1e-7
 class InstanceBank(MovingModule):
     """Instance discrimination (NPID; Wu et al., CVPR 2018): the full softmax over all images, or NCE.
 
-    Each row is updated from its image, ``normalise(m M[i] + (1 - m) x)`` of the **old** bank: of several samples of one
-    image, the last one of the batch stays.
+    Each row is updated from its image: ``normalise(m M[i] + (1 - m) x)`` with the **old** row. If a batch has several
+    samples of one image, the last one is used.
 
-    NCE (``num_negatives``): ``e = exp(x . M[r] / T)`` over the image's row and K drawn ones, ``Z = N mean(e)`` of the
-    first batch and constant from then on, ``P = e / Z``, c = K / N; the loss is the mean over the samples of
+    NCE (``num_negatives``): ``e = exp(x . M[r] / T)`` over the image's row and K random rows, ``Z = N mean(e)`` of the
+    first batch, constant after it, ``P = e / Z``, c = K / N; the loss is the mean over the samples of
     ``-(log(P_0 / (P_0 + c + 1e-7)) + sum_k log(c / (P_k + c + 1e-7)))``.
 
     Args:
         num_features: D.
-        num_rows: N, images.
+        num_rows: N, the number of images.
         temperature: T, above 0.
-        momentum: share of the old row that stays in an update, in ``[0, 1]``.
+        momentum: share of the old row that an update keeps, in ``[0, 1]``.
         num_negatives: K of NCE (4096 in the paper); None: the full softmax.
         normalize: divide the inputs by their norm; the authors' encoder gives unit rows.
-        update: when the bank moves, as for :class:`ccfast.nn.ClusterMemory`.
+        update: when the bank is updated, as in :class:`ccfast.nn.ClusterMemory`.
 
     Attributes:
-        features: buffer ``[N, D]`` float32; at first uniform in +-1 / sqrt(D / 3), as the code, not of unit norm.
+        features: buffer ``[N, D]`` float32; initially uniform in +-1 / sqrt(D / 3) without unit norm, as in the
+            authors' code.
         normalizer: buffer, scalar: Z; NaN until the first call of NCE.
 
     Raises:
@@ -76,19 +77,19 @@ class InstanceBank(MovingModule):
         self.register_buffer("normalizer", torch.tensor(torch.nan, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, indexes: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Mean loss of a batch; the bank is updated from it as ``update`` says.
+        """Mean loss of a batch; ``update`` says when the bank is updated from it.
 
         Args:
             inputs: ``[B, D]`` features.
-            indexes: ``[B]`` the image of each in ``[0, N)``; -1 counts neither in the loss nor in the update.
-            rows: ``[B, K + 1]`` the rows that NCE scores, the image's own in column 0; None: K are drawn uniformly,
-                with replacement. Not used by the full softmax.
+            indexes: ``[B]`` the image of each input in ``[0, N)``; -1 is ignored in the loss and in the update.
+            rows: ``[B, K + 1]`` the rows for NCE, with the image's own row in column 0; None: K rows are drawn
+                uniformly with replacement. Not used by the full softmax.
 
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
 
         Raises:
-            ValueError: as above; ``rows`` of another shape or out of range.
+            ValueError: as above; ``rows`` with a wrong shape or out of range.
         """
         inputs, indexes = batch_of(inputs, indexes, self.features, "indexes")
         indexes = counted_labels("indexes", indexes, self.features.shape[0])
@@ -112,7 +113,7 @@ class InstanceBank(MovingModule):
 
     def _nce_loss(self, inputs: Tensor, indexes: Tensor, scored: Tensor, moving: bool) -> Tensor:
         bank, momentum = self.features, self.momentum
-        read = bank[scored]  # [B, K + 1, D]: the code, too, keeps the rows of the forward pass for backward
+        read = bank[scored]  # [B, K + 1, D]: like the authors' code, keeps the rows of the forward pass for backward
         x = wide(inputs, self.normalize)
         old, detached = read[:, 0], x.detach()
         (x,) = afterwards((lambda: _keep_last(bank, old, detached, indexes, momentum)) if moving else None, x)
@@ -134,9 +135,9 @@ class InstanceBank(MovingModule):
             return torch.cat([indexes.clamp_min(0)[:, None], drawn], 1)
         rows = checks.tensor("rows", rows, 2, checks.INTEGER).long()
         if tuple(rows.shape) != shape:
-            raise ValueError(f"rows: expected shape {shape}, the image and num_negatives, got {tuple(rows.shape)}")
+            raise ValueError(f"rows: expected shape {shape} (B, num_negatives + 1), got {tuple(rows.shape)}")
         if rows.device.type == "cpu" and ((rows < 0) | (rows >= len(self.features))).any():
-            raise ValueError(f"rows: expected values in [0, {len(self.features)}), got others")
+            raise ValueError(f"rows: expected values in [0, {len(self.features)}), got a value out of range")
         return rows
 
     def extra_repr(self) -> str:
@@ -150,7 +151,7 @@ class InstanceBank(MovingModule):
 
 @torch.no_grad()
 def _keep_last(bank: Tensor, old: Tensor, features: Tensor, indexes: Tensor, momentum: float) -> None:
-    """``bank[i] = normalise(momentum * old + (1 - momentum) * x)``; of samples of one row the last one stays."""
+    """``bank[i] = normalise(momentum * old + (1 - momentum) * x)``, with the last sample of each row."""
     mixed = F.normalize(momentum * old + (1 - momentum) * features.to(bank.dtype), dim=1)
     equal = (indexes[:, None] == indexes).triu(1)
     last = ~equal.any(1) & (indexes != -1)

@@ -1,4 +1,4 @@
-"""A memory of several samples for each cluster: HHCL's second version, and the instance bank of DCMIP and PCLHD."""
+"""A memory with several samples per cluster: HHCL's second version, and the instance bank of DCMIP and PCLHD."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from ccfast.nn._softmax import counted_labels, cross_entropy
 from ccfast.ops.memory import update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
-#: From so many samples on, a cluster's rows are drawn without replacement.
+#: If a cluster has at least this many samples, its rows are drawn without replacement.
 DRAWN_ONCE = 16
 
 
 class InstanceMemory(MovingModule):
-    """K rows of samples for each cluster; the loss takes the hardest of them.
+    """K sample rows per cluster; the loss uses the hardest of them.
 
-    ``CE(h / T)``, where h is the **lowest** similarity to the rows of the own cluster and the **highest** one to those
-    of each other cluster. With ``centroid`` (HHCL, ``CMhybrid_v2``) a cluster has one row more, its centroid, with a
-    loss of its own: ``w CE(centroids) + (1 - w) CE(h / T)``.
+    The loss is ``CE(h / T)``, where h is the **lowest** similarity to the rows of the sample's own cluster, and the
+    **highest** similarity to those of each other cluster. With ``centroid`` (HHCL, ``CMhybrid_v2``) a cluster has one
+    more row, its centroid, with a separate loss: ``w CE(centroids) + (1 - w) CE(h / T)``.
 
-    The rows move so (Hu et al. 2021; DCMIP and PCLHD, whose code draws):
+    Update of the rows (Hu et al. 2021; DCMIP and PCLHD, whose code draws samples):
 
-    - without ``centroid``: for each cluster in the batch, K of its samples are drawn and replace its rows, without
-      replacement if the cluster has 16 samples or more (and no fewer than K), with replacement otherwise;
-    - with ``centroid``: the samples of a cluster replace its rows in batch order, those of a cluster with fewer than K
-      only the first ones; then the centroid moves by the mean of the samples.
+    - without ``centroid``: for each cluster in the batch, K of its samples are drawn and replace its rows: without
+      replacement if the cluster has at least 16 and at least K samples, otherwise with replacement;
+    - with ``centroid``: the samples of a cluster replace its rows in batch order (if there are fewer than K, only the
+      first rows); then the centroid is updated with the mean of the samples.
 
     Args:
         num_features: D.
         num_clusters: C.
         num_instances: K.
         temperature: of the loss, above 0.
-        centroid: keep a centroid for each cluster too.
-        momentum: share of the old centroid that stays, in ``[0, 1]``.
+        centroid: also keep one centroid per cluster.
+        momentum: share of the old centroid that an update keeps, in ``[0, 1]``.
         hard_weight: w.
         label_smoothing: e of :func:`ccfast.nn.smoothed_cross_entropy` in each cross-entropy.
-        normalize: divide the inputs by their norm; otherwise they have to be of unit norm.
-        update: when the memory moves, as for :class:`ccfast.nn.ClusterMemory`.
+        normalize: divide the inputs by their norm; otherwise they must have unit norm.
+        update: when the memory is updated, as in :class:`ccfast.nn.ClusterMemory`.
 
     Attributes:
         features: buffer ``[K C, D]`` float32 (``[(K + 1) C, D]`` with ``centroid``); row ``c + C k`` is row k of
-            cluster c, and k = 0 is the centroid where there is one. Zeros until filled.
+            cluster c; with ``centroid``, k = 0 is the centroid. Zeros until you fill it.
 
     Raises:
         ValueError: an argument out of range.
@@ -89,21 +89,21 @@ class InstanceMemory(MovingModule):
         self.register_buffer("features", torch.zeros(rows, num_features, dtype=torch.float32))
 
     def forward(self, inputs: Tensor, targets: Tensor, draws: Tensor | None = None) -> Tensor:
-        """Loss of a batch; the memory is updated from the batch as ``update`` says.
+        """Loss of a batch; ``update`` says when the memory is updated from it.
 
         Args:
             inputs: ``[B, D]`` features.
-            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) counts neither in the loss nor in the update. With
-                ``centroid`` at most K samples for each cluster.
-            draws: ``[P, K]`` integers, for each of the P clusters of the batch in order of first appearance the places
-                of the samples that replace its rows, counted among its samples in batch order; None: they are drawn
-                here, by torch's generator of the CPU. Not used with ``centroid``.
+            targets: ``[B]`` pseudo-labels in ``[0, C)``; -1 (noise) is ignored in the loss and in the update. With
+                ``centroid`` at most K samples per cluster.
+            draws: ``[P, K]`` integers: for each of the P clusters of the batch, in order of first appearance, the
+                samples that replace its rows, as positions among its samples in batch order; None: they are drawn with
+                torch's CPU generator. Not used with ``centroid``.
 
         Returns:
             The scalar loss, float32 (float64 for float64 inputs).
 
         Raises:
-            ValueError: as above; ``draws`` of another shape or out of range.
+            ValueError: as above; ``draws`` with a wrong shape or out of range.
         """
         inputs, targets = batch_of(inputs, targets, self.features)
         targets = counted_labels("targets", targets, self.num_clusters)
@@ -179,11 +179,11 @@ def _checked_draws(draws: Tensor, members: list[int], num_instances: int) -> lis
     draws = checks.tensor("draws", draws, 2, checks.INTEGER)
     if tuple(draws.shape) != (len(members), num_instances):
         raise ValueError(
-            f"draws: expected shape {(len(members), num_instances)}, a row for each cluster of the batch, got "
+            f"draws: expected shape {(len(members), num_instances)}, one row per cluster of the batch, got "
             f"{tuple(draws.shape)}"
         )
     places = draws.tolist()
     for cluster, (drawn, count) in enumerate(zip(places, members, strict=True)):
         if not all(0 <= place < count for place in drawn):
-            raise ValueError(f"draws: expected places in [0, {count}) in row {cluster}, got {drawn}")
+            raise ValueError(f"draws: expected positions in [0, {count}) in row {cluster}, got {drawn}")
     return places

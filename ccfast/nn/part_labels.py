@@ -1,4 +1,4 @@
-"""PPLR's two losses with part features (Cho et al., CVPR 2022): refined labels, and smoothing by agreement."""
+"""PPLR's two losses with part features (Cho et al., CVPR 2022): refined labels, and agreement-aware smoothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
 def part_guided_loss(logits: Tensor, part_logits: Tensor, targets: Tensor, agreement: Tensor, beta: float) -> Tensor:
     """PGLR: cross-entropy with labels that the parts' predictions refine.
 
-    Target weights ``beta onehot(y) + (1 - beta) sum_q a_q softmax(part_logits_q)``, a the softmax over the parts of the
-    agreement. No gradient goes to the parts.
+    The target weights are ``beta onehot(y) + (1 - beta) sum_q a_q softmax(part_logits_q)``, where a is the softmax of
+    the agreement over the parts. No gradient goes to the parts.
 
     Args:
         logits: ``[B, C]`` of the global feature.
@@ -25,11 +25,11 @@ def part_guided_loss(logits: Tensor, part_logits: Tensor, targets: Tensor, agree
         beta: in ``[0, 1]``.
 
     Returns:
-        The scalar mean over the rows that count.
+        The scalar mean over the rows that are not left out.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, an argument out of range.
+        ValueError: an empty input, wrong shapes, an argument out of range.
 
     Examples:
         >>> import torch, ccfast
@@ -49,7 +49,7 @@ def part_guided_loss(logits: Tensor, part_logits: Tensor, targets: Tensor, agree
 
 
 def agreement_aware_loss(part_logits: Tensor, targets: Tensor, agreement: Tensor) -> Tensor:
-    """AALS: each part's cross-entropy by its agreement, and a pull towards the uniform distribution by the rest.
+    """AALS: each part's cross-entropy weighted by its agreement, and by the rest a pull to the uniform distribution.
 
     ``agreement CE + (1 - agreement) KL(uniform || softmax)``, the mean over the rows and over the parts.
 
@@ -63,7 +63,7 @@ def agreement_aware_loss(part_logits: Tensor, targets: Tensor, agreement: Tensor
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, labels out of range.
+        ValueError: an empty input, wrong shapes, labels out of range.
 
     Examples:
         >>> import torch, ccfast

@@ -1,4 +1,4 @@
-"""Proxies, one for each camera of each cluster: CAP, O2CAP, TMGF, and the camera terms of PPLR and ICE."""
+"""Proxies, one per camera of each cluster: CAP, O2CAP, TMGF, and the camera terms of PPLR and ICE."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def _rules(given: dict[str, Any], **rules: Any) -> dict[str, Any]:
 class ProxyMemory(MovingModule):
     """A bank of proxies (camera, cluster), and losses of a sample against sets of them.
 
-    With ``z = x @ M.T / temperature`` three terms are added, each taken against the bank before it moves:
+    With ``z = x @ M.T / temperature``, the loss is the sum of three terms against the bank before its update:
 
     - *intra*: softmax cross-entropy over the proxies of the sample's camera;
-    - *offline*: the positives are the proxies of the sample's label, the negatives the ``num_negatives`` others of
-      highest z (:func:`ccfast.set_contrastive_loss`);
-    - *online* (O2CAP): the positives are the ``num_positives`` best of each camera's best proxy by ``balance * x @ M.T
-      + (1 - balance) * M[own] @ M.T``, the negatives the ``num_negatives`` best others, whatever their label.
+    - *offline*: the positives are the proxies of the sample's label, the negatives are the ``num_negatives`` others
+      with the highest z (:func:`ccfast.set_contrastive_loss`);
+    - *online* (O2CAP): each camera has one best proxy by ``balance * x @ M.T + (1 - balance) * M[own] @ M.T``; the
+      positives are the ``num_positives`` best of these, the negatives the ``num_negatives`` best others of any label.
 
     The presets are :meth:`cap` (Wang et al., AAAI 2021), :meth:`o2cap` (Wang et al., TIP 2022), :meth:`tmgf` (Li et
     al., WACVW 2023), :meth:`pplr` (Cho et al., CVPR 2022) and :meth:`ice` (Chen et al., ICCV 2021).
@@ -43,27 +43,27 @@ class ProxyMemory(MovingModule):
     Args:
         num_features: D.
         temperature: above 0.
-        momentum: share of the old proxy that stays in an update, in ``[0, 1]``; None: the proxies do not move.
+        momentum: share of the old proxy that an update keeps, in ``[0, 1]``; None: no update.
         num_negatives: of the offline and the online term.
-        intra: whether the first term is there.
-        offline: whether the second one is (CAP: from epoch 5); may be changed between calls.
-        online: whether the third one is.
+        intra: whether to use the first term.
+        offline: whether to use the second term (CAP: from epoch 5); may be changed between calls.
+        online: whether to use the third term.
         num_positives: of the online term.
         balance: of the online term.
-        positives: ``"label"``, or ``"other-cameras"``: the own proxy is no positive (PPLR).
-        fill_up: what stands in where there are fewer proxies of other labels than ``num_negatives``: ``"none"``;
-            proxies of the own label, which then count as negatives too, positives so twice: those of
-            ``"highest-index"`` (CAP, ICE) or of ``"highest-similarity"`` (PPLR). As the code, not the paper.
+        positives: ``"label"``, or ``"other-cameras"``: without the sample's own proxy (PPLR).
+        fill_up: what to do with fewer proxies of other labels than ``num_negatives``. ``"none"``: nothing. Otherwise
+            proxies of the sample's own label also count as negatives, so that positives count twice: those of
+            ``"highest-index"`` (CAP, ICE) or ``"highest-similarity"`` (PPLR). As in the authors' code, not the paper.
         offline_weight: factor of the offline term.
-        mean: ``"cameras"``: the sum over the cameras of the batch of the mean over their samples; ``"batch"``.
-        num_parts: further banks, each with a feature of its own (TMGF); their losses count by
+        mean: ``"cameras"``: the sum over the cameras of the batch of the mean over their samples; or ``"batch"``.
+        num_parts: number of further banks, each for its own part feature (TMGF), with the weight
             ``part_weight / num_parts``.
         part_weight: weight of the parts' mean loss.
-        normalize: divide the inputs by their norm; otherwise they have to be of unit norm where the bank moves.
-        update: when the bank moves, as for :class:`ccfast.nn.ClusterMemory`.
+        normalize: divide the inputs by their norm; otherwise they must have unit norm if the bank is updated.
+        update: when the bank is updated, as in :class:`ccfast.nn.ClusterMemory`.
 
     Attributes:
-        features: buffer ``[P, D]`` float32, or ``[1 + num_parts, P, D]``; empty until :meth:`fill`, as the others.
+        features: buffer ``[P, D]`` float32, or ``[1 + num_parts, P, D]``; like the others, empty until :meth:`fill`.
         labels: buffer ``[P]`` int64, the label of each proxy.
         cameras: buffer ``[P]`` int64, its camera.
 
@@ -128,7 +128,7 @@ class ProxyMemory(MovingModule):
 
     @classmethod
     def cap(cls, num_features: int, **options: Any) -> ProxyMemory:
-        """CAP: intra term, and half the offline term, which the recipe switches on at epoch 5."""
+        """CAP: intra term and half of the offline term; the recipe switches the latter on at epoch 5."""
         return cls(num_features, **_rules(options, fill_up="highest-index", offline_weight=0.5))
 
     @classmethod
@@ -138,7 +138,7 @@ class ProxyMemory(MovingModule):
 
     @classmethod
     def tmgf(cls, num_features: int, num_parts: int = 5, **options: Any) -> ProxyMemory:
-        """TMGF: O2CAP's terms over a global and several part features, means over the batch."""
+        """TMGF: O2CAP's terms over a global and several part features, averaged over the batch."""
         return cls.o2cap(num_features, **_rules(options, num_parts=num_parts, mean="batch"))
 
     @classmethod
@@ -149,22 +149,22 @@ class ProxyMemory(MovingModule):
 
     @classmethod
     def ice(cls, num_features: int, **options: Any) -> ProxyMemory:
-        """ICE's camera term, its 0.5 included: CAP's of the normalised query, with fixed proxies."""
+        """ICE's camera term, including its factor of 0.5: CAP's term of the normalised query, with fixed proxies."""
         rules = _rules(options, fill_up="highest-index", offline_weight=0.5)
         return cls(num_features, **_rules(rules, intra=False, momentum=None, normalize=True))
 
     @torch.no_grad()
     def fill(self, features: Tensor, labels: Tensor, cameras: Tensor) -> None:
-        """Takes the proxies of an epoch.
+        """Set the proxies of an epoch.
 
         Args:
             features: ``[P, D]``, or ``[1 + num_parts, P, D]``: the unit means of the images of each proxy.
             labels: ``[P]`` integers, 0 or more.
-            cameras: ``[P]`` integers. CAP sorts its proxies by camera, then label; O2CAP by label, then camera: where
-                proxies tie, the order decides.
+            cameras: ``[P]`` integers. CAP sorts its proxies by camera, then label; O2CAP by label, then camera. The
+                order decides between tied proxies.
 
         Raises:
-            TypeError, ValueError: tensors of other dtypes, shapes or devices; two proxies of one label and camera.
+            TypeError, ValueError: tensors of wrong dtypes, shapes or devices; two proxies of one label and camera.
         """
         features = checks.tensor("features", features, self.features.dim(), checks.SINGLE_OR_DOUBLE)
         expected = (*self.features.shape[:-2], features.shape[-2], self.num_features)
@@ -174,22 +174,22 @@ class ProxyMemory(MovingModule):
         cameras = checks.vector_of_integers("cameras", cameras, features.shape[-2], "features")
         checks.same_device(features=features, labels=labels, cameras=cameras)
         if len(torch.stack([labels, cameras]).unique(dim=1).T) < len(labels):
-            raise ValueError("labels, cameras: expected one proxy for each label and camera, got two of the same")
+            raise ValueError("labels, cameras: expected one proxy per label and camera, got two of the same")
         self.features, self.labels, self.cameras = features.detach().clone(), labels.clone(), cameras.clone()
 
     def forward(self, inputs: Tensor, targets: Tensor, cameras: Tensor) -> Tensor:
-        """Loss of a batch; the proxies of its samples are updated as ``update`` says.
+        """Loss of a batch; ``update`` says when the proxies of its samples are updated.
 
         Args:
             inputs: ``[B, D]`` features, or ``[1 + num_parts, B, D]``.
-            targets: ``[B]`` labels; -1 (noise) counts neither in the loss nor in the update.
+            targets: ``[B]`` labels; -1 (noise) is ignored in the loss and in the update.
             cameras: ``[B]`` cameras.
 
         Returns:
             The scalar loss, float32 (float64 for float64 inputs). A sample without positives counts 0 in the mean.
 
         Raises:
-            TypeError, ValueError: tensors of other dtypes, shapes or devices; on a CPU, a sample whose label and camera
+            TypeError, ValueError: tensors of wrong dtypes, shapes or devices; on a CPU, a sample whose label and camera
                 have no proxy; with the online term, fewer than ``num_positives + num_negatives`` proxies.
         """
         inputs = checks.tensor("inputs", inputs, self.features.dim(), checks.ANY_FLOAT)
@@ -204,7 +204,7 @@ class ProxyMemory(MovingModule):
             raise ValueError("features: expected proxies, got none; call fill first")
         if self.online and count < self.num_positives + self.num_negatives:
             raise ValueError(
-                f"features: the online term needs at least {self.num_positives + self.num_negatives} proxies "
+                f"features: expected at least {self.num_positives + self.num_negatives} proxies for the online term "
                 f"(num_positives + num_negatives), got {count}"
             )
         batch = proxies.Batch(self.labels, self.cameras, targets, cameras)
@@ -267,7 +267,7 @@ class ProxyMemory(MovingModule):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("features", "labels", "cameras"):  # their length is that of the epoch that was saved
+        for name in ("features", "labels", "cameras"):  # their length is that of the saved epoch
             if prefix + name in state_dict:
                 buffer = getattr(self, name)
                 setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))

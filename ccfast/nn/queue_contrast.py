@@ -17,19 +17,19 @@ from ccfast.ops.similarity import memory_similarity
 class QueueContrast(MovingModule):
     """InfoNCE of a query, its key and a queue of older keys (MoCo v1 and v2; He et al. 2020, Chen et al. 2020).
 
-    ``CE([q . k, q @ queue.T] / temperature, 0)``, the mean over the batch; no gradient goes to the keys. The queue is
-    that from before the batch, whose keys are then put into it.
+    The loss is ``CE([q . k, q @ queue.T] / temperature, 0)``, averaged over the batch; no gradient goes to the keys. It
+    uses the queue from before the batch; then the batch's keys are put into the queue.
 
     Args:
         num_features: D.
         size: K, rows of the queue; a multiple of the batch size.
         temperature: above 0 (v1: 0.07, v2: 0.2).
         update: when keys are put into the queue: ``"forward"``, at the end of a forward call in training mode with
-            gradients enabled, as the authors' code does; or ``"backward"``, in each backward pass.
+            gradients enabled, as in the authors' code; or ``"backward"``, in each backward pass.
 
     Attributes:
-        queue: buffer ``[K, D]`` float32; at first unit rows in random directions.
-        pointer: buffer ``[1]`` int64, where the next key goes.
+        queue: buffer ``[K, D]`` float32; initially unit rows in random directions.
+        pointer: buffer ``[1]`` int64, the position of the next key.
 
     Raises:
         ValueError: an argument out of range.
@@ -57,7 +57,7 @@ class QueueContrast(MovingModule):
         self.register_buffer("pointer", torch.zeros(1, dtype=torch.int64))
 
     def forward(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Mean loss of a batch; its keys are then put into the queue as ``update`` says.
+        """Mean loss of a batch; ``update`` says when its keys are put into the queue.
 
         Args:
             queries: ``[B, D]`` features of any norm.
@@ -67,7 +67,7 @@ class QueueContrast(MovingModule):
             The scalar loss, float32 (float64 for float64 queries).
 
         Raises:
-            ValueError: an empty input, other shapes; a queue whose size is no multiple of B.
+            ValueError: an empty input, wrong shapes; a queue whose size is not a multiple of B.
         """
         queries, keys = self._checked(queries, keys)
         return self._step(lambda moving, queries: self._loss(queries, keys, moving), queries, targets=[keys])
@@ -80,7 +80,7 @@ class QueueContrast(MovingModule):
         checks.same_device(queries=queries, keys=keys, queue=self.queue)
         if self.queue.shape[0] % queries.shape[0]:
             raise ValueError(
-                f"queries: expected a batch whose size divides that of the queue, {self.queue.shape[0]}, "
+                f"queries: expected a batch size that divides the size of the queue, {self.queue.shape[0]}, "
                 f"got {queries.shape[0]}"
             )
         return queries, keys.detach()
@@ -104,15 +104,15 @@ class QueueContrast(MovingModule):
 
 @torch.no_grad()
 def update_average_(average: nn.Module, module: nn.Module, momentum: float = 0.999) -> None:
-    """The key encoder's step of MoCo: ``p <- m p + (1 - m) p'`` for every parameter, not for buffers.
+    """The update of MoCo's key encoder: ``p <- m p + (1 - m) p'`` for every parameter, not for buffers.
 
     Args:
-        average: the module that follows, changed in place.
-        module: one of the same parameters.
-        momentum: m, in ``[0, 1]``, the share that stays.
+        average: the module with the averages, changed in place.
+        module: a module with the same parameters.
+        momentum: m, in ``[0, 1]``, the share that is kept.
 
     Raises:
-        ValueError: modules with other parameters; a momentum out of range.
+        ValueError: modules with different parameters; a momentum out of range.
 
     Examples:
         >>> import torch, ccfast
@@ -127,7 +127,7 @@ def update_average_(average: nn.Module, module: nn.Module, momentum: float = 0.9
     ours: list[Tensor] = list(average.parameters())
     theirs: list[Tensor] = list(module.parameters())
     if [p.shape for p in ours] != [p.shape for p in theirs]:
-        raise ValueError("average, module: expected parameters of the same shapes, got others")
+        raise ValueError("average, module: expected parameters of the same shapes, got different ones")
     torch._foreach_mul_(ours, momentum)
     torch._foreach_add_(ours, theirs, alpha=1 - momentum)
 
@@ -135,22 +135,22 @@ def update_average_(average: nn.Module, module: nn.Module, momentum: float = 0.9
 class PrototypeContrast(QueueContrast):
     """MoCo's loss, and a loss against prototypes at several granularities (PCL; Li et al., ICLR 2021, ProtoNCE).
 
-    For each granularity the columns are the prototypes of the batch's samples, in batch order, and then others that
-    belong to nobody in the batch; the logit of a column is ``q . centroid / density``, the target of row b is column b.
-    The mean over the granularities is added to MoCo's loss. As the code, not the paper: if two samples have one
-    prototype, it stands in both columns, each the other's negative.
+    For each granularity the columns are the prototypes of the batch's samples, in batch order, and then other
+    prototypes. The logit of a column is ``q . centroid / density``; the target of row b is column b. The mean over the
+    granularities is added to MoCo's loss. As in the authors' code, not the paper, if two samples have the same
+    prototype, it has two columns, and each is a negative of the other sample.
 
     Args:
         num_features: D.
-        size: rows of the queue, and how many other prototypes are drawn (fewer where there are not so many).
-        temperature: of MoCo's loss; the mean density of a granularity.
-        update: as for :class:`QueueContrast`.
+        size: rows of the queue, and the number of other prototypes that are drawn (at most all of them).
+        temperature: of MoCo's loss; also the mean density of a granularity.
+        update: as in :class:`QueueContrast`.
 
     Attributes:
         queue, pointer: as for :class:`QueueContrast`.
-        assignments, centroids, densities: lists, one tensor for each granularity, empty until :meth:`fill`: ``[N]``
-            the cluster of each image, ``[C, D]`` unit rows, ``[C]``. They are found anew each epoch, and are not in the
-            state dict.
+        assignments, centroids, densities: lists with one tensor per granularity, empty until :meth:`fill`: ``[N]`` the
+            cluster of each image, ``[C, D]`` unit rows, ``[C]``. They are computed again in each epoch, and are not in
+            the state dict.
 
     Examples:
         >>> import torch, ccfast
@@ -159,7 +159,7 @@ class PrototypeContrast(QueueContrast):
         >>> rows = torch.eye(2)
         >>> indexes = torch.tensor([0, 1])
         >>> with_prototypes = contrast.eval()(rows, rows, indexes)
-        >>> round((with_prototypes - contrast(rows, rows)).item(), 4)  # what the prototypes add: log(1 + exp(-5))
+        >>> round((with_prototypes - contrast(rows, rows)).item(), 4)  # the term of the prototypes: log(1 + exp(-5))
         0.0067
     """
 
@@ -172,14 +172,14 @@ class PrototypeContrast(QueueContrast):
         self.densities: list[Tensor] = []
 
     def fill(self, assignments: Sequence[Tensor], centroids: Sequence[Tensor], densities: Sequence[Tensor]) -> None:
-        """Takes the prototypes of an epoch, one of each for every granularity; see :func:`prototype_density`.
+        """Set the prototypes of an epoch, one of each per granularity; see :func:`prototype_density`.
 
         Raises:
-            ValueError: lists of other lengths, tensors of other shapes.
+            ValueError: lists of different lengths, tensors of wrong shapes.
         """
         if not len(assignments) == len(centroids) == len(densities):
             raise ValueError(
-                "assignments, centroids, densities: expected one of each for every granularity, got "
+                "assignments, centroids, densities: expected one of each per granularity, got "
                 f"{len(assignments)}, {len(centroids)} and {len(densities)}"
             )
         for assignment, rows, density in zip(assignments, centroids, densities, strict=True):
@@ -195,14 +195,14 @@ class PrototypeContrast(QueueContrast):
     def forward(
         self, queries: Tensor, keys: Tensor, indexes: Tensor | None = None, negatives: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Mean loss of a batch; its keys are then put into the queue as ``update`` says.
+        """Mean loss of a batch; ``update`` says when its keys are put into the queue.
 
         Args:
             queries: ``[B, D]`` features of any norm.
             keys: ``[B, D]`` features of the key encoder, of any norm.
-            indexes: ``[B]`` images, which index the assignments; None, or no prototypes: MoCo's loss alone, as in the
-                first epochs.
-            negatives: for each granularity the other prototypes, ``[R]``; None: they are drawn.
+            indexes: ``[B]`` images, which index the assignments. None, or without prototypes: only MoCo's loss, as in
+                the first epochs.
+            negatives: the other prototypes ``[R]`` for each granularity; None: they are drawn.
 
         Returns:
             The scalar loss, float32 (float64 for float64 queries).
@@ -218,12 +218,10 @@ class PrototypeContrast(QueueContrast):
         return self._step(loss_of, queries, targets=[keys, *chosen])
 
     def _chosen(self, indexes: Tensor, queries: Tensor, negatives: Sequence[Tensor] | None) -> list[Tensor]:
-        """For each granularity the prototypes that are columns."""
+        """The prototypes that are columns, for each granularity."""
         indexes = checks.vector_of_integers("indexes", indexes, queries.shape[0], "queries")
         if negatives is not None and len(negatives) != len(self.centroids):
-            raise ValueError(
-                f"negatives: expected one for each of {len(self.centroids)} granularities, got {len(negatives)}"
-            )
+            raise ValueError(f"negatives: expected one per granularity ({len(self.centroids)}), got {len(negatives)}")
         columns = []
         for g, (assignment, rows) in enumerate(zip(self.assignments, self.centroids, strict=True)):
             own = assignment[indexes]
@@ -246,10 +244,11 @@ class PrototypeContrast(QueueContrast):
 def prototype_density(
     squared_distances: Tensor, assignment: Tensor, num_clusters: int, temperature: float = 0.2
 ) -> Tensor:
-    """Concentration of each prototype (PCL, section 3.3, as the code computes it).
+    """Concentration of each prototype (PCL, section 3.3, as in the authors' code).
 
-    A cluster of n > 1 members has the mean of their distances over ``ln(n + 10)``; the others have the largest of those
-    values. They are then clipped to their 10th and 90th percentile, and scaled to a mean of ``temperature``.
+    For a cluster of n > 1 members it is the mean of their distances divided by ``ln(n + 10)``; for the others it is the
+    largest of these values. Then the values are clipped to their 10th and 90th percentile, and scaled to a mean of
+    ``temperature``.
 
     Args:
         squared_distances: ``[N]`` squared distance of each image from its centroid.
@@ -262,7 +261,7 @@ def prototype_density(
 
     Raises:
         TypeError: a tensor of another dtype.
-        ValueError: other lengths, an argument out of range, no cluster of more than one member.
+        ValueError: different lengths, an argument out of range, no cluster with more than one member.
 
     Examples:
         >>> import torch, ccfast
@@ -281,7 +280,7 @@ def prototype_density(
     sums = torch.zeros(num_clusters, dtype=torch.float64, device=distances.device).index_add_(0, assignment, distances)
     several = count > 1
     if not several.any():
-        raise ValueError("assignment: expected a cluster of more than one member, got none")
+        raise ValueError("assignment: expected at least one cluster with more than one member, got none")
     density = sums / count.clamp_min(1) / (count + 10).double().log()
     density = torch.where(several, density, density[several].max())
     density = density.clamp(density.quantile(0.1), density.quantile(0.9))

@@ -16,14 +16,14 @@ ANCHORS = ("all", "one")
 class SupConLoss(nn.Module):
     """Contrast of several views of each sample (Khosla et al., NeurIPS 2020, equation 2); SimCLR without labels.
 
-    Each anchor is compared with all views of all samples but itself; its positives are those of the same label. The
-    mean is over all anchors, of which one without positives counts 0, times ``temperature / base_temperature``.
+    Each anchor is compared with all other views of all samples; its positives are those with the same label. The loss
+    is the mean over all anchors, times ``temperature / base_temperature``; an anchor without positives counts as 0.
 
     Args:
         temperature: above 0.
         base_temperature: above 0.
-        anchors: ``"all"`` views, or ``"one"``: the first one.
-        normalize: divide the features by their norm; otherwise they are taken as they are, as the authors' code does.
+        anchors: ``"all"`` views, or ``"one"``: the first view.
+        normalize: divide the features by their norm; otherwise they are used unchanged, as in the authors' code.
 
     Raises:
         ValueError: an argument out of range.
@@ -56,16 +56,16 @@ class SupConLoss(nn.Module):
 
         Args:
             features: ``[B, V, D]``, V views of each sample; the gradient goes to both sides of the product.
-            labels: ``[B]`` integers; -1 (noise) is neither anchor nor compared with. None: each sample has a label of
-                its own (SimCLR).
-            mask: ``[B, B]`` instead of labels, not 0 at [b, c] where sample c is a positive of anchor b.
+            labels: ``[B]`` integers; samples with -1 (noise) are ignored. None: each sample has a different label
+                (SimCLR).
+            mask: ``[B, B]`` instead of labels, not 0 at [b, c] if sample c is a positive of anchor b.
 
         Returns:
             The scalar loss, float32 (float64 for float64 features).
 
         Raises:
             TypeError: a tensor of another dtype or layout.
-            ValueError: an empty input, other shapes, both labels and mask.
+            ValueError: an empty input, wrong shapes, both labels and mask.
         """
         features = checks.tensor("features", features, 3, checks.ANY_FLOAT)
         if features.numel() == 0:
@@ -85,7 +85,7 @@ class SupConLoss(nn.Module):
             return checked_loss(loss * (self.temperature / self.base_temperature), features=features)
 
     def _positives(self, features: Tensor, labels: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``[B, B]`` which samples are whose positives, and ``[B]`` which count at all."""
+        """``[B, B]`` whether sample c is a positive of sample b, and ``[B]`` whether a sample counts."""
         batch, device = features.shape[0], features.device
         everyone = torch.ones(batch, dtype=torch.bool, device=device)
         if labels is not None and mask is not None:

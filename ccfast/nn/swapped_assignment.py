@@ -13,12 +13,12 @@ from ccfast.ops.sinkhorn import sinkhorn
 
 
 class SwappedAssignment(nn.Module):
-    """Each crop predicts the assignment of another one to learned prototypes (SwAV; Caron et al., NeurIPS 2020).
+    """Each crop predicts the assignment of another crop to learned prototypes (SwAV; Caron et al., NeurIPS 2020).
 
-    For each of the first two crops the scores are turned into an assignment by :func:`ccfast.sinkhorn`, together with
-    those of a queue of older embeddings where it is in use, and all other crops have to predict it. The queue is in use
-    from the first step at which its last row is not all zero; that is asked before the step fills it, and one flag
-    serves the queues of both crops. Under ``torch.distributed`` the processes are normalised together.
+    For each of the first two crops, :func:`ccfast.sinkhorn` turns the scores into an assignment, together with the
+    scores of a queue of older embeddings, if it is in use. All other crops must predict this assignment. The queue is
+    in use from the first step at which its last row is not all zero; this is tested before the step fills it, with one
+    flag for the queues of both crops. With ``torch.distributed`` all processes are normalised together.
 
     Args:
         num_prototypes: K.
@@ -26,14 +26,14 @@ class SwappedAssignment(nn.Module):
         temperature: of the prediction, above 0.
         epsilon: of the assignment, above 0.
         iterations: of the assignment.
-        queue_length: rows L of each queue; 0: none. The recipe starts the queue at epoch 15.
-        update: ``"forward"``, the only way there is: the queue is filled before the loss is computed, as the authors'
-            code does, in training mode.
+        queue_length: rows L of each queue; 0: no queue. The recipe starts the queue at epoch 15.
+        update: only ``"forward"``: in training mode the queue is filled before the loss is computed, as in the authors'
+            code.
 
     Attributes:
         prototypes: parameter ``[K, D]``; its rows are normalised in place before each step.
         queue: buffer ``[2, L, D]`` float32, newest rows first.
-        queue_in_use: buffer, bool; :meth:`start_epoch` takes it back, as the authors do.
+        queue_in_use: buffer, bool; :meth:`start_epoch` sets it to False, as in the authors' code.
 
     Raises:
         ValueError: an argument out of range.
@@ -74,11 +74,11 @@ class SwappedAssignment(nn.Module):
         self.register_buffer("queue_in_use", torch.tensor(False))
 
     def start_epoch(self) -> None:
-        """The queue counts as unused until its last row is found filled again."""
+        """Mark the queue as unused, until its last row is found to be filled again."""
         self.queue_in_use.fill_(False)
 
     def forward(self, embeddings: Tensor, crops: int) -> Tensor:
-        """Loss of a batch of crops; the queues take the first two of them.
+        """Loss of a batch of crops; the first two crops go into the queues.
 
         Args:
             embeddings: ``[V B, D]`` of any norm, crop after crop.
@@ -89,8 +89,8 @@ class SwappedAssignment(nn.Module):
             normalised prototypes.
 
         Raises:
-            ValueError: an empty input, another number of columns, rows that are no multiple of V; more rows of a crop
-                than the queue has.
+            ValueError: an empty input, a different number of columns, a number of rows that is not a multiple of V,
+                more rows per crop than the queue has.
         """
         embeddings = checks.matrix("embeddings", embeddings, checks.ANY_FLOAT)
         checks.same_columns(embeddings=embeddings, prototypes=self.prototypes)
@@ -98,7 +98,7 @@ class SwappedAssignment(nn.Module):
         crops = checks.integer("crops", crops, low=2)
         if embeddings.shape[0] % crops:
             raise ValueError(f"embeddings: expected a multiple of {crops} rows (crops), got {embeddings.shape[0]}")
-        # Through .data: a graph of an earlier step may still need the prototypes, which were of unit norm there too.
+        # With .data: a graph of an earlier step may still need the prototypes, which had unit norm there too.
         self.prototypes.data.copy_(F.normalize(self.prototypes.data, dim=1))
         with torch.autocast(embeddings.device.type, enabled=False):
             unit = wide(embeddings, True)
@@ -113,7 +113,7 @@ class SwappedAssignment(nn.Module):
 
     @torch.no_grad()
     def _assignment(self, crop: int, rows: Tensor, scores: Tensor) -> Tensor:
-        """``[B, K]``; fills the crop's queue on the way."""
+        """``[B, K]``; also fills the crop's queue."""
         batch = len(rows)
         if self.queue.shape[1]:
             queue = self.queue[crop]

@@ -1,4 +1,4 @@
-"""The nearest among candidates that another search has found."""
+"""The nearest rows among candidates from another search."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast.ops.own_first import own_first
 
-#: Pairs whose distances are in memory at a time.
+#: Number of pairs whose distances are in memory at the same time.
 _PAIRS = 1 << 22
 
-NONE = -1  # how an index says that it has found fewer
+NONE = -1  # an index fills its lists with -1 if it has found fewer
 
 
 def refine_neighbours(features: Any, candidates: Any, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of ``features`` for every row among the ``candidates`` that an index has found for it.
+    """The k nearest rows of ``features`` for every row, among the ``candidates`` from an index.
 
-    Every candidate is measured as :func:`ccfast.knn` measures: in float64, ties to the lower index, the row itself
-    first. Where the candidates hold the k nearest rows, the answer is that of :func:`ccfast.knn`, bit for bit. It is
-    what ``neighbours=`` of :func:`ccfast.jaccard_distance` and others takes, whatever distance the index goes by.
+    The distances to all candidates are computed as in :func:`ccfast.knn`: in float64, for ties the lower index first,
+    the row itself first. If the candidates include the k nearest rows, the result equals that of :func:`ccfast.knn`,
+    bit for bit. The index may use any distance. :func:`ccfast.jaccard_distance` and others take the result as
+    ``neighbours=``.
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16; any finite values.
-        candidates: ``[N, K]`` integers: row i holds the candidates of row i, in any order. -1 stands for none, one that
-            is there twice counts once, and the row itself need not be there.
+        candidates: ``[N, K]`` integers: row i has the candidates of row i, in any order. -1 means no candidate,
+            duplicates count once, and the row itself may be missing.
         k: neighbours per row, ``1 <= k <= N``.
 
     Returns:
@@ -36,14 +37,14 @@ def refine_neighbours(features: Any, candidates: Any, k: int) -> tuple[Tensor, T
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, ``k`` out of range, another number of rows, an index out of range, fewer than k
-            different candidates for a row, the row itself included (the first such row is named), values that are not
-            finite, mixed devices.
+        ValueError: an empty input, ``k`` out of range, a different number of rows, an index out of range, a row with
+            fewer than k different candidates, with the row itself (the message names the first such row), non-finite
+            values, mixed devices.
 
     Examples:
         >>> import torch, ccfast
         >>> features = torch.tensor([[0.0], [1.0], [3.0]])
-        >>> candidates = torch.tensor([[1, 2], [0, 2], [1, -1]])  # as faiss: index.search(features, 2)[1]
+        >>> candidates = torch.tensor([[1, 2], [0, 2], [1, -1]])  # from faiss: index.search(features, 2)[1]
         >>> indices, distances = ccfast.refine_neighbours(features, candidates, k=2)
         >>> indices.tolist(), distances.tolist()
         ([[0, 1], [1, 0], [2, 1]], [[0.0, 1.0], [0.0, 1.0], [0.0, 4.0]])
@@ -56,8 +57,8 @@ def refine_neighbours(features: Any, candidates: Any, k: int) -> tuple[Tensor, T
     if short.any():
         row = int(short.nonzero()[0, 0])
         raise ValueError(
-            f"candidates: expected at least k = {k} different rows for each row, itself included, got fewer in row "
-            f"{row}; let the index look further (more probes, more neighbours)"
+            f"candidates: expected at least k = {k} different rows for each row, with the row itself, got fewer in row "
+            f"{row}; use more probes or ask the index for more neighbours"
         )
     return refined(
         features, candidates, 0, k, lambda rows, found: torch.ops.ccfast.pair_distances(rows, features, found)
@@ -70,22 +71,24 @@ def candidate_rows(candidates: Any, features: Tensor) -> Tensor:
     checks.same_device(features=features, candidates=candidates)
     count = len(features)
     if len(candidates) != count:
-        raise ValueError(f"candidates: expected [{count}, K], a row per row of features, got {tuple(candidates.shape)}")
+        raise ValueError(
+            f"candidates: expected [{count}, K], one row per row of features, got {tuple(candidates.shape)}"
+        )
     candidates = candidates.to(torch.int64)
     bad = ((candidates < NONE) | (candidates >= count)).any(dim=1)
     if bad.any():
         row = int(bad.nonzero()[0, 0])
-        raise ValueError(f"candidates: expected indices in [0, {count}), or -1 for none, got others in row {row}")
+        raise ValueError(f"candidates: expected indices in [0, {count}), or -1 for none, got another in row {row}")
     return candidates
 
 
 def lacking(candidates: Tensor, first: int, k: int) -> Tensor:
-    """Which of the rows ``first``, ``first + 1``, ... have fewer than k different candidates, themselves included."""
+    """The rows among ``first``, ``first + 1``, ... with fewer than k different candidates, counting themselves."""
     return _sorted_with_own(candidates, first)[1].sum(dim=1) < k
 
 
 def _sorted_with_own(candidates: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """The candidates [R, K] and the rows themselves, ascending, and which of them count: not -1, each once."""
+    """The candidates [R, K] and the rows themselves, ascending, and which of them are valid: not -1, each once."""
     own = torch.arange(first, first + len(candidates), device=candidates.device)[:, None]
     indices = torch.cat([own, candidates], dim=1).sort(dim=1)[0]
     before = F.pad(indices[:, :-1], (1, 0), value=NONE)
@@ -97,7 +100,7 @@ Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 def refined(rows: Tensor, candidates: Tensor, first: int, k: int, measure: Measure) -> tuple[Tensor, Tensor]:
-    """:func:`refine_neighbours` of the ``rows`` with the numbers ``first``, ``first + 1``, ...; all have enough."""
+    """:func:`refine_neighbours` for the ``rows`` with the numbers ``first``, ``first + 1``, ...; all have enough."""
     step = max(1, _PAIRS // (candidates.shape[1] + 1))
     parts = [
         _refined(rows[begin : begin + step], candidates[begin : begin + step], first + begin, k, measure)
@@ -111,7 +114,7 @@ def _refined(rows: Tensor, candidates: Tensor, first: int, k: int, measure: Meas
     indices, counted = _sorted_with_own(candidates, first)
     distances = measure(rows, indices.clamp(min=0))
     distances = distances.where(counted, torch.inf)
-    distances, order = distances.sort(dim=1, stable=True)  # indices are ascending: ties go to the lower one
+    distances, order = distances.sort(dim=1, stable=True)  # indices are ascending, so ties put the lower one first
     own = torch.arange(first, first + len(rows), device=rows.device)
     return own_first(indices.gather(1, order), own)[:, :k].contiguous(), distances[:, :k].float()
 

@@ -25,37 +25,37 @@ def centroid_contrastive_loss(
 ) -> Tensor:
     """Cross-entropy of ``normalize(features) @ memory.T / temperature`` (Cluster Contrast, equation 2: ClusterNCE).
 
-    Computed in float32 (float64 for float64 features) whatever the dtype of the features. The gradient goes to
-    ``features``, and to ``memory`` when it requires one; it comes from the same pass as the loss.
+    Computed in float64 for float64 features, and in float32 for all other dtypes. The gradient goes to ``features``,
+    and to ``memory`` if it requires one; one pass computes both the loss and the gradient.
 
-    With ``mask``, the softmax is over the columns that take part, and so is the smoothing. Labels given as weights
-    ``t`` make the loss of a row ``-sum_c t_c log softmax(z)_c``.
+    With ``mask``, the softmax and the smoothing use only the columns with True. With labels given as weights ``t``, the
+    loss of a row is ``-sum_c t_c log softmax(z)_c``.
 
     Args:
         features: ``[B, D]`` float16, bfloat16, float32 or float64.
         memory: ``[C, D]`` of the same dtypes, rows of unit norm in the paper.
-        labels: ``[B]`` integers in ``[0, C)``, or ``ignore_index``; or ``[B, C]`` floating-point weights, a constant,
-            which need not add up to 1. A row whose weights are all 0 is ignored.
-        temperature: above 0: a number, or ``[C]`` floating-point values, one for each column, a constant.
-        normalize: divide the features by their norm first; otherwise they are taken as they are.
-        reduction: ``"mean"`` over the rows that are not ignored (0 where there is none), ``"sum"`` or ``"none"``.
+        labels: ``[B]`` integers in ``[0, C)``, or ``ignore_index``; or ``[B, C]`` floating-point weights without
+            gradient, which need not sum to 1. A row with only zero weights is ignored.
+        temperature: above 0: a number, or ``[C]`` floating-point values without gradient, one per column.
+        normalize: first divide the features by their norm; False: use them unchanged.
+        reduction: ``"mean"`` over the rows that are not ignored (0 if there are none), ``"sum"`` or ``"none"``.
         label_smoothing: in ``[0, 1]``, as in :func:`torch.nn.functional.cross_entropy`.
         ignore_index: label of rows without a loss.
-        mask: ``[B, C]`` bool, True for the columns that take part in a row's softmax; the label's must.
-        weights: ``[B]`` floating-point factors of the rows' losses, a constant. The mean still divides by the number
-            of rows that are not ignored.
+        mask: ``[B, C]`` bool, True for the columns of a row's softmax; the label's column must be True.
+        weights: ``[B]`` floating-point factors of the rows' losses, without gradient. The mean still divides by the
+            number of rows that are not ignored.
 
     Returns:
-        The loss: a scalar, or ``[B]`` under ``"none"``; float32, or float64 for float64 features. On the CPU the
-        features' norms, the softmax and the sums are the same on any number of threads, but not the two products with
-        the memory, which are torch's: loss and gradients may differ in the last bits.
+        The loss: a scalar, or ``[B]`` with ``"none"``; float32, or float64 for float64 features. On the CPU the
+        features' norms, the softmax and the sums have the same bits with any number of threads. The two products with
+        the memory are torch's and may not: loss and gradients may differ in the last bits.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, an argument out of range, labels out of range or on a column that
-            does not take part, non-finite values in any of the tensors, a gradient asked for a tensor that is a
-            constant. On CUDA nothing waits for the device: labels out of range are ignored there, a label on a column
-            that does not take part makes the loss infinite, and values are not looked at.
+        ValueError: an empty input, wrong shapes, an argument out of range, labels out of range or masked out,
+            non-finite values in any of the tensors, a tensor without gradient that requires one. On CUDA these checks
+            would have to wait for the device: labels out of range are ignored there, a label that is masked out makes
+            the loss infinite, and values are not checked.
         NotImplementedError: a forward-mode derivative (``torch.func.jvp``); second derivatives raise RuntimeError.
 
     Examples:

@@ -11,17 +11,17 @@ from ccfast import _arguments as arguments
 
 
 def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
-    """DBSCAN labels of a precomputed distance matrix: those of scikit-learn, number for number.
+    """DBSCAN labels of a precomputed distance matrix, equal to scikit-learn's.
 
-    A core point has at least ``min_samples`` points within ``eps``, itself included. Clusters are numbered by their
-    lowest core; a border point takes the lowest label among the cores within ``eps``; noise is -1.
+    A core point has at least ``min_samples`` points within ``eps``, counting itself. Clusters are numbered in the order
+    of their lowest core. A border point gets the lowest label among the cores within ``eps``; noise is -1.
 
     Args:
         distances: symmetric ``[N, N]`` of any floating-point dtype: dense; a sparse tensor (CSR, CSC or COO); or a
-            SciPy or CuPy matrix or array of format csr, csc or coo. What a sparse matrix does not store is farther than
-            ``eps``, but for its diagonal, which is then 0; entries stored twice are added up, as everywhere.
+            SciPy or CuPy matrix or array of format csr, csc or coo. Pairs that a sparse matrix does not store count as
+            farther than ``eps``, and a diagonal that it does not store as 0; duplicate entries are added up.
         eps: largest distance of neighbours, at least 0; compared as float32 with ``<=``. Infinite distances are never
-            within it.
+            within ``eps``.
         min_samples: at least 1.
 
     Returns:
@@ -29,7 +29,7 @@ def dbscan(distances: Any, eps: float, min_samples: int = 4) -> Tensor:
 
     Raises:
         TypeError: another dtype, layout or sparse format.
-        ValueError: a matrix that is empty, not square or holds NaN; ``eps`` or ``min_samples`` out of range.
+        ValueError: a matrix that is empty, not square or contains NaN; ``eps`` or ``min_samples`` out of range.
 
     Examples:
         >>> import torch, ccfast

@@ -1,4 +1,4 @@
-"""V of some rows where the features of all are not at hand: they are fetched for the few pairs that need them."""
+"""V of some rows without the features of all rows: they are fetched only for the few pairs that need them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ops = torch.ops.ccfast
 
 
 def missing_pairs(rank: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-    """Pairs (i, j) of a row i in ``rows`` and a member j of its set that is not among its neighbours: their distance
-    is in no list. ``rank`` [N, k1] are the neighbours of all rows. Returns i [P], ascending, and j [P].
+    """Pairs (i, j) of a row i in ``rows`` and a member j of its set that is not one of its neighbours, so that no list
+    has their distance. ``rank`` [N, k1] are the neighbours of all rows. Returns i [P], ascending, and j [P].
     """
-    # The sets follow from the lists alone; the weights of this call are not used.
+    # The sets depend on the lists only; the weights of this call are not used.
     nothing = torch.zeros(len(rank), 1, device=rank.device)
     lists = torch.zeros(rows.stop - rows.start, rank.shape[1], device=rank.device)
     crow, col, _ = ops.encode_neighbours(
@@ -38,14 +38,14 @@ def encode_rows(
     others: Tensor,
     fetch: Callable[[Tensor], Tensor],
 ) -> CsrTensors:
-    """V of ``rows``, as ``encode_neighbours`` gives it with all features at hand.
+    """V of ``rows``, equal to that of ``encode_neighbours`` with all features.
 
     Args:
         rank, shift: the neighbours [N, k1] and the column shift [N] of all rows.
-        distances: of the ``rows`` alone.
+        distances: of the ``rows`` only.
         own: features of the ``rows``.
         others: j of :func:`missing_pairs` of the ``rows``.
-        fetch: gives the features of rows that are named in ascending order.
+        fetch: returns the features of given rows, which are in ascending order.
     """
     others = others.unique()
     outside = others[(others < rows.start) | (others >= rows.stop)]

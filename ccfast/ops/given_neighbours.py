@@ -1,4 +1,4 @@
-"""Checks of neighbours that somebody else has found."""
+"""Checks of neighbours from another search."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ccfast import _checks as checks
 
 NAME = "neighbours"
 
-#: Rows whose distances are compared with those of the features, and how far most of them may be off: compressed
-#: vectors are off by a few percent, another kind of distance by half or more.
+#: Number of rows whose distances are compared with those of the features, and the relative error that most of them may
+#: have: compressed vectors have a few percent, another kind of distance half or more.
 _ROWS, _TOLERANCE = 256, 0.25
 
 
 def given_neighbours(neighbours: Any, features: Tensor, k1: int) -> tuple[Tensor, Tensor]:
-    """``neighbours`` (indices, distances) as :func:`ccfast.knn` gives them: int64 and float32, ``[N, k1]``.
+    """``neighbours`` (indices, distances) in the format of :func:`ccfast.knn`: int64 and float32, ``[N, k1]``.
 
     Raises:
         TypeError: not a pair of matrices of the right dtypes.
-        ValueError: other shapes or devices; an index out of range or twice in a row; a row that is not its own first
-            neighbour; distances that are not finite, negative, not ascending, or not squared Euclidean ones.
+        ValueError: wrong shapes or devices; an index out of range or twice in a row; a row that is not its own first
+            neighbour; distances that are not finite, negative, not ascending, or not squared Euclidean.
     """
     if not isinstance(neighbours, tuple | list) or len(neighbours) != 2:
         got = f"{len(neighbours)} items" if isinstance(neighbours, tuple | list) else type(neighbours).__name__
@@ -43,14 +43,14 @@ def _check_shapes(indices: Tensor, distances: Tensor, count: int, k1: int) -> No
     for part, value in (("indices", indices), ("distances", distances)):
         if value.shape[0] != count or value.shape[1] < k1:
             raise ValueError(
-                f"{NAME} ({part}): expected shape ({count}, {k1}), a row for each of features and at least k1 columns, "
+                f"{NAME} ({part}): expected shape ({count}, {k1}), one row per row of features, at least k1 columns, "
                 f"got {tuple(value.shape)}"
             )
     checks.same_shape(**{f"{NAME} (indices)": indices, f"{NAME} (distances)": distances})
 
 
 def _refuse(part: str, bad: Tensor, expected: str, value: Tensor) -> None:
-    """Name the first row of ``bad`` [N, k1], if any, and what is there."""
+    """Raise an error with the first row of ``bad`` [N, k1], if any, and its value."""
     rows = bad.any(dim=1)
     if rows.any():
         row = int(rows.nonzero()[0, 0])
@@ -60,7 +60,7 @@ def _refuse(part: str, bad: Tensor, expected: str, value: Tensor) -> None:
 
 def _check_indices(indices: Tensor) -> None:
     count = len(indices)
-    hint = "; ccfast.refine_neighbours makes neighbours of what an index finds"
+    hint = "; ccfast.refine_neighbours makes neighbours from the output of an index"
     _refuse("indices", (indices < 0) | (indices >= count), f"indices in [0, {count}){hint}", indices)
     own = torch.arange(count, device=indices.device)[:, None]
     _refuse("indices", indices[:, :1] != own, f"every row itself as its first neighbour{hint}", indices[:, :1])
@@ -77,12 +77,12 @@ def _check_distances(distances: Tensor) -> None:
 
 
 def _check_kind(features: Tensor, indices: Tensor, distances: Tensor) -> None:
-    """Roots, halves (1 - cosine) and other distances look right, and would give wrong weights without a word."""
+    """Refuse roots, halves (1 - cosine) and other distances, which look plausible but would give wrong weights."""
     rows = torch.linspace(0, len(features) - 1, min(_ROWS, len(features)), dtype=torch.float64).long()
     rows = rows.to(features.device)
     measured = torch.ops.ccfast.pair_distances(features[rows], features, indices[rows])
     given = distances[rows].double()
-    told = measured > 1e-6  # what is nearer may be rounding alone
+    told = measured > 1e-6  # smaller distances may consist of rounding only
     if not told.any():
         return
     off = ((given - measured).abs() / measured.clamp(min=1e-6))[told]
@@ -91,6 +91,6 @@ def _check_kind(features: Tensor, indices: Tensor, distances: Tensor) -> None:
         row, column = int(rows[worst // given.shape[1]]), worst % given.shape[1]
         raise ValueError(
             f"{NAME} (distances): expected squared Euclidean distances between rows of features, got "
-            f"{distances[row, column].item():g} in row {row}, where they are {measured.flatten()[worst].item():g} "
-            "apart; ccfast.refine_neighbours measures them"
+            f"{distances[row, column].item():g} in row {row} instead of {measured.flatten()[worst].item():g}; "
+            "ccfast.refine_neighbours computes them"
         )

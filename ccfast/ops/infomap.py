@@ -21,31 +21,31 @@ def infomap(
     *,
     neighbours: tuple[Any, Any] | None = None,
 ) -> Tensor:
-    """InfoMap labels of the directed graph of nearest neighbours (Cluster Contrast's better clustering).
+    """InfoMap labels of the directed graph of nearest neighbours (the later clustering of Cluster Contrast).
 
-    Every row links to those of its ``k1`` nearest whose cosine similarity is at least ``min_similarity``, with the
-    similarity as weight; the two-level map equation (Rosvall and Bergstrom, PNAS 2008) partitions the graph.
+    Every row links to those of its ``k1`` nearest rows whose cosine similarity is at least ``min_similarity``; the
+    similarity is the weight. The two-level map equation (Rosvall and Bergstrom, PNAS 2008) partitions the graph.
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, which are
             normalised again in float32.
-        k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
+        k1: size of the neighbour lists, counting the row itself, ``1 <= k1 <= N``.
         min_similarity: in ``[-1, 1]``.
         min_cluster_size: smaller clusters are noise, at least 1.
-        neighbours: the nearest rows of every row, where another search has found them; None: :func:`ccfast.knn` finds
-            them. A pair ``(indices, distances)`` as it returns it: ``[N, k1]`` integers and floating-point numbers
-            (columns beyond ``k1`` are not looked at), every row its own first neighbour, none twice, distances squared
-            Euclidean and ascending. :func:`ccfast.refine_neighbours` makes such a pair of what an index has found.
+        neighbours: the nearest rows of every row from another search; None: use :func:`ccfast.knn`. A pair ``(indices,
+            distances)`` in its format: ``[N, k1]`` integers and floating-point numbers (further columns are ignored),
+            every row its own first neighbour, no duplicates, distances squared Euclidean and ascending.
+            :func:`ccfast.refine_neighbours` makes such a pair from the output of an index.
 
     Returns:
-        ``[N]`` int64 labels on the device of ``features``: clusters 0, 1, ... in the order of their lowest member;
-        noise is -1, as are rows without a link.
+        ``[N]`` int64 labels on the device of ``features``: clusters 0, 1, ... in the order of their lowest member; -1
+        for noise and for rows without a link.
 
     Raises:
         ImportError: the optional package ``infomap`` is missing (``pip install 'ccfast[infomap]'``).
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, an argument out of range, non-finite or un-normalised rows (the first is named),
-            ``neighbours`` of another kind than described.
+        ValueError: an empty input, an argument out of range, non-finite or un-normalised rows (the message names the
+            first), ``neighbours`` in another format.
 
     Examples:
         >>> import torch, ccfast
@@ -62,7 +62,7 @@ def infomap(
 def infomap_of_neighbours(
     neighbours: Tensor, distances: Tensor, min_similarity: float, min_cluster_size: int
 ) -> Tensor:
-    """The labels [N] from every row's neighbours [N, k1] and their squared distances, as :func:`knn` gives them."""
+    """The labels [N] from every row's neighbours [N, k1] and their squared distances, in the format of :func:`knn`."""
     similarity = 1 - distances / 2
     rows = torch.arange(len(neighbours), device=neighbours.device).unsqueeze(1).expand_as(neighbours)
     linked = (neighbours != rows) & (similarity >= min_similarity)

@@ -21,22 +21,22 @@ def k_reciprocal_encoding(
     """k-reciprocal encoding V of every row (Zhong et al., CVPR 2017, section 3), with local query expansion.
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, which are
             normalised again in float32.
-        k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
+        k1: size of the neighbour lists, counting the row itself, ``1 <= k1 <= N``.
         k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
-        neighbours: the nearest rows of every row, where another search has found them; None: :func:`ccfast.knn` finds
-            them. A pair ``(indices, distances)`` as it returns it: ``[N, k1]`` integers and floating-point numbers
-            (columns beyond ``k1`` are not looked at), every row its own first neighbour, none twice, distances squared
-            Euclidean and ascending. :func:`ccfast.refine_neighbours` makes such a pair of what an index has found.
+        neighbours: the nearest rows of every row from another search; None: use :func:`ccfast.knn`. A pair ``(indices,
+            distances)`` in its format: ``[N, k1]`` integers and floating-point numbers (further columns are ignored),
+            every row its own first neighbour, no duplicates, distances squared Euclidean and ascending.
+            :func:`ccfast.refine_neighbours` makes such a pair from the output of an index.
 
     Returns:
         Sparse CSR tensor ``[N, N]`` float32 with ascending columns; weights of a row sum to 1.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the first is
-            named), ``neighbours`` of another kind than described.
+        ValueError: an empty input, ``k1`` or ``k2`` out of range, non-finite or un-normalised rows (the message names
+            the first), ``neighbours`` in another format.
 
     Examples:
         >>> import torch, ccfast
@@ -65,29 +65,29 @@ def jaccard_distance(
     """Jaccard distance of the k-reciprocal encodings (Zhong et al., CVPR 2017, equation 10), as in Cluster Contrast.
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, which are
             normalised again in float32.
-        k1: size of the neighbour lists, the row itself included, ``1 <= k1 <= N``.
+        k1: size of the neighbour lists, counting the row itself, ``1 <= k1 <= N``.
         k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
         max_distance: None for the dense matrix, or a number in ``[0, 1)`` for a sparse one.
-        neighbours: the nearest rows of every row, where another search has found them; None: :func:`ccfast.knn` finds
-            them. A pair ``(indices, distances)`` as it returns it: ``[N, k1]`` integers and floating-point numbers
-            (columns beyond ``k1`` are not looked at), every row its own first neighbour, none twice, distances squared
-            Euclidean and ascending. :func:`ccfast.refine_neighbours` makes such a pair of what an index has found.
+        neighbours: the nearest rows of every row from another search; None: use :func:`ccfast.knn`. A pair ``(indices,
+            distances)`` in its format: ``[N, k1]`` integers and floating-point numbers (further columns are ignored),
+            every row its own first neighbour, no duplicates, distances squared Euclidean and ascending.
+            :func:`ccfast.refine_neighbours` makes such a pair from the output of an index.
 
-    Where two rows share a of their ``k2`` nearest rows and nothing else, their distance is ``1 - a / (2 * k2 - a)``
-    within rounding, whatever the features are: with ``k2=6`` 0.909, 0.8, 0.667, 0.5, 0.286 and 0. Labels at an eps on
-    such a value depend on the last bit; stay off it, as with 0.45 or 0.55 instead of 0.5.
+    If two rows share a of their ``k2`` nearest rows and nothing else, their distance is ``1 - a / (2 * k2 - a)`` within
+    rounding, for any features: with ``k2=6`` 0.909, 0.8, 0.667, 0.5, 0.286 and 0. If eps is such a value, the labels
+    depend on the last bit. Avoid these values: use 0.45 or 0.55 instead of 0.5.
 
     Returns:
-        Dense ``[N, N]`` float32, bitwise symmetric; or, with ``max_distance``, a sparse CSR tensor ``[N, N]`` that
-        holds every pair at distance at most ``max_distance`` (as float32) and the whole diagonal, columns ascending.
-        It takes memory O(N * neighbours), never N x N.
+        Dense ``[N, N]`` float32, bitwise symmetric; or, with ``max_distance``, a sparse CSR tensor ``[N, N]`` with
+        every pair at distance at most ``max_distance`` (as float32) and the whole diagonal, columns ascending. Its
+        memory is O(N * neighbours), never N x N.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: an empty input, ``k1``, ``k2`` or ``max_distance`` out of range, non-finite or un-normalised rows
-            (the first is named), ``neighbours`` of another kind than described.
+            (the message names the first), ``neighbours`` in another format.
 
     Examples:
         >>> import torch, ccfast
@@ -109,7 +109,7 @@ def jaccard_distance(
 
 
 def _encoding_of(features: Tensor, k1: int, k2: int, neighbours: Any) -> CsrTensors:
-    """V from neighbours that are given: the stages behind ``torch.ops.ccfast.k_reciprocal_encoding``."""
+    """V from given neighbours: the stages of ``torch.ops.ccfast.k_reciprocal_encoding``."""
     checks.unit_rows("features", features)
     rank, distances = given_neighbours(neighbours, features, k1)
     v = encoding_of_rows(features, rank, distances)
@@ -147,9 +147,9 @@ def half_columns(k1: int) -> int:
 
 
 def column_shift(features: Tensor) -> Tensor:
-    """What the encoding adds to squared distances from a row, to get the authors' ``2 - 2 <x, y>`` from ``|x - y|^2``.
+    """The term that turns a row's squared distances ``|x - y|^2`` into the authors' ``2 - 2 <x, y>``.
 
-    What depends on the other row alone cancels in the softmax. ``features [N, D]`` float32 -> ``[N]`` float32.
+    Terms that depend only on the other row cancel in the softmax. ``features [N, D]`` float32 -> ``[N]`` float32.
     """
     return (1 - torch.ops.ccfast.squared_norms(features)).float()
 
@@ -163,7 +163,7 @@ def csr_tensor(parts: CsrTensors, rows: int) -> Tensor:
 
 
 def fake_csr(like: Tensor, rows: int) -> CsrTensors:
-    """The shapes of a sparse result with so many rows, for ``register_fake``."""
+    """The shapes of a sparse result with this number of rows, for ``register_fake``."""
     nnz = torch.library.get_ctx().new_dynamic_size()
     index = torch.int64
     return (

@@ -13,30 +13,30 @@ from ccfast import _arguments as arguments
 def knn(features: Any, k: int, *, queries: Any = None, precision: str = "fp32") -> tuple[Tensor, Tensor]:
     """The k nearest rows of ``features`` for every query, by squared Euclidean distance.
 
-    The answer is exact: distances are accumulated in float64, nearest first, ties to the lower index; without
-    ``queries`` a row comes first among its own neighbours, however many duplicates of it have a lower index. It is the
-    same on all devices, to the bit, for any finite values (docs/exactness.md).
+    The result is exact: distances are accumulated in float64; the nearest row comes first, and for ties the lower
+    index. Without ``queries``, a row comes first among its own neighbours, even if duplicates have a lower index. All
+    devices give the same bits for any finite values (docs/exactness.md).
 
-    ``precision`` only chooses the arithmetic of the candidate search, whose result is certified row by row. A CPU with
-    matrix units for bfloat16 looks for candidates with those under "fp32" too. A GPU looks for them with float16
-    products whatever ``precision`` says (bfloat16 products are as fast and eight times as coarse), and with float32
-    products where those leave a row open, or where torch may sum them in float16
+    ``precision`` sets only the arithmetic of the candidate search, whose result is certified for each row. A CPU with
+    matrix units for bfloat16 uses them for candidates also with "fp32". A GPU always uses float16 products for
+    candidates (bfloat16 products are equally fast and eight times as coarse). It uses float32 products if float16
+    cannot certify a row, or if torch may sum them in float16
     (``torch.backends.cuda.matmul.allow_fp16_accumulation``).
 
     Args:
         features: ``[N, D]`` float32, float16 or bfloat16; any finite values.
         k: neighbours per query, ``1 <= k <= N``.
-        queries: ``[Q, D]``, or None to search every row of ``features``, which then finds itself first.
+        queries: ``[Q, D]``, or None to search for every row of ``features``, which then finds itself first.
         precision: ``"fp32"``, ``"fp16"`` or ``"bf16"`` products in the candidate search on a CPU.
 
     Returns:
         ``indices [Q, k]`` int64 and ``distances [Q, k]`` float32, on the device of ``features``. A distance above the
-        largest float32 is infinity; the order is that of the float64 values all the same.
+        largest float32 is infinity; the order is still that of the float64 values.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, ``k`` out of range, non-finite values (the first bad row is named), another number
-            of columns, mixed devices, an unknown precision.
+        ValueError: an empty input, ``k`` out of range, non-finite values (the message names the first such row), a
+            different number of columns, mixed devices, an unknown precision.
 
     Examples:
         >>> import torch, ccfast

@@ -16,10 +16,10 @@ def cluster_centroids(features: Any, labels: Any) -> Tensor:
 
     Args:
         features: ``[N, D]`` float32 or float64.
-        labels: ``[N]`` integers; clusters are 0 to C - 1 and all have members; -1 (noise) is left out.
+        labels: ``[N]`` integers; clusters are 0 to C - 1, each with at least one member; -1 (noise) is left out.
 
     Returns:
-        ``[C, D]`` in the dtype of ``features``; ``[0, D]`` when every label is -1.
+        ``[C, D]`` in the dtype of ``features``; ``[0, D]`` if every label is -1.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
@@ -44,47 +44,47 @@ def update_memory_(
     reference: Any = None,
     groups: Any = None,
 ) -> None:
-    """The momentum update of the cluster memory from a batch, in place (Cluster Contrast, and the modes of others).
+    """The momentum update of the cluster memory from a batch, in place (Cluster Contrast, and other methods' modes).
 
-    With momentum m, a normalised feature x and its pseudo-label y, a row moves to ``mix(x)``, which is
-    ``normalise(m M[y] + (1 - m) x)``. Which x of a cluster's samples:
+    With momentum m, a normalised feature x and its pseudo-label y, a row becomes ``normalise(m M[y] + (1 - m) x)``. The
+    mode says which samples x of a cluster are used:
 
-    - ``"sequential"``: every one, in batch order; each step starts from the row that the step before left.
-    - ``"hardest"``: the one of lowest inner product with the old ``M[y]``, or with ``reference[y]`` where a
-      ``reference`` is given (PCLHD measures against a memory of means).
-    - ``"mean"``: their mean, not normalised before (HHCL).
+    - ``"sequential"``: all of them, in batch order; each step starts from the result of the previous step.
+    - ``"hardest"``: the one with the lowest inner product with the old ``M[y]``, or with ``reference[y]`` if
+      ``reference`` is given (PCLHD compares with a memory of means).
+    - ``"mean"``: their mean, which is not normalised first (HHCL).
     - ``"last"``: the last one (InstDisc).
     - ``"replace"``: ``M[y] = x`` for the last one, without mixing.
 
-    With ``groups`` (cameras), the rules of 3C; a group is what the samples of one cluster with one camera are, groups
-    stand in the order of their first samples, and similarities are inner products with the old ``M[y]``:
+    With ``groups`` (cameras), the rules of 3C. A group consists of the samples with the same cluster and the same
+    camera; groups are in the order of their first samples; similarities are inner products with the old ``M[y]``:
 
     - ``"group_first"`` (cm_camera): the first sample of each group, one after the other.
-    - ``"group_hardest"`` (cm_hard_camera): the sample of lowest similarity of each group, one after the other.
-    - ``"group_mean"`` (tccl_camera): of the groups' normalised means, the one of lowest similarity.
+    - ``"group_hardest"`` (cm_hard_camera): the sample of each group with the lowest similarity, one after the other.
+    - ``"group_mean"`` (tccl_camera): the normalised mean of a group, of the group with the lowest similarity.
     - ``"group_harmonic"`` (hd_camera): with ``a = 1 - x . M[y]`` and ``b = 1 + x . normalise(mean of x's group)``, the
-      sample of highest ``a b / (a + b)``.
+      sample with the highest ``a b / (a + b)``.
 
-    Among equal candidates the first one counts: the first in the batch, or in the first of the groups.
+    Of equal candidates the first one is used: the first in the batch, or in the first of the groups.
 
     Args:
-        memory: ``[C, D]`` float32 or float64, changed in place. The other tensors may share memory with it: they are
-            read as they were before.
+        memory: ``[C, D]`` float32 or float64, changed in place. The other tensors may share storage with it; their
+            values from before the call are used.
         features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3. Under autocast any
-            floating-point dtype; half rows are then normalised once more in the dtype of ``memory``.
+            floating-point dtype; half rows are then normalised again in the dtype of ``memory``.
         labels: ``[B]`` integers in ``[0, C)``; -1 (noise) is skipped.
-        momentum: m in ``[0, 1]``, the share of the old row that stays; ``"replace"`` does not use it.
+        momentum: m in ``[0, 1]``, the share of the old row that is kept; ``"replace"`` does not use it.
         mode: one of the above.
         reference: ``[C, D]`` in the dtype of ``memory``, for ``"hardest"`` only.
-        groups: ``[B]`` integers, any values, for the modes of groups and only for them.
+        groups: ``[B]`` integers, any values; for the group modes only.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, labels or momentum out of range, an unknown mode, ``reference`` or
-            ``groups`` with a mode that has no use for it, a memory with elements that overlap (as after ``expand``),
+        ValueError: an empty input, wrong shapes, labels or momentum out of range, an unknown mode, ``reference`` or
+            ``groups`` with a mode that does not use it, a memory whose elements overlap (as after ``expand``),
             non-finite or un-normalised rows of ``features``, non-finite values in the rows of ``memory`` or
-            ``reference`` that the batch has labels of; ``memory`` is then unchanged. On CUDA nothing waits for the
-            device: labels out of range are skipped there, and what the rows hold is not looked at.
+            ``reference`` with labels in the batch; ``memory`` is then unchanged. On CUDA these checks would have to
+            wait for the device: labels out of range are skipped there, and values are not checked.
 
     Examples:
         >>> import torch, ccfast
@@ -93,7 +93,7 @@ def update_memory_(
         >>> memory.tolist()
         [[0.0, 1.0], [0.0, 1.0]]
 
-        With cameras, of the groups' means the least similar one:
+        With cameras, the mean of the group that is least similar:
 
         >>> memory, features = torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> labels, cameras = torch.tensor([0, 0]), torch.tensor([3, 7])
@@ -115,12 +115,12 @@ def update_memory_from(
     reference: Any = None,
     groups: Any = None,
 ) -> None:
-    """:func:`update_memory_` that can normalise the features on the way."""
+    """:func:`update_memory_`, which can also normalise the features."""
     checks.changed_in_place("memory", memory)
     if torch.is_autocast_enabled(memory.device.type):
         memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
         features = checks.matrix("features", features, checks.ANY_FLOAT)
-        normalize = normalize or features.dtype in checks.HALF  # half rows are of unit norm only to their precision
+        normalize = normalize or features.dtype in checks.HALF  # half rows have unit norm only within their precision
         features = features.to(memory.dtype)
     memory, features, labels, momentum, reference, groups = arguments.update_memory_(
         memory, features, labels, momentum, mode, reference, groups

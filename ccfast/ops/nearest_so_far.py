@@ -1,4 +1,4 @@
-"""Exact neighbours where the rows that are searched come block by block, in any order."""
+"""Exact neighbours when the rows arrive block by block, in any order."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ops = torch.ops.ccfast
 class NearestSoFar:
     """The ``k`` nearest of all rows offered so far, for each of ``queries`` [Q, D] float32, which are finite.
 
-    When every row has been offered once, the lists are those of one search over all of them, bit for bit: the float64
-    distance orders them, ties go to the lower index.
+    When every row has been offered once, the lists equal those of one search over all rows, bit for bit: they are
+    sorted by the float64 distance, and for ties by index.
     """
 
     def __init__(self, queries: Tensor, k: int) -> None:
@@ -23,13 +23,13 @@ class NearestSoFar:
         self._distances = torch.empty(len(queries), 0, dtype=torch.float64, device=queries.device)
 
     def offer(self, block: Tensor, first: int) -> None:
-        """Rows ``first``, ``first + 1``, ... [B, D], which have not been offered before."""
+        """Offer the rows ``first``, ``first + 1``, ... [B, D], which have not been offered before."""
         if len(block) == 0 or len(self.queries) == 0:
             return
         found, _ = ops.knn(block, self.queries, min(self.k, len(block)), "fp32", None)
         distances = torch.cat([self._distances, ops.pair_distances(self.queries, block, found)], dim=1)
         indices = torch.cat([self._indices, found.add_(first)], dim=1)
-        if self._last >= first:  # else ties are in the order of their indices: what is new has the higher ones
+        if self._last >= first:  # else new rows have higher indices, and ties are already in order
             indices, order = indices.sort(dim=1)
             distances = distances.gather(1, order)
         distances, order = distances.sort(dim=1, stable=True)
@@ -38,9 +38,9 @@ class NearestSoFar:
         self._indices = indices.gather(1, order)[:, : self.k].contiguous()
 
     def lists(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices [Q, k] int64 and squared distances [Q, k] float32, as ``ccfast.knn`` has them for the rows ``own``.
+        """Indices [Q, k] int64 and squared distances [Q, k] float32, equal to those of ``ccfast.knn`` for the queries.
 
-        ``own`` [Q]: which row each query is; it comes first in its own list.
+        ``own`` [Q]: the row number of each query, which comes first in its own list.
         """
         if len(own) == 0:
             return self._indices.new_empty(0, self.k), self._distances.new_empty(0, self.k, dtype=torch.float32)

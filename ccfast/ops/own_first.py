@@ -9,11 +9,11 @@ from torch import Tensor
 def own_first(indices: Tensor, own: Tensor) -> Tensor:
     """Lists [R, K] of the rows ``own`` [R] with each row's own index moved to the front.
 
-    What stands before it is at distance 0, too. Where it is not in its list, as more than K duplicates come before it,
-    the last one gives way.
+    All entries before it also have distance 0. If more than K duplicates come before it, it is missing from its list
+    and replaces the last entry.
     """
     own = own[:, None]
-    others = (indices != own).long().cumsum(dim=1)  # how many others there are up to each place
+    others = (indices != own).long().cumsum(dim=1)  # the number of other rows up to each position
     places = torch.where(indices == own, 0, others)
     padded = indices.new_empty(len(indices), indices.shape[1] + 1)
     padded.scatter_(1, places, indices)

@@ -11,21 +11,21 @@ from ccfast import _arguments as arguments
 
 
 def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Any) -> None:
-    """Puts rows into a queue, in place.
+    """Put rows into a queue, in place.
 
     With a pointer the queue is a ring (MoCo): row i goes to ``(pointer + i) mod K``, and the pointer moves by B,
-    modulo K. Without one the rows of the queue move down by B, and the new ones stand in front (SwAV).
+    modulo K. Without a pointer, the rows of the queue move down by B, and the new rows come first (SwAV).
 
     Args:
         queue: ``[K, D]`` float32 or float64, changed in place.
         pointer: one int64 in ``[0, K)`` on the device of ``queue``, of shape ``[]`` or ``[1]``, changed in place; or
             None.
-        rows: ``[B, D]`` in the dtype of ``queue``, 1 to K of them; they are taken without their gradient.
+        rows: ``[B, D]`` in the dtype of ``queue``, with B from 1 to K; used without gradient.
 
     Raises:
         TypeError: a tensor of another dtype or layout; ``queue`` or ``pointer`` that is not a tensor.
-        ValueError: an empty input, other columns, more rows than the queue has, a pointer out of range (on CUDA
-            nothing waits for the device: it is taken modulo K).
+        ValueError: an empty input, a different number of columns, more rows than the queue has, a pointer out of range
+            (on CUDA this check would have to wait for the device: the pointer is taken modulo K).
 
     Examples:
         >>> import torch, ccfast

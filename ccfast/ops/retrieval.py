@@ -20,17 +20,17 @@ def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lam
     Args:
         query: ``[Q, D]`` float32, any finite values.
         gallery: ``[G, D]`` float32.
-        k1: neighbours beside the row itself, ``1 <= k1 < Q + G``.
+        k1: neighbours without the row itself, ``1 <= k1 < Q + G``.
         k2: rows averaged by the query expansion, ``1 <= k2 <= k1``; 1 skips it.
         lambda_value: share of the original distance, in ``[0, 1]``.
 
     Returns:
         ``[Q, G]`` float32 distances ``(1 - lambda) * Jaccard + lambda * d``, where d is the squared Euclidean distance
-        divided by the query's largest to any row.
+        divided by the query's largest distance to any row.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, another number of columns, an argument out of range, non-finite rows.
+        ValueError: an empty input, a different number of columns, an argument out of range, non-finite rows.
 
     Examples:
         >>> import torch, ccfast
@@ -45,9 +45,9 @@ def k_reciprocal_rerank(query: Any, gallery: Any, k1: int = 20, k2: int = 6, lam
 def rerank_in_blocks(
     query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float, heights: Sequence[int]
 ) -> Iterator[Tensor]:
-    """The rows of :func:`k_reciprocal_rerank` in blocks of these ``heights``: no matrix of all of them is held.
+    """The rows of :func:`k_reciprocal_rerank` in blocks of these ``heights``, without a matrix of all rows.
 
-    Arguments as :func:`k_reciprocal_rerank` has checked them.
+    :func:`k_reciprocal_rerank` has checked the arguments.
     """
     encoding = torch.ops.ccfast.rerank_encoding(query.detach(), gallery.detach(), k1, k2)
     first = 0
@@ -68,8 +68,8 @@ def evaluate_ranking(
 ) -> RankingMetrics:
     """mAP, CMC and mINP by the Market-1501 protocol (Zheng et al., ICCV 2015).
 
-    Gallery entries with the query's identity and camera are left out; queries without a match left do not count.
-    Average precision is scikit-learn's ``average_precision_score``; ranks order equal distances by gallery index.
+    Gallery entries with the query's identity and camera are left out; then queries without a match do not count.
+    Average precision equals scikit-learn's ``average_precision_score``. Equal distances are ranked by gallery index.
 
     Args:
         distances: ``[Q, G]`` of any floating-point dtype; smaller is nearer, infinity is allowed.
@@ -78,16 +78,16 @@ def evaluate_ranking(
         query_cams: ``[Q]`` integers, or None together with ``gallery_cams``: nothing is left out.
         gallery_cams: ``[G]`` integers, or None.
         max_rank: length of the CMC curve, at most a million or the gallery.
-        junk_id: identity of junk, which is neither a match nor a miss; None: there is none. Market-1501 marks junk with
-            -1 (``junk_id=-1``); by default -1 is an identity like any other. Queries of it do not count.
+        junk_id: identity of junk, which counts neither as a match nor as a miss; None: no junk. Market-1501 marks junk
+            with -1 (``junk_id=-1``); by default -1 is an ordinary identity. Junk queries do not count.
 
     Returns:
         :class:`RankingMetrics`: ``mAP``, ``cmc [max_rank]`` float64, ``mINP`` (Ye et al., TPAMI 2021), all in [0, 1].
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other lengths, NaN distances, one camera argument without the other, no query with
-            a match.
+        ValueError: an empty input, different lengths, NaN distances, one camera argument without the other, no query
+            with a match.
 
     Examples:
         >>> import torch, ccfast
@@ -111,9 +111,9 @@ def rank_queries(
     gallery_cams: Tensor | None,
     junk_id: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each query its average precision, the rank from 0 of its first match (-1: it has none), its summand of mINP.
+    """For each query its average precision, the rank from 0 of its first match (-1: no match), and its term of mINP.
 
-    Arguments as :func:`evaluate_ranking` has checked them.
+    :func:`evaluate_ranking` has checked the arguments.
     """
     return torch.ops.ccfast.evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams, junk_id)
 

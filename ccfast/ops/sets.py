@@ -13,24 +13,23 @@ from ccfast import _arguments as arguments
 def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multiplicity: Any = None) -> Tensor:
     """Softmax with a set of positives: ``-mean_p (z_p - logsumexp(z over keep))`` for each row (SupCon, equation 2).
 
-    The choice of columns is a mask: no ``[B, P]`` copy of the logits is made, and the softmax is computed again in
-    backward.
+    The columns are chosen by a mask, without a ``[B, P]`` copy of the logits; backward computes the softmax again.
 
     Args:
         logits: z, ``[B, P]`` float16, bfloat16, float32 or float64. Computed in float64 for float64, else in float32.
-        positives: ``[B, P]`` bool. A positive that is not kept is pulled, but not in the denominator.
+        positives: ``[B, P]`` bool. A positive that is not in ``keep`` counts in the numerator only.
         keep: ``[B, P]`` bool, the columns in the denominator; None: all.
-        multiplicity: ``[B, P]`` integers, how often a kept column stands in the denominator (it adds ``log w`` to z
-            there only); 0 leaves it out. None: once.
+        multiplicity: ``[B, P]`` integers w, how often a column of ``keep`` counts in the denominator (adds ``log w`` to
+            its z there); 0 leaves it out. None: once.
 
     Returns:
-        ``[B]``, float32 or float64. A row without positives, or without kept columns, has loss 0 and no gradient. The
-        gradient goes to ``logits``; there is no second derivative.
+        ``[B]``, float32 or float64. A row without positives, or without columns in ``keep``, has loss 0 and no
+        gradient. The gradient goes to ``logits``; there is no second derivative.
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, other shapes, a multiplicity below 0, a loss that is not finite (on CUDA nothing
-            waits for the device: such a column is left out, and values are not looked at).
+        ValueError: an empty input, wrong shapes, a multiplicity below 0, a loss that is not finite (on CUDA these
+            checks would have to wait for the device: such a column is left out, and values are not checked).
 
     Examples:
         >>> import torch, ccfast

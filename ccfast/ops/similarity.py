@@ -1,4 +1,4 @@
-"""Similarities to a bank that moves when their gradient is asked for, and their means by label."""
+"""Similarities to a bank that is updated in backward, and their means by label."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ OnBackward = Callable[[Tensor], None]
 
 
 def memory_similarity(features: Any, memory: Any, on_backward: OnBackward | None = None) -> Tensor:
-    """Inner products ``features @ memory.T``, and a bank that moves in backward.
+    """Inner products ``features @ memory.T``, with a bank that is updated in backward.
 
-    The banks of the authors' code are autograd functions whose backward pass moves them. Backward here first computes
-    ``upstream @ memory`` with the rows that ``memory`` holds at that moment, and then calls ``on_backward``, which may
-    change them: so each backward through this product is one update, two products before one backward see the same
-    rows, and the one that was computed first gets its gradient from rows that the other one has moved. Without a
-    backward pass (under ``no_grad``, for features that need no gradient) nothing moves.
+    The banks of the authors' code are autograd functions whose backward pass updates them. This function does the same:
+    backward first computes ``upstream @ memory`` with the current rows of ``memory``, and then calls ``on_backward``,
+    which may change them. So each backward pass through this product is one update. Two products before one backward
+    use the same rows; the gradient of the first product then uses rows that the backward pass of the second has
+    updated. Without a backward pass (under ``no_grad``, for features that need no gradient) nothing is updated.
 
     Args:
         features: ``[B, D]`` float16, bfloat16, float32 or float64. Computed in float64 for float64, else in float32,
-            under autocast too.
-        memory: ``[C, D]`` of the same dtypes, used as it is. It is not copied, and may change before backward.
+            also under autocast.
+        memory: ``[C, D]`` of the same dtypes, used unchanged. It is not copied, and may change before backward.
         on_backward: called as ``on_backward(features)`` in every backward pass, after the gradient; ``features`` are
             those of the forward pass, detached, in the dtype of the product.
 
     Returns:
-        ``[B, C]``. The gradient goes to ``features``, and to ``memory`` when it requires one. With ``on_backward``
-        there is no second derivative, and ``torch.compile`` runs this function as it is (a graph break).
+        ``[B, C]``. The gradient goes to ``features``, and to ``memory`` if it requires one. With ``on_backward``
+        there is no second derivative, and ``torch.compile`` does not compile this function (a graph break).
 
     Raises:
         TypeError: a tensor of another dtype or layout; ``on_backward`` that cannot be called.
-        ValueError: an empty input, other columns, different devices.
+        ValueError: an empty input, a different number of columns, different devices.
 
     Examples:
         >>> import torch, ccfast
@@ -45,7 +45,7 @@ def memory_similarity(features: Any, memory: Any, on_backward: OnBackward | None
         >>> features = torch.tensor([[0.6, 0.8]], requires_grad=True)
         >>> similarity = ccfast.memory_similarity(features, memory, on_backward=lambda rows: memory[0].copy_(rows[0]))
         >>> similarity.sum().backward()
-        >>> features.grad.tolist()  # from the memory as it was
+        >>> features.grad.tolist()  # from the memory before the update
         [[1.0, 1.0]]
         >>> torch.equal(memory[0], features.detach()[0])
         True
@@ -58,7 +58,7 @@ def memory_similarity(features: Any, memory: Any, on_backward: OnBackward | None
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
-    """Nothing where autocast is off anyway: to switch it off takes as long as a small product."""
+    """Switch autocast off if it is on; switching takes as long as a small product."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
@@ -71,7 +71,7 @@ class _MovingProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, memory: Tensor, on_backward: OnBackward) -> Tensor:
         ctx.save_for_backward(features)
-        # Not saved for backward: autograd would refuse rows that have moved since, and they may.
+        # Not saved for backward: autograd would refuse rows that have changed since then, and they may change.
         ctx.memory, ctx.on_backward = memory, on_backward
         return features @ memory.to(features.dtype).T
 
@@ -90,12 +90,12 @@ class _MovingProduct(torch.autograd.Function):
 
 
 def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Tensor, Tensor]:
-    """Mean of the columns of each label: the similarity to its centroid, which is never formed (SpCL, equation 1).
+    """Mean of the columns of each label: the similarity to its centroid, without computing it (SpCL, equation 1).
 
     Args:
         similarities: ``[B, N]`` float16, bfloat16, float32 or float64. Computed in float64 for float64, else in
             float32, with sums in float64.
-        labels: ``[N]`` integers in ``[0, num_segments)``; columns labelled -1 are left out.
+        labels: ``[N]`` integers in ``[0, num_segments)``; columns with the label -1 are left out.
         num_segments: C, at least 1.
 
     Returns:
@@ -103,8 +103,8 @@ def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Ten
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, another length, a label out of range (on CUDA nothing waits for the device: such
-            columns are left out).
+        ValueError: an empty input, a wrong length, a label out of range (on CUDA this check would have to wait for the
+            device: such columns are left out).
 
     Examples:
         >>> import torch, ccfast

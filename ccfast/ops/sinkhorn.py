@@ -12,13 +12,14 @@ from ccfast import _arguments as arguments
 
 
 def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: Any = None) -> Tensor:
-    """Assignment of each row to columns that are used alike (SwAV, section 3.1 and appendix A).
+    """Assignment of each row to columns, all of which are used equally (SwAV, section 3.1 and appendix A).
 
-    ``exp(scores / epsilon)``, normalised in turn over the columns (to 1 / K each) and over the rows (to 1 each at the
-    end), ``iterations`` times. As the code, no maximum is subtracted: scores far above ``epsilon`` overflow to NaN.
+    ``exp(scores / epsilon)``, normalised alternately over the columns (to 1 / K each) and over the rows (to 1 each at
+    the end), ``iterations`` times. As in the authors' code, no maximum is subtracted, so scores far above ``epsilon``
+    overflow to NaN.
 
-    Where ``torch.distributed`` is initialised, the rows of all processes of the group are normalised together: the
-    column sums are added up over it.
+    If ``torch.distributed`` is initialised, the rows of all processes of the group are normalised together: the column
+    sums are added up over the group.
 
     Args:
         scores: ``[B, K]`` float16, bfloat16, float32 or float64; computed in float64 for float64, else in float32.
@@ -31,14 +32,14 @@ def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: 
 
     Raises:
         TypeError: a tensor of another dtype or layout.
-        ValueError: an empty input, an argument out of range, non-finite scores (on CUDA nothing waits for the device,
-            and values are not looked at).
+        ValueError: an empty input, an argument out of range, non-finite scores (not checked on CUDA, where the check
+            would have to wait for the device).
 
     Examples:
         >>> import torch, ccfast
         >>> scores = torch.tensor([[0.3, 0.0], [0.2, 0.0]])  # both rows prefer column 0
         >>> assignment = ccfast.sinkhorn(scores, epsilon=0.05)
-        >>> assignment.argmax(1).tolist()  # but the columns are used alike
+        >>> assignment.argmax(1).tolist()  # but the columns are used equally
         [0, 1]
         >>> torch.allclose(assignment.sum(1), torch.ones(2))
         True
@@ -55,7 +56,7 @@ def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: 
 
 
 def _over_group(sums: Tensor, group: Any) -> Tensor:
-    """The sums of all processes of the group, in place."""
+    """Add up the sums of all processes of the group, in place."""
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(sums, group=group)
     return sums

@@ -1,4 +1,4 @@
-"""Weights that others have published, under the names of the networks that they are loaded into."""
+"""Weights published by others, converted to the names of the networks."""
 
 from __future__ import annotations
 

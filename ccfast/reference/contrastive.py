@@ -25,22 +25,22 @@ def centroid_contrastive_loss(
 ) -> Tensor:
     """Cross-entropy of each feature's similarity to every centroid, divided by the temperature.
 
-    ``cross_entropy(normalize(features) @ memory.T / temperature, labels)``, differentiable in ``features`` and, when
-    it requires grad, in ``memory``.
+    ``cross_entropy(normalize(features) @ memory.T / temperature, labels)``, differentiable in ``features`` and, if it
+    requires grad, in ``memory``.
 
     Args:
         features: ``[B, D]`` float32, float64, float16 or bfloat16. Computed in float64 for float64, else in float32.
-        memory: ``[C, D]``, one centroid a row, any of these dtypes; used as it is.
+        memory: ``[C, D]``, one centroid per row, any of these dtypes; used unchanged.
         labels: ``[B]`` integers in ``[0, C)``, or ``ignore_index`` for rows to leave out; or ``[B, C]`` weights t, for
-            ``-sum_c t_c log softmax(z)_c``. A row of weights that are all 0 is left out.
-        temperature: above 0: a number, or ``[C]`` numbers, one for each column.
-        normalize: scale rows of ``features`` to unit norm first (norms below 1e-12 count as 1e-12).
+            ``-sum_c t_c log softmax(z)_c``. A row with only zero weights is left out.
+        temperature: above 0: a number, or ``[C]`` numbers, one per column.
+        normalize: first scale rows of ``features`` to unit norm (norms below 1e-12 count as 1e-12).
         reduction: "mean" over the rows that are not left out, "sum", or "none" (0 for rows left out). The mean of no
             rows is 0, with zero gradients.
         label_smoothing: in ``[0, 1]``, as in :func:`torch.nn.functional.cross_entropy`.
         ignore_index: any integer.
-        mask: ``[B, C]`` bool, the columns that take part in the softmax and in its smoothing; the label's must.
-        weights: ``[B]`` factors of the rows' losses. The mean divides by the number of rows, as without them.
+        mask: ``[B, C]`` bool, the columns of the softmax and of its smoothing; the label's column must be True.
+        weights: ``[B]`` factors of the rows' losses. The mean still divides by the number of rows.
 
     Returns:
         Scalar, or ``[B]`` for "none"; float64 for float64 features, else float32.
@@ -48,8 +48,8 @@ def centroid_contrastive_loss(
     Raises:
         TypeError: not a tensor, another dtype.
         ValueError: wrong shape, empty, different columns, lengths or devices, a label or number out of range, an
-            unknown reduction, a label on a column that does not take part, non-finite values, a gradient asked for
-            labels, temperature or weights.
+            unknown reduction, a label that is masked out, non-finite values, labels, temperature or weights that
+            require a gradient.
     """
     features, memory, labels, temperature, temperatures, label_smoothing, ignore_index, mask, weights = (
         arguments.centroid_contrastive_loss(
@@ -70,7 +70,7 @@ def centroid_contrastive_loss(
         x = features.to(dtype)
         if normalize:
             x = F.normalize(x, dim=1)
-        # A copy: the training loop updates the memory in place before it asks for the gradient, which is the old one's.
+        # A copy: the training loop updates the memory in place before backward, and the gradient needs the old memory.
         logits = x @ memory.to(dtype, copy=True).T / (temperature if temperatures is None else temperatures.to(dtype))
         logits = logits.masked_fill(~mask, torch.finfo(dtype).min)
         losses = -(smooth * F.log_softmax(logits, dim=1)).masked_fill(~mask | ~counted[:, None], 0).sum(1)

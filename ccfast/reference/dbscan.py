@@ -1,4 +1,4 @@
-"""DBSCAN on precomputed distances (Ester, Kriegel, Sander, Xu, KDD 1996), labels as scikit-learn numbers them."""
+"""DBSCAN on precomputed distances (Ester, Kriegel, Sander, Xu, KDD 1996), with scikit-learn's labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ccfast import _checks as checks
 def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
     """Density-based clusters of N points from their pairwise distances.
 
-    A point is core when at least ``min_samples`` points, itself included, lie within ``eps``. Core points within
-    ``eps`` of each other share a cluster. Clusters are numbered by their lowest core index; a border point takes the
-    lowest label among the core points within ``eps``; the rest is noise.
+    A point is a core point if at least ``min_samples`` points, counting itself, are within ``eps``. Core points within
+    ``eps`` of each other share a cluster. Clusters are numbered in the order of their lowest core index. A border point
+    gets the lowest label among the core points within ``eps``; the rest is noise.
 
     Args:
-        distances: symmetric ``[N, N]`` of any floating dtype: dense, or sparse as :func:`ccfast.dbscan` takes it. Where
-            a sparse matrix stores no entry the distance is larger than ``eps``, except on the diagonal, where it is 0.
+        distances: symmetric ``[N, N]`` of any floating dtype: dense, or sparse in the formats of :func:`ccfast.dbscan`.
+            A pair that a sparse matrix does not store is farther than ``eps``; on the diagonal its distance is 0.
             Distances and ``eps`` are compared in float32 with ``<=``; infinite distances are never within ``eps``.
         eps: radius, at least 0.
-        min_samples: points that make a core, at least 1.
+        min_samples: number of points of a core, at least 1.
 
     Returns:
         ``[N]`` int64 labels, -1 for noise, on the device of ``distances``.
@@ -43,7 +43,7 @@ def dbscan(distances: Tensor, eps: float, min_samples: int = 4) -> Tensor:
 
 
 def _within_dense(distances: Tensor, eps: np.float32) -> list[np.ndarray]:
-    """For each point the points within eps, itself as the diagonal says."""
+    """For each point the points within eps; the diagonal decides about the point itself."""
     return [np.flatnonzero(row.float().cpu().numpy() <= eps) for row in distances]
 
 
@@ -60,7 +60,7 @@ def _within_sparse(distances: Tensor, eps: np.float32) -> list[np.ndarray]:
 
 
 def _label(within: list[np.ndarray], min_samples: int) -> np.ndarray:
-    """Flood each cluster from its lowest core point; border points keep the first label that reaches them."""
+    """Fill each cluster from its lowest core point; border points keep the first label that reaches them."""
     core = np.array([len(row) >= min_samples for row in within])
     labels = np.full(len(within), -1, np.int64)
     cluster = 0

@@ -1,4 +1,4 @@
-"""InfoMap clustering of features, the paper's better clustering."""
+"""InfoMap clustering of features, the later clustering of Cluster Contrast."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ccfast.reference.knn import knn
 def infomap(features: Tensor, k1: int = 15, min_similarity: float = 0.5, min_cluster_size: int = 5) -> Tensor:
     """Communities of the cosine kNN graph by the two-level directed map equation (Rosvall and Bergstrom, PNAS 2008).
 
-    Each row links to those of its ``k1`` nearest rows (itself counted, but not linked) whose cosine similarity is at
-    least ``min_similarity``, with the similarity as weight.
+    Each row links to those of its ``k1`` nearest rows (counting itself, but without a link to itself) whose cosine
+    similarity is at least ``min_similarity``; the weight is the similarity.
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, which are
             normalised again in float32.
         k1: neighbours, in ``[1, N]``.
-        min_similarity: cosine similarity that a link needs, in ``[-1, 1]``; links of no or negative weight never count.
+        min_similarity: lowest cosine similarity of a link, in ``[-1, 1]``; links without positive weight never count.
         min_cluster_size: smaller clusters are noise, at least 1.
 
     Returns:
-        ``[N]`` int64 labels on the device of ``features``: clusters in the order of their lowest member; -1 for noise,
-        that is rows without links and members of clusters that are too small. Always the same for the same input.
+        ``[N]`` int64 labels on the device of ``features``: clusters in the order of their lowest member; -1 for noise:
+        rows without links and members of clusters that are too small. The same input always gives the same labels.
 
     Raises:
         ImportError: the optional package ``infomap`` is not installed.
@@ -38,6 +38,6 @@ def infomap(features: Tensor, k1: int = 15, min_similarity: float = 0.5, min_clu
     points = features.double().cpu().numpy()
     similarities = np.stack([points[row] @ points[i] for i, row in enumerate(rank)])
     sources = np.broadcast_to(np.arange(len(rank))[:, None], rank.shape)
-    linked = similarities >= min_similarity  # infomap_labels drops the links to oneself
+    linked = similarities >= min_similarity  # infomap_labels drops links from a row to itself
     labels = infomap_labels(sources[linked], rank[linked], similarities[linked], len(rank), min_cluster_size)
     return torch.from_numpy(labels).to(features.device)

@@ -24,8 +24,7 @@ SparseRow = tuple[np.ndarray, np.ndarray]
 def k_reciprocal_encoding(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor:
     """The vector V that describes each row by its k-reciprocal neighbours (Zhong et al. 2017, section 3.3-3.4).
 
-    1. ``rank[i]``: the ``k1`` nearest rows of i as :func:`knn` orders them: i itself first, however many duplicates it
-       has.
+    1. ``rank[i]``: the ``k1`` nearest rows of i in the order of :func:`knn`: i itself first, even if it has duplicates.
     2. ``R(i)``: the j of ``rank[i]`` that have i in ``rank[j]``; ``H(i)``: the same with the first
        ``round_half_even(k1 / 2) + 1`` columns of ``rank``.
     3. ``E(i)``: ``R(i)`` and every ``H(c)`` of a c in ``R(i)`` with ``|H(c) & R(i)| > 2/3 |H(c)|`` (eq. 5).
@@ -33,7 +32,7 @@ def k_reciprocal_encoding(features: Tensor, k1: int = 30, k2: int = 6) -> Tensor
     5. ``V[i]`` becomes the mean of ``V[rank[i, m]]`` over ``m < k2`` in float32 (local query expansion, eq. 11).
 
     Args:
-        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, whose rows are
+        features: ``[N, D]`` float32, rows of unit norm within 1e-3; or float16 or bfloat16, within 1e-2, which are
             normalised again in float32.
         k1: neighbours, in ``[1, N]``.
         k2: neighbours averaged in the query expansion, in ``[1, k1]``.
@@ -58,15 +57,15 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
     ``J(i, j) = max(0, 1 - s / (2 - s))``. Rows of V sum to 1, so ``2 - s`` is the sum of maxima.
 
     Args:
-        features, k1, k2: as for :func:`k_reciprocal_encoding`.
-        max_distance: None for the dense matrix, or a number in ``[0, 1)``: pairs at ``J <= float32(max_distance)``.
+        features, k1, k2: as in :func:`k_reciprocal_encoding`.
+        max_distance: None for the dense matrix, or a number in ``[0, 1)``: pairs with ``J <= float32(max_distance)``.
 
     Returns:
-        Dense ``[N, N]`` float32; or sparse CSR ``[N, N]`` float32 with int64 indices, columns ascending, that stores
-        every pair within ``max_distance`` and always the diagonal.
+        Dense ``[N, N]`` float32; or sparse CSR ``[N, N]`` float32 with int64 indices, columns ascending, with every
+        pair within ``max_distance`` and always the diagonal.
 
     Raises:
-        TypeError, ValueError: as :func:`k_reciprocal_encoding`, and ``max_distance`` outside ``[0, 1)``.
+        TypeError, ValueError: as in :func:`k_reciprocal_encoding`, and ``max_distance`` outside ``[0, 1)``.
     """
     features, k1, k2, max_distance = arguments.jaccard_distance(features, k1, k2, max_distance)
     checks.unit_rows("features", features)
@@ -76,7 +75,7 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
     if max_distance is None:
         return torch.from_numpy(np.stack(list(distances))).to(features.device)
 
-    # Pairs that share no column are at 1 and never listed, also when float32 rounds the limit up to 1.
+    # Pairs that share no column have the distance 1 and are never listed, also if float32 rounds the limit up to 1.
     limit = min(np.float32(max_distance), np.nextafter(np.float32(1), np.float32(0)))
     within = []
     for i, row in enumerate(distances):
@@ -97,7 +96,7 @@ def _encoding(features: Tensor, k1: int, k2: int) -> list[SparseRow]:
     return encode(rank, half_columns(k1), distances, k2)
 
 
-# --- pieces that the re-ranking of ccfast.reference.retrieval uses too ---
+# --- also used by the re-ranking of ccfast.reference.retrieval ---
 
 
 def half_columns(k1: int) -> int:
@@ -106,7 +105,7 @@ def half_columns(k1: int) -> int:
 
 
 def encode(rank: np.ndarray, half: int, distances: Callable[[int, np.ndarray], np.ndarray], k2: int) -> list[SparseRow]:
-    """Rows of V from neighbour lists; ``distances(i, columns)`` gives the float64 distances behind the weights."""
+    """Rows of V from neighbour lists; ``distances(i, columns)`` returns the float64 distances for the weights."""
     reciprocal = reciprocal_sets(rank)
     expanded = expand(reciprocal, reciprocal_sets(rank[:, :half]))
     rows = [(columns, softmax(-distances(i, columns))) for i, columns in enumerate(expanded)]
@@ -119,7 +118,7 @@ def reciprocal_sets(rank: np.ndarray) -> list[np.ndarray]:
 
 
 def expand(reciprocal: Sequence[np.ndarray], half: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Add ``H(c)`` for every c of ``R(i)`` whose half set lies in ``R(i)`` by more than two thirds; sorted."""
+    """Add ``H(c)`` for every c in ``R(i)`` if more than two thirds of it are in ``R(i)``; sorted."""
     expanded = []
     member = np.zeros(len(reciprocal), bool)
     for own in reciprocal:
@@ -173,7 +172,7 @@ def overlaps(row: SparseRow, index: Sequence[SparseRow]) -> np.ndarray:
 
 
 def distance_from_overlap(overlap: np.ndarray) -> np.ndarray:
-    """Jaccard distance in float32 from the sum of minima of rows that sum to 1."""
+    """Jaccard distance in float32, from the sum of minima of rows that sum to 1."""
     return np.maximum(0, 1 - overlap / (2 - overlap))
 
 

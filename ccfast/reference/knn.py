@@ -1,4 +1,4 @@
-"""Exact k nearest neighbours, by blocks of queries."""
+"""Exact k nearest neighbours, in blocks of queries."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ccfast import _checks as checks
 
 LANES = 128  # of squared_distances
 _LAST_LANES = 4
-_BLOCK = 256  # queries searched at once
-_PAIR_ELEMENTS = 1 << 24  # bound on the float64 numbers held while pairs are re-scored (128 MiB)
+_BLOCK = 256  # queries per block
+_PAIR_ELEMENTS = 1 << 24  # limit of the float64 numbers in memory while pairs are re-scored (128 MiB)
 
 
 def knn(features: Tensor, k: int, *, queries: Tensor | None = None, precision: str = "fp32") -> tuple[Tensor, Tensor]:
     """The ``k`` rows of ``features`` nearest to each query in squared Euclidean distance, nearest first.
 
-    The distance is :func:`squared_distances`; that float64 value orders the neighbours, ties go to the lower index, and
-    it is rounded to float32 only for the result (infinity where it is above the largest float32). Without ``queries``,
-    a row comes first among its own neighbours, however many duplicates of it have a lower index.
+    Neighbours are sorted by the float64 value of :func:`squared_distances`; for ties the lower index comes first. Only
+    the result is rounded to float32 (infinity above the largest float32). Without ``queries``, a row comes first among
+    its own neighbours, even if duplicates have a lower index.
 
     Args:
-        features: ``[N, D]`` float32, float16 or bfloat16, finite; norms are free.
-        k: neighbours for each query, in ``[1, N]``.
-        queries: ``[Q, D]`` like ``features``; None searches every row of ``features``, which then finds itself first.
-        precision: "fp32", "fp16" or "bf16", the arithmetic in which the ops look for candidates. The result is exact
-            for each of them; this reference always searches in float64, which no global precision setting touches.
+        features: ``[N, D]`` float32, float16 or bfloat16, finite, of any norm.
+        k: neighbours per query, in ``[1, N]``.
+        queries: ``[Q, D]`` like ``features``; None: every row of ``features``, which then finds itself first.
+        precision: "fp32", "fp16" or "bf16", the arithmetic of the ops' candidate search. The result is exact for each
+            of them; this reference always searches in float64, which no global precision setting changes.
 
     Returns:
         ``indices`` ``[Q, k]`` int64 and ``distances`` ``[Q, k]`` float32.
@@ -54,11 +54,11 @@ def knn(features: Tensor, k: int, *, queries: Tensor | None = None, precision: s
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distance of each row of ``a`` [P, D] to that row of ``b``, both float64, as float64 ``[P]``.
+    """Squared Euclidean distance between each row of ``a`` [P, D] and the same row of ``b``, both float64, ``[P]``.
 
-    Dimension d goes to lane ``d % 128``, each lane in ascending order; the upper half of the lanes is added to the
-    lower one until four are left, and these are added in order. The kernels add in this order too, so that near-ties
-    are decided alike everywhere.
+    Dimension d goes to lane ``d % 128``, each lane in ascending order. The upper half of the lanes is added to the
+    lower half until four are left; these are added in order. The kernels add in the same order, so near-ties have the
+    same order on every device.
     """
     squares = a - b
     squares = squares * squares
@@ -81,7 +81,7 @@ def _added_in_order(terms: tuple[Tensor, ...]) -> Tensor:
 
 
 def _own_first(indices: Tensor) -> Tensor:
-    """Every row's own index, then as many of the others, in their order, as there is room for."""
+    """Every row's own index, then the others in their order, up to the length of the list."""
     own = torch.arange(len(indices), device=indices.device)[:, None]
     again = F.pad(indices == own, (1, 0))
     order = again.long().argsort(dim=1, stable=True)[:, : indices.shape[1]]
@@ -90,7 +90,7 @@ def _own_first(indices: Tensor) -> Tensor:
 
 @contextmanager
 def with_subnormals() -> Iterator[None]:
-    """Computes with numbers below 2**-126 also under ``torch.set_flush_denormal(True)``."""
+    """Compute with numbers below 2**-126, also under ``torch.set_flush_denormal(True)``."""
     smallest = torch.ones((), dtype=torch.int32).view(torch.float32)
     flushed = float(smallest.double()) == 0
     if flushed:
@@ -103,7 +103,7 @@ def with_subnormals() -> Iterator[None]:
 
 
 def _nearest(queries: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """``knn`` of one block of float64 queries: candidates by a matrix product, then their exact distances."""
+    """``knn`` for one block of float64 queries: candidates by a matrix product, then their exact distances."""
     query_norms, point_norms = (queries**2).sum(1), (points**2).sum(1)
     approximate = query_norms[:, None] + point_norms[None, :] - 2 * (queries @ points.T)
     # |x|^2 + |y|^2 - 2<x,y> cancels: its error is bounded by that of its largest term, on both sides of the k-th value

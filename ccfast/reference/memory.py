@@ -1,4 +1,4 @@
-"""The cluster memory: its first rows and its momentum updates (Dai et al. 2021, sections 3.2-3.3)."""
+"""The cluster memory: its initial rows and its momentum updates (Dai et al. 2021, sections 3.2-3.3)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _MIN_NORM = 1e-12
 
 
 def cluster_centroids(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean of each cluster's members, normalised (Dai et al. 2021, section 3.2); members labelled -1 are left out.
+    """Mean of each cluster's members, normalised (Dai et al. 2021, section 3.2); rows with the label -1 are left out.
 
     Args:
         features: ``[N, D]`` float32 or float64.
         labels: ``[N]`` integers; clusters ``0..C-1``, each with at least one member, or -1.
 
     Returns:
-        ``[C, D]`` in the dtype of ``features``, C one more than the largest label (0 rows when all are -1). The mean
-        is taken in float64; one of norm zero stays zero.
+        ``[C, D]`` in the dtype of ``features``, where C is one more than the largest label (0 rows if all are -1). The
+        mean is computed in float64; a mean of norm zero stays zero.
 
     Raises:
         TypeError: not a tensor, another dtype.
@@ -50,20 +50,20 @@ def update_memory_(
     reference: Tensor | None = None,
     groups: Tensor | None = None,
 ) -> None:
-    """Move rows of the memory towards a batch, in place: ``normalise(m * row + (1 - m) * x)``.
+    """Update rows of the memory from a batch, in place: ``normalise(m * row + (1 - m) * x)``.
 
-    - "sequential" (as the authors run it): for every sample in batch order, its cluster's row. At a small
+    - "sequential" (as in the authors' code): the row of its cluster for every sample, in batch order. With a small
       momentum the last sample of a cluster dominates.
-    - "hardest": for every cluster in the batch once, with the sample of lowest inner product with the old row (or with
-      the row of ``reference``), the first one on ties.
-    - "mean": for every cluster in the batch once, with the mean of its samples, not normalised before mixing.
-    - "last": for every cluster in the batch once, with its last sample.
+    - "hardest": once per cluster in the batch, with the sample with the lowest inner product with the old row (or with
+      the row of ``reference``); for ties the first one.
+    - "mean": once per cluster in the batch, with the mean of its samples, which is not normalised first.
+    - "last": once per cluster in the batch, with its last sample.
     - "replace": the row becomes the last sample of its cluster.
     - "group_first", "group_hardest", "group_mean", "group_harmonic": 3C's rules for samples in groups (cameras), see
       :func:`ccfast.update_memory_`.
 
     Args:
-        memory: ``[C, D]`` float32 or float64, changed in place, contiguous or not; on an error it is left as it was.
+        memory: ``[C, D]`` float32 or float64, changed in place, contiguous or not; unchanged after an error.
         features: ``[B, D]`` in the dtype of ``memory``, rows of unit norm within 1e-3; may share memory with it.
         labels: ``[B]`` integers in ``[0, C)``, or -1 for samples to skip.
         momentum: m, in ``[0, 1]``.
@@ -74,8 +74,8 @@ def update_memory_(
     Raises:
         TypeError: not a tensor, another dtype, different dtypes.
         ValueError: wrong shape, empty, different columns, lengths or devices, a label out of range, momentum out of
-            range, an unknown mode, ``reference`` or ``groups`` with a mode without use for it, a memory that overlaps
-            itself, non-finite or un-normalised features, non-finite values in rows that the batch has labels of.
+            range, an unknown mode, ``reference`` or ``groups`` with a mode that does not use it, a memory that overlaps
+            itself, non-finite or un-normalised features, non-finite values in rows with labels in the batch.
     """
     memory, features, labels, momentum, reference, groups = arguments.update_memory_(
         memory, features, labels, momentum, mode, reference, groups
@@ -104,7 +104,7 @@ def update_memory_(
 
 
 def _chosen(samples: Tensor, row: Tensor, reference: Tensor, mode: str, groups: Tensor | None) -> list[Tensor]:
-    """What is mixed into the row of a cluster, in this order."""
+    """The vectors that are mixed into the row of a cluster, in this order."""
     if mode == "sequential":
         return list(samples)
     if mode == "last":
@@ -126,7 +126,7 @@ def _chosen(samples: Tensor, row: Tensor, reference: Tensor, mode: str, groups: 
 
 
 def _harmonic(members: Tensor, row: Tensor) -> Tensor:
-    """``a b / (a + b)`` of a group's samples: a is far from the row, b is near to the group's mean."""
+    """``a b / (a + b)`` of a group's samples: a is large far from the row, b is large near the group's mean."""
     far = 1 - members.double() @ row.double()
     near = 1 + members.double() @ _unit_mean(members)
     total = far + near
@@ -157,7 +157,7 @@ def _mixed(row: Tensor, x: Tensor, momentum: float) -> Tensor:
 
 
 def _normalised(row: Tensor) -> Tensor:
-    """Unit row; the norm is taken in float64, of a row whose squares do not overflow; a row of zeros stays so."""
+    """The row with unit norm; the norm is computed in float64 without overflow; a row of zeros stays zero."""
     wide = row.double()
     largest = wide.abs().amax().clamp_min(1)
     shrunk = wide / largest

@@ -12,7 +12,7 @@ from ccfast import _arguments as arguments
 
 @torch.no_grad()
 def enqueue_(queue: Tensor, pointer: Tensor | None, rows: Any) -> None:
-    """As :func:`ccfast.enqueue_`."""
+    """See :func:`ccfast.enqueue_`."""
     queue, pointer, rows = arguments.enqueue_(queue, pointer, rows)
     size = len(queue)
     if pointer is None:

@@ -19,20 +19,20 @@ _BLOCK = 256
 def k_reciprocal_rerank(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> Tensor:
     """Re-ranked distances of queries to gallery entries (Zhong et al. 2017, eq. 12).
 
-    All rows together are encoded as in :func:`k_reciprocal_encoding`, with two differences that the authors' code
-    makes: the lists have ``k1 + 1`` columns, and the weights are ``exp(-d)`` normalised to sum 1, where d is the
-    squared Euclidean distance divided by the largest one of the row's own column,
+    All rows together are encoded as in :func:`k_reciprocal_encoding`, with two differences, as in the authors' code:
+    the lists have ``k1 + 1`` columns, and the weights are ``exp(-d)`` normalised to sum 1, where d is the squared
+    Euclidean distance divided by the largest one in the row's own column,
     ``d(i, j) = |x_i - x_j|^2 / max_l |x_i - x_l|^2``. The result is ``(1 - lambda) * Jaccard + lambda * d``.
 
     Args:
-        query: ``[Q, D]`` float32, finite; norms are free.
+        query: ``[Q, D]`` float32, finite, of any norm.
         gallery: ``[G, D]`` like ``query``.
-        k1: neighbours beside the row itself, at least 1, ``k1 + 1 <= Q + G``.
+        k1: neighbours without the row itself, at least 1, ``k1 + 1 <= Q + G``.
         k2: neighbours averaged in the query expansion, in ``[1, k1]``.
         lambda_value: weight of the original distance, in ``[0, 1]``.
 
     Returns:
-        ``[Q, G]`` float32. Where all points coincide, d is 0.
+        ``[Q, G]`` float32. If all points are equal, d is 0.
 
     Raises:
         TypeError: not a tensor, another dtype.
@@ -63,7 +63,7 @@ def k_reciprocal_rerank(query: Tensor, gallery: Tensor, k1: int = 20, k2: int = 
 
 
 def _largest_squared_distances(points: Tensor) -> Tensor:
-    """For each float64 row the largest squared distance to any row; centred, so that the products hardly cancel."""
+    """For each float64 row the largest squared distance to any row; the rows are centred to reduce cancellation."""
     centred = points - points.mean(0)
     norms = (centred**2).sum(1)
     blocks = zip(centred.split(_BLOCK), norms.split(_BLOCK), strict=True)
@@ -81,20 +81,20 @@ def evaluate_ranking(
 ) -> RankingMetrics:
     """mAP, CMC and mINP of a distance matrix by the protocol of Market-1501 (Zheng et al., ICCV 2015).
 
-    For each query, gallery entries of its identity and its camera are dropped. The rest is ranked by distance, ties
-    by index. Queries that have no match left do not count.
+    For each query, gallery entries with its identity and its camera are left out. The rest is ranked by distance, and
+    for ties by index. Then queries without a match do not count.
 
     Args:
         distances: ``[Q, G]`` float32 or float64 (half precision is read as float32). +inf is allowed, NaN is not.
         query_ids, gallery_ids: ``[Q]`` and ``[G]`` integers of any type: tensors, arrays or lists.
         query_cams, gallery_cams: ``[Q]`` and ``[G]`` integers, or both None for data without cameras.
         max_rank: length of the CMC curve, at most a million or the gallery.
-        junk_id: identity of junk, which is neither a match nor a miss; None: there is none. Market-1501 marks junk with
-            -1 (``junk_id=-1``); by default -1 is an identity like any other. Queries of it do not count.
+        junk_id: identity of junk, which counts neither as a match nor as a miss; None: no junk. Market-1501 marks junk
+            with -1 (``junk_id=-1``); by default -1 is an ordinary identity. Junk queries do not count.
 
     Returns:
-        :class:`RankingMetrics`: ``mAP`` as scikit-learn's ``average_precision_score`` defines it, tied distances
-        sharing one threshold; ``cmc`` by the first match (constant past the gallery's end); ``mINP``.
+        :class:`RankingMetrics`: ``mAP`` as in scikit-learn's ``average_precision_score``, where tied distances share
+        one threshold; ``cmc`` by the first match (constant beyond the gallery's size); ``mINP``.
 
     Raises:
         TypeError: not a tensor, another dtype.

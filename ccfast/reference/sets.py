@@ -1,4 +1,4 @@
-"""Contrastive loss with a set of positives for each row (Khosla et al. 2020, eq. 2)."""
+"""Contrastive loss with a set of positives per row (Khosla et al. 2020, eq. 2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ccfast import _checks as checks
 
 
 def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multiplicity: Any = None) -> Tensor:
-    """As :func:`ccfast.set_contrastive_loss`."""
+    """See :func:`ccfast.set_contrastive_loss`."""
     z, positives, keep, multiplicity = arguments.set_contrastive_loss(logits, positives, keep, multiplicity)
     keep = torch.ones_like(positives) if keep is None else keep
     if multiplicity is not None and (multiplicity < 0).any():
@@ -21,7 +21,7 @@ def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multi
     times = keep.to(z.dtype) if multiplicity is None else keep * multiplicity.to(z.dtype)
     has_loss = positives.any(1) & (times > 0).any(1)
     counted = torch.where(times > 0, z + times.log(), -torch.inf)
-    counted = torch.where(has_loss[:, None], counted, 0)  # rows without a loss have no gradient either
+    counted = torch.where(has_loss[:, None], counted, 0)  # rows without a loss have no gradient
     mean = torch.where(positives, z, 0).sum(1) / positives.sum(1).clamp_min(1)
     losses = torch.where(has_loss, counted.logsumexp(1) - mean, 0)
     if not torch.isfinite(losses).all():

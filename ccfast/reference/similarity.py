@@ -1,4 +1,4 @@
-"""Similarities to a bank that moves in backward, and their means by label."""
+"""Similarities to a bank that is updated in backward, and their means by label."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ccfast import _checks as checks
 
 
 def memory_similarity(features: Any, memory: Any, on_backward: Callable[[Tensor], None] | None = None) -> Tensor:
-    """As :func:`ccfast.memory_similarity`."""
+    """See :func:`ccfast.memory_similarity`."""
     features, memory = arguments.memory_similarity(features, memory, on_backward)
     with torch.autocast(features.device.type, enabled=False):
         return _Similarity.apply(features, memory, on_backward)
 
 
 class _Similarity(torch.autograd.Function):
-    """As the authors' banks: forward ``x @ M.T``; backward ``g @ M`` with M as it is by then, then the update."""
+    """Like the authors' banks: forward ``x @ M.T``; backward ``g @ M`` with the current M, then the update."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, memory: Tensor, on_backward: Callable[[Tensor], None] | None) -> Tensor:
@@ -37,7 +37,7 @@ class _Similarity(torch.autograd.Function):
 
 
 def segment_mean(similarities: Any, labels: Any, num_segments: int) -> tuple[Tensor, Tensor]:
-    """As :func:`ccfast.segment_mean`: a product with the matrix of memberships, each label's over its count."""
+    """See :func:`ccfast.segment_mean`. A product with the membership matrix, divided by the count of each label."""
     similarities, labels, num_segments = arguments.segment_mean(similarities, labels, num_segments)
     checks.labels_in_range("labels", labels, num_segments)
     member = labels[:, None] == torch.arange(num_segments, device=labels.device)

@@ -13,7 +13,7 @@ from ccfast import _checks as checks
 
 
 def sinkhorn(scores: Any, epsilon: float = 0.05, iterations: int = 3, *, group: Any = None) -> Tensor:
-    """As :func:`ccfast.sinkhorn`, step by step."""
+    """See :func:`ccfast.sinkhorn`."""
     scores, epsilon, iterations = arguments.sinkhorn(scores, epsilon, iterations)
     checks.finite_rows("scores", scores)
 

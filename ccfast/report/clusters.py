@@ -1,4 +1,4 @@
-"""Cluster sheets: what the run's clustering puts together, and how much of it belongs together."""
+"""Cluster sheets: the images of clusters, and how pure the clusters are."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Clusters in a group, and images of a cluster that are shown.
+#: Clusters per group, and shown images per cluster.
 SHOWN, IMAGES = 4, 16
 
-#: Clusters in the only group where identities are unknown.
+#: Clusters in the single group if identities are unknown.
 SHOWN_ALONE = 8
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster's label and size; where identities are known, the most frequent one, its share, and how many there are.
+    """A cluster's label and size; if known, the most frequent identity, its share, and the number of identities.
 
-    ``members`` are the rows to show, of the majority first.
+    ``members`` are the rows to show, those of the majority first.
     """
 
     label: int
@@ -31,19 +31,19 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A group of clusters and what they have in common."""
+    """A group of clusters with its title."""
 
     title: str
     clusters: list[Cluster]
 
 
 def known(ids: Tensor | None) -> Tensor | None:
-    """``ids`` where they say something: at least two identities; else None."""
+    """``ids`` if there are at least two identities, or else None."""
     return ids if ids is not None and len(torch.unique(ids)) >= 2 else None
 
 
 def sizes(labels: Tensor) -> list[int]:
-    """The size of each cluster; noise (-1) is none."""
+    """The size of each cluster, without noise (-1)."""
     return torch.bincount(labels[labels >= 0]).tolist()
 
 
@@ -57,7 +57,7 @@ def sheets(labels: Tensor, ids: Tensor | None, smallest: int) -> list[Sheet]:
 
     Args:
         labels: [N] on the CPU, -1 for noise.
-        ids: [N], or None where identities are unknown: then the largest only.
+        ids: [N], or None if identities are unknown; then only the largest clusters.
     """
     ids = known(ids)
     clusters = [_cluster(label, labels, ids) for label in range(len(sizes(labels)))]
@@ -88,7 +88,7 @@ def _cluster(label: int, labels: Tensor, ids: Tensor | None) -> Cluster:
 
 
 def _spread(members: list[int], count: int = IMAGES) -> list[int]:
-    """At most ``count`` of the members, evenly spaced: in proportion where they are sorted by identity."""
+    """At most ``count`` of the members, evenly spaced, so that sorted identities are shown in proportion."""
     if len(members) <= count:
         return members
     return [members[number * len(members) // count] for number in range(count)]

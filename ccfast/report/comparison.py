@@ -1,4 +1,4 @@
-"""A run beside another one: what they came to, and which of their options differ."""
+"""Comparison of two runs: their results, and the options that differ."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ccfast.training.config_file import read_config
 from ccfast.training.run_folder.folder import RunFolder
 from ccfast.training.run_folder.records import read_records
 
-#: Options that say where a run was made, not what it computes: that they differ means nothing.
+#: Options that do not affect what a run computes; differences in them are not shown.
 PLACES = ("data_dir", "device", "workers", "max_image_pixels")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """``names``: of this run and of the other one. ``results``: a measure and its value in each, "–" where it is not
-    known. ``options``: an option and its value in each, where they differ. ``records``: those of the other run."""
+    """``names``: of this run and of the other one. ``results``: a measure and its value in each run, "–" if unknown.
+    ``options``: the options that differ, with the value in each run. ``records``: those of the other run."""
 
     names: tuple[str, str]
     results: list[tuple[str, str, str]]
@@ -30,14 +30,14 @@ class Comparison:
 
 
 def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str | Path) -> Comparison:
-    """``run``, whose records and options are at hand, beside the run folder ``other`` (``--compare``).
+    """Compare ``run``, with its records and options, with the run folder ``other`` (``--compare``).
 
     Raises:
-        InputError: ``other`` is no run folder.
+        InputError: ``other`` is not a run folder.
     """
     folder = RunFolder(given_path("--compare", other))
     if not folder.config.is_file():
-        raise InputError(f"--compare: expected a run folder, got {folder.path}, which holds no {folder.config.name}")
+        raise InputError(f"--compare: expected a run folder, got {folder.path}, which has no {folder.config.name}")
     others = history.readable(read_records(folder.metrics).records)
     theirs = read_config(folder.config).stored()
     names = [path.resolve().name for path in (run, folder.path)]
@@ -54,7 +54,7 @@ def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str
 
 
 def _results(records: list[Record]) -> dict[str, str]:
-    """What a run came to: the metrics of its best epoch, and the clusters of its last one."""
+    """The results of a run: the metrics of its best epoch, and the clusters of its last one."""
     found: dict[str, str] = {}
     best = history.best_epoch(records)
     if best is not None:

@@ -1,4 +1,4 @@
-"""The page's charts: drawn by matplotlib as SVG whose colours are the page's, so that they follow light and dark."""
+"""The page's charts: SVG drawn by matplotlib with the page's colours, so that they follow light and dark mode."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from ccfast.report import history
 from ccfast.report.history import Record
 
-#: Inches; a chart fills its column of the page, so only the ratio and the size of the text against it matter.
+#: Inches; a chart fills its column of the page, so only the aspect ratio and the relative size of the text matter.
 SIZE = (4.6, 2.7)
 
-# matplotlib takes no CSS variable: these colours, used for nothing else, are put in the place of one and replaced.
+# matplotlib takes no CSS variables: these placeholder colours, used for nothing else, are replaced later.
 INK, MUTED, GRID, CARD = "#010101", "#020202", "#030303", "#040404"
 SERIES = [f"#0505{number:02d}" for number in range(8)]
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", CARD: "card"} | {
     color: f"series-{number}" for number, color in enumerate(SERIES)
 }
 
-#: Told apart without their colours.
+#: Line styles, so that lines can be distinguished without colours.
 MARKERS, DASHES = ("o", "s", "^"), ("-", "--", ":")
 
 #: More epochs than this are drawn with dashes for markers, and their bars without gaps.
@@ -37,14 +37,14 @@ WIDE = 5
 
 @dataclass(frozen=True)
 class Chart:
-    """A titled drawing; ``svg`` is markup of our own, to be put on the page as it is."""
+    """A titled drawing; ``svg`` is our own markup, which goes into the page unescaped."""
 
     title: str
     svg: str
 
 
 def charts(records: list[Record]) -> list[Chart]:
-    """What the records know, over the epochs, but for the time; charts without a point are left out."""
+    """The records' numbers over the epochs, except times; charts without points are left out."""
     last = max((record["epoch"] for record in records), default=0)
     agreement = {name: history.points(records, name) for name in ("nmi", "ari", "purity")}
     rates = history.points(records, "lr")
@@ -84,11 +84,11 @@ def comparison_charts(records: list[Record], others: list[Record]) -> list[Chart
 
 
 def histogram(sizes: list[int]) -> Chart:
-    """How many clusters have how many images."""
+    """The number of clusters by their number of images."""
     with _chart("Cluster sizes") as drawn:
         axes = drawn.axes
         axes.hist(sizes, bins=_bins(max(sizes)), color=SERIES[0], edgecolor=CARD, linewidth=1)
-        axes.set(xlabel="images in a cluster", ylabel="clusters")
+        axes.set(xlabel="images per cluster", ylabel="clusters")
         axes.yaxis.get_major_locator().set_params(integer=True)
     return drawn.chart
 
@@ -100,7 +100,7 @@ def _bins(largest: int) -> list[float]:
 
 
 def constant_rate(records: list[Record]) -> float | None:
-    """The learning rate of all epochs, where it is one: then it needs no chart."""
+    """The learning rate, if it is the same in all epochs and needs no chart."""
     rates = history.points(records, "lr")
     return rates[0][1] if rates and not _moves(rates) else None
 
@@ -110,7 +110,7 @@ def _moves(rates: list[tuple[int, float]]) -> bool:
 
 
 def cmc_chart(cmc: list[float]) -> Chart:
-    """The share of queries whose match is found, over the ranks from 1."""
+    """The share of queries with a match, over the ranks from 1."""
     with _chart("CMC") as drawn:
         axes = drawn.axes
         axes.plot(range(1, len(cmc) + 1), [100 * share for share in cmc], color=SERIES[0], marker=MARKERS[0])
@@ -120,7 +120,7 @@ def cmc_chart(cmc: list[float]) -> Chart:
 
 
 def distance_chart(same: list[float], different: list[float]) -> Chart:
-    """How far apart the pairs of one identity are, and those of two."""
+    """The distances of the same pairs and of the different pairs."""
     used = [place for place, pair in enumerate(zip(same, different, strict=True)) if any(pair)]
     wide, first = -(-(used[-1] - used[0] + 1) // BARS), used[0]
     edges = [4 * place / len(same) for place in range(first, used[-1] + wide + 1, wide)]
@@ -161,7 +161,7 @@ def _lines(
     log: bool = False,
     from_0: bool = False,
 ) -> Iterator[Chart]:
-    """One chart of lines over the epochs 0 .. last, or none where there is no point."""
+    """One chart of lines over the epochs 0 .. last, or none if there is no point."""
     known = {name: values for name, values in series.items() if values}
     if not known:
         return
@@ -183,11 +183,11 @@ def _lines(
 
 
 def time_chart(records: list[Record]) -> Chart | None:
-    """Seconds by stage, stacked in the order of :func:`history.stages`: its table is the legend. None without times."""
+    """Seconds per stage, stacked in the order of :func:`history.stages`, whose table is the legend; or None."""
     timed = [record for record in records if record.get("seconds")]
     if not timed:
         return None
-    with _chart("Seconds by epoch") as drawn:
+    with _chart("Seconds per epoch") as drawn:
         epochs = [record["epoch"] for record in timed]
         below = [0.0] * len(timed)
         for number, timing in enumerate(history.stages(timed)):
@@ -201,7 +201,7 @@ def time_chart(records: list[Record]) -> Chart | None:
 
 
 def _epochs(axes: Any, unit: str, first: int, last: int) -> None:
-    """From the first epoch that has a value to the run's last one; ticks at whole ones."""
+    """From the first epoch with a value to the run's last one; ticks at whole epochs."""
     margin = max(0.5, 0.04 * (last - first))
     axes.set(xlabel="epoch", ylabel=unit, xlim=(first - margin, last + margin))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -247,7 +247,7 @@ def _chart(title: str) -> Iterator[_Drawn]:
 
 
 def _inline(svg: str, title: str) -> str:
-    """The drawing as an element of an HTML page: the page's colours and font, names that no other drawing has."""
+    """The drawing as an element of an HTML page, with the page's colours and font and with unique names."""
     box = re.search(r'viewBox="([^"]*)"', svg)[1]
     svg = svg[re.search(r"<svg[^>]*>", svg).end() :]
     prefix = re.sub(r"\W+", "-", title.lower())

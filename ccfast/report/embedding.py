@@ -1,4 +1,4 @@
-"""A map of the training images: their features in two dimensions, by UMAP where it is installed, else by PCA."""
+"""A map of the training images: their features in two dimensions, by UMAP if it is installed, or else by PCA."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: How many images are on the map, and how many the dimensions are found from.
+#: Number of images on the map, and number of images from which the dimensions are computed.
 POINTS, FITTED = 300, 4_000
 
 
 @dataclass(frozen=True)
 class Point:
-    """A row of the training part, its place in [0, 1] x [0, 1], and its cluster."""
+    """A row of the training part, its position in [0, 1] x [0, 1], and its cluster."""
 
     row: int
     x: float
@@ -23,7 +23,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Map:
-    """The points, and how their places were found."""
+    """The points, and the method of their positions."""
 
     method: str
     points: list[Point]

@@ -1,4 +1,4 @@
-"""What metrics.jsonl tells: the epochs' records, what they come down to, and the time by stage."""
+"""The content of metrics.jsonl: the epochs' records, the headline numbers, and the time per stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 Record = dict[str, Any]
 
-#: The metrics that a protocol beside the data set's own writes with its name before them: "clothes_changing/mAP".
+#: The separator in the metrics of further protocols: "clothes_changing/mAP".
 SEPARATOR = "/"
 
 
@@ -24,7 +24,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds that all epochs spent in a stage, an epoch of those that had it, and the share of the whole run."""
+    """Seconds of a stage in all epochs, per epoch with this stage, and as a share of the whole run."""
 
     stage: str
     total: float
@@ -33,7 +33,7 @@ class StageTime:
 
 
 def readable(records: list[Any]) -> list[Record]:
-    """The records that tell their epoch; numbers that are not finite, and None, are left out of them."""
+    """The records with an epoch, without None and non-finite numbers."""
     return [_finite(record) for record in records if isinstance(record, dict) and isinstance(record.get("epoch"), int)]
 
 
@@ -59,13 +59,13 @@ def protocols(records: list[Record]) -> list[str]:
 
 
 def best_epoch(records: list[Record]) -> int | None:
-    """The first epoch of the highest mAP."""
+    """The first epoch with the highest mAP."""
     measured = points(records, "mAP")
     return max(measured, key=lambda point: point[1])[0] if measured else None
 
 
 def stages(records: list[Record]) -> list[StageTime]:
-    """Where the time went, in the order in which the stages first ran."""
+    """The time per stage, in the order in which the stages first ran."""
     totals: Counter[str] = Counter()
     epochs: Counter[str] = Counter()
     for record in sorted(records, key=lambda record: -len(record.get("seconds", {}))):
@@ -76,13 +76,13 @@ def stages(records: list[Record]) -> list[StageTime]:
 
 
 def tiles(records: list[Record], images: int) -> list[Tile]:
-    """The headline numbers; ``images`` is the size of the training part."""
+    """The headline numbers; ``images`` is the number of training images."""
     found = [tile for prefix in protocols(records) for tile in _accuracy(records, prefix)]
     found += _clusters(records, images)
     total = sum(stage.total for stage in stages(records))
     trained = [sum(record.get("seconds", {}).values()) for record in records if record["epoch"] > 0]
     if total:
-        context = f"{duration(sum(trained) / len(trained))} an epoch" if trained else "before training"
+        context = f"{duration(sum(trained) / len(trained))} per epoch" if trained else "before training"
         found.append(Tile("time", duration(total), context))
     memory = points(records, "peak_memory_mb")
     if memory:
@@ -91,7 +91,7 @@ def tiles(records: list[Record], images: int) -> list[Tile]:
 
 
 def _accuracy(records: list[Record], prefix: str) -> list[Tile]:
-    """mAP and rank-1 at the epoch of the highest mAP, with what they were before and at last."""
+    """mAP and rank-1 at the epoch with the highest mAP, and their values before training and at the end."""
     measured = points(records, prefix + "mAP")
     best, highest = max(measured, key=lambda point: point[1])
     label = f" ({prefix.removesuffix(SEPARATOR)})" if prefix else ""
@@ -103,14 +103,14 @@ def _accuracy(records: list[Record], prefix: str) -> list[Tile]:
 
 
 def _course(measured: list[tuple[int, float]], best: int) -> str:
-    """How a metric came to its value at the epoch of the highest mAP, and went on."""
+    """A metric before, at and after the epoch with the highest mAP."""
     (first, before), (last, after) = measured[0], measured[-1]
     context = "before training" if best == 0 else f"after epoch {best}"
     if first < last:
         context += ", the last" if best == last else ", the best"
     if first != best:
         context += f"; {percent(before)} before" if first == 0 else f"; {percent(before)} after epoch {first}"
-    return context if last == best else f"{context}; {percent(after)} at last"
+    return context if last == best else f"{context}; {percent(after)} at the end"
 
 
 def _clusters(records: list[Record], images: int) -> list[Tile]:
@@ -119,9 +119,9 @@ def _clusters(records: list[Record], images: int) -> list[Tile]:
         return []
     epoch, clusters = counted[-1]
     noise = dict(points(records, "noise")).get(epoch)
-    context = f"found at the beginning of epoch {epoch}"
+    context = f"at the start of epoch {epoch}"
     if noise is not None and images:
-        context += f"; {noise / images:.0%} of {images:,} images in none"
+        context += f"; {noise / images:.0%} of {images:,} images in no cluster"
     for name, label in (("nmi", "NMI"), ("ari", "ARI"), ("purity", "purity")):
         known = dict(points(records, name))
         if epoch in known:

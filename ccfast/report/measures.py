@@ -1,4 +1,4 @@
-"""What query and gallery say beyond the means: CMC curve, similar and different pairs, each camera on its own."""
+"""Measures of query and gallery besides the means: CMC curve, same and different pairs, and each camera."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ccfast.data import ReIDData
 from ccfast.training.evaluate import Search, rows_with_match
 from ccfast.training.verification import Verification, histograms, verify
 
-#: Ranks of the CMC curve, and bins of the histograms: fine ones, of which the chart makes as many as it can show.
+#: Ranks of the CMC curve, and fine bins of the histograms, which the chart merges as needed.
 RANKS, BINS = 20, 4000
 
 
 @dataclass(frozen=True)
 class Camera:
-    """The queries of a camera: how many have a match, their mAP and the share whose first image is one."""
+    """The queries of a camera: the number with a match, their mAP and their rank-1."""
 
     camera: int
     queries: int
@@ -27,11 +27,11 @@ class Camera:
 
 @dataclass(frozen=True)
 class Measures:
-    """By the first trial of the main protocol.
+    """The measures of the first trial of the main protocol.
 
-    ``cmc``: for each rank, from 1, the share of the queries whose match is found by then. ``same`` and ``different``
-    [BINS]: the shares of the pairs of one identity and of two whose squared Euclidean distance is in each bin of
-    [0, 4]. ``cameras`` is empty where there is one camera or none.
+    ``cmc``: for each rank from 1, the share of queries with a match up to this rank. ``same`` and ``different`` [BINS]:
+    the shares of same and of different pairs whose squared Euclidean distance is in each bin of [0, 4]. ``cameras`` is
+    empty if there are fewer than two cameras.
     """
 
     cmc: list[float]
@@ -42,7 +42,7 @@ class Measures:
 
 
 def measure(data: ReIDData, query_features: Tensor, gallery_features: Tensor) -> Measures:
-    """Of a data set whose query has matches in the gallery by the main protocol."""
+    """The measures of a data set whose queries have matches in the gallery in the main protocol."""
     assert data.query is not None and data.gallery is not None
     protocol = next(iter(data.protocols.values()))
     precision = torch.full((len(data.query),), torch.nan, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""``ccfast report``: everything of a run gathered, and put into the template."""
+"""``ccfast report``: collects the results of a run and fills the template."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ log = logging.getLogger(__name__)
 PAGE = "report.html"
 TEMPLATE = "template.html"
 
-#: The longer side, in pixels, of the images of ranked lists and of cluster sheets.
+#: The longer side, in pixels, of the images in ranked lists and cluster sheets.
 LARGE, SMALL, TINY = 176, 112, 64
 
-#: How many of the images in no cluster are shown.
+#: Number of shown images that are in no cluster.
 IN_NONE = 32
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A thumbnail with what is known of the image."""
+    """A thumbnail with the image's labels."""
 
     thumbnail: Thumbnail
     identity: int | None
@@ -56,7 +56,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Option:
-    """An option of the run; ``recipe`` is the data set's value where the run has another."""
+    """An option of the run; ``recipe`` is the data set's value if the run has another."""
 
     name: str
     value: Any
@@ -74,16 +74,16 @@ def write_report(
     image_clusters: ImageClusters | None = None,
     **overrides: Any,
 ) -> Path:
-    """Write one HTML page about a run, images and drawings inside it, and return its path.
+    """Write one HTML page about a run, which contains its images and figures, and return its path.
 
     Args:
-        run: the run folder. Features are those of its best.pt, else of its checkpoint.pt.
-        output: the page; ``report.html`` in the run folder by default. An older page is replaced.
-        queries: how many ranked lists to show.
-        compare_with: another run folder, whose results and options are shown beside this one's.
-        data: the run's data set, where the caller has read it.
-        image_clusters: the clusters of its training images, where the caller has them.
-        overrides: the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one is given.
+        run: the run folder. Features are from its best.pt, or else from its checkpoint.pt.
+        output: the page; by default ``report.html`` in the run folder. An older page is replaced.
+        queries: number of ranked lists to show.
+        compare_with: another run folder, to compare results and options with.
+        data: the run's data set, if the caller has loaded it.
+        image_clusters: the clusters of its training images, if the caller has them.
+        overrides: other values for the run's ``data_dir``, ``device``, ``workers`` and ``ignore_cameras``.
 
     Raises:
         InputError: no run, or no data.
@@ -92,7 +92,7 @@ def write_report(
     trained = load_trained(folder.path, data=data, **overrides)
     found = read_records(folder.metrics)
     if found.faults:
-        log.warning("%s: %s; the page shows what is whole", folder.metrics, found.told())
+        log.warning("%s: %s; the page shows the intact records", folder.metrics, found.told())
     records = history.readable(found.records)
     config = read_config(folder.config) if folder.config.exists() else trained.config
     beside = None if compare_with is None else compare(folder.path, records, config.stored(), compare_with)
@@ -122,9 +122,10 @@ def write_report(
 
 
 def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolder, Path]:
-    """Find out what is wrong before minutes of work."""
+    """Check the arguments before minutes of work."""
     if not run.is_dir():
-        raise InputError(f"RUN: expected a run folder, got {run}, which is {'a file' if run.exists() else 'not there'}")
+        what = "is a file" if run.exists() else "does not exist"
+        raise InputError(f"RUN: expected a run folder, got {run}, which {what}")
     if queries < 0:
         raise InputError(f"--queries: expected at least 0, got {queries}")
     output = given_output("--output", run / PAGE if output is None else output)
@@ -132,7 +133,7 @@ def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolde
 
 
 def render(template: str, **content: Any) -> str:
-    """One of this package's templates with its content."""
+    """A template of this package, filled with content."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -147,12 +148,12 @@ def render(template: str, **content: Any) -> str:
 
 
 def columns(charts: int) -> int:
-    """The number of columns for this many ``charts`` that leaves no chart alone in the last row."""
+    """The number of columns for ``charts`` charts that leaves no single chart in the last row."""
     return next((count for count in (3, 4, 5) if charts % count != 1), 3) if charts > 3 else charts
 
 
 def _told(value: Any) -> Any:
-    """An option's value as a reader expects it."""
+    """An option's value in readable form."""
     return {None: "–", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else value
 
 
@@ -166,7 +167,7 @@ def _options(config: TrainConfig) -> list[Option]:
 
 
 def _search(trained: Trained, count: int) -> dict[str, Any]:
-    """The ranked lists with their images, and what is measured; nothing where there is nothing to search."""
+    """The ranked lists with their images, and the measures; empty without an evaluation."""
     query, gallery, against = trained.data.query, trained.data.gallery, obstacles(trained.data)
     obstacle = against.get("", against.get(next(iter(trained.data.protocols), "")))
     if query is None or gallery is None or obstacle:
@@ -192,9 +193,7 @@ def _clusters(trained: Trained, found: ImageClusters | None) -> dict[str, Any]:
     """The sheets of clusters with their images, and their sizes."""
     train, config = trained.data.train, trained.config
     if not len(train):
-        raise InputError(
-            f"--data-dir: {config.data_dir}: lists no image of the training part, whose clusters are shown"
-        )
+        raise InputError(f"--data-dir: {config.data_dir}: lists no training images, whose clusters the page shows")
     if found is None:
         features = trained.extract(train, "train")
         found = with_distances(features, pseudo_labels(features, config, Stopwatch(trained.device)).labels)
@@ -234,12 +233,12 @@ def _map_and_pairs(train: Part, found: ImageClusters, known: bool) -> dict[str, 
     doubts = [
         (
             "Nearest images of two clusters",
-            "perhaps one thing in two clusters",
+            "perhaps one identity in two clusters",
             near_across(found.features, found.labels),
         ),
         (
             "Farthest images of one cluster",
-            "perhaps two things in one cluster",
+            "perhaps two identities in one cluster",
             far_within(found.features, found.labels, found.distances),
         ),
     ]
@@ -251,12 +250,12 @@ def _map_and_pairs(train: Part, found: ImageClusters, known: bool) -> dict[str, 
 
 
 def _facts(labels: Tensor, sizes: list[int], ids: Tensor | None) -> list[tuple[str, str]]:
-    """What the table beside the histogram says."""
+    """The rows of the table beside the histogram."""
     noise = len(labels) - sum(sizes)
     names = {"nmi": "NMI", "ari": "ARI", "purity": "purity"}
     return [
         ("clusters", f"{len(sizes):,}"),
-        ("images in none", f"{noise:,} ({noise / len(labels):.1%})"),
+        ("images in no cluster", f"{noise:,} ({noise / len(labels):.1%})"),
         ("smallest, median, largest", f"{min(sizes):,}, {statistics.median_low(sizes):,}, {max(sizes):,}"),
         *((names[name], f"{value:.3f}") for name, value in agreement(labels, ids).items()),
     ]

@@ -1,4 +1,4 @@
-"""Pairs of images that the clustering most likely has wrong: near ones in two clusters, far ones in one."""
+"""Pairs of images that are most likely clustered wrongly: near images in two clusters, far images in one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 import ccfast
 
-#: How many pairs of each kind are shown, and how many neighbours of an image are looked at.
+#: Number of shown pairs of each kind, and number of neighbours that are examined per image.
 SHOWN, NEIGHBOURS = 8, 20
 
 
@@ -23,11 +23,11 @@ class Pair:
 
 
 def near_across(features: Tensor, labels: Tensor) -> list[Pair]:
-    """The nearest pairs of images in two clusters, each image and each two clusters once; nearest first.
+    """The nearest pairs of images in two clusters, nearest first; each image and each pair of clusters appears once.
 
     Args:
         features: [N, D] of unit norm.
-        labels: [N] on the CPU; -1 is no cluster.
+        labels: [N] on the CPU; -1 means no cluster.
     """
     kept = (labels >= 0).nonzero()[:, 0]
     if len(labels[kept].unique()) < 2:
@@ -54,11 +54,11 @@ def near_across(features: Tensor, labels: Tensor) -> list[Pair]:
 
 
 def far_within(features: Tensor, labels: Tensor, distances: Tensor) -> list[Pair]:
-    """Of the clusters with the largest distances inside: the image that is farthest from the centre, and the one that
-    is farthest from that; farthest first.
+    """For the clusters with the largest distances inside: the image farthest from the centre, and the image farthest
+    from that one; the largest distance first.
 
     Args:
-        distances: [N] from the centre of an image's cluster, on the CPU; NaN where there is none.
+        distances: [N] from the centre of an image's cluster, on the CPU; NaN for images in no cluster.
     """
     pairs = []
     for label in range(int(labels.max()) + 1):

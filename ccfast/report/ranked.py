@@ -1,4 +1,4 @@
-"""Ranked lists: for a few queries, what the encoder finds first in the gallery."""
+"""Ranked lists: for some queries, the first results in the gallery."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ccfast.data import Comparison, Part, ReIDData
 
-#: How many gallery images a list shows.
+#: Number of gallery images in a list.
 TOP = 10
 
 
@@ -36,8 +36,8 @@ class RankedList:
 def ranked_lists(data: ReIDData, query_features: Tensor, gallery_features: Tensor, count: int) -> list[RankedList]:
     """Lists of at most ``count`` queries, the best first, by the first trial of the data set's main protocol.
 
-    A third of the queries have the highest average precision, a third the lowest, the rest lie evenly between;
-    queries without a match are left out.
+    A third of the queries have the highest average precision, a third the lowest, and the rest is spread evenly
+    between; queries without a match are left out.
     """
     comparisons = next(iter(data.protocols.values())).trials[0]
     searched_by = {row: comparison for comparison in comparisons for row in comparison.query.tolist()}
@@ -60,7 +60,7 @@ def _distances(query: Tensor, gallery: Tensor, rows: Tensor, comparison: Compari
 
 
 def _average_precisions(distances: Tensor, query: Part, gallery: Part, comparison: Comparison) -> Tensor:
-    """The average precision of each of the comparison's queries, on the CPU; NaN for those without a match."""
+    """The average precision of each query of the comparison, on the CPU; NaN for queries without a match."""
     columns = [
         None if column is None else column[rows].to(distances.device)
         for column, rows in (
@@ -77,7 +77,7 @@ def _average_precisions(distances: Tensor, query: Part, gallery: Part, compariso
 def choose(precision: Tensor, ids: Tensor, count: int) -> list[tuple[int, str]]:
     """Rows of at most ``count`` queries and why each was chosen, from the highest precision to the lowest.
 
-    At both ends each identity comes once, as long as there are others.
+    At both ends each identity appears once, if there are enough identities.
     """
     ranked = precision.argsort(descending=True, stable=True)
     order = [row for row in ranked.tolist() if not precision[row].isnan()]
@@ -95,7 +95,7 @@ def choose(precision: Tensor, ids: Tensor, count: int) -> list[tuple[int, str]]:
 
 
 def _of_different_identities(rows: list[int], ids: Tensor, count: int) -> list[int]:
-    """The first ``count`` rows, each identity once; filled up with the others where there are too few."""
+    """The first ``count`` rows with each identity once; filled up with other rows if there are too few."""
     seen: set[int] = set()
     first: list[int] = []
     again: list[int] = []
@@ -106,9 +106,9 @@ def _of_different_identities(rows: list[int], ids: Tensor, count: int) -> list[i
 
 
 def _nearest(distances: Tensor, row: int, query: Part, gallery: Part, rows: Tensor) -> tuple[list[Entry], int]:
-    """The first entries of query ``row``'s list, and how many matches the whole list has.
+    """The first entries of query ``row``'s list, and the number of matches in the whole list.
 
-    ``distances`` [g] are those to the rows ``rows`` [g] of the gallery; equal ones keep the order of the rows.
+    ``distances`` [g] are those to the rows ``rows`` [g] of the gallery; equal distances keep the order of the rows.
     """
     same = gallery.ids[rows] == query.ids[row]
     kept = torch.ones_like(same)

@@ -1,4 +1,4 @@
-"""The page of ``ccfast search``: for each query the images that were found, as the ranked lists of a run's page."""
+"""The page of ``ccfast search``: the results of each query, like the ranked lists of a run's page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATE = "search.html"
 def search_page(
     trained: Trained, queries: list[str], images: list[str], found: Results, asked: int, *, reranked: bool
 ) -> str:
-    """The page about ``queries``, the first of ``asked``, and what was found among ``images``."""
+    """The page about ``queries``, the first of ``asked``, and their results among ``images``."""
     with pixels_at_most(trained.config.max_image_pixels):
         asked_for, searched = ImageFiles(map(Path, queries)), ImageFiles(map(Path, images))
     thumbnails: dict[int, Thumbnail] = {}

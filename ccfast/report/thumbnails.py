@@ -1,4 +1,4 @@
-"""Images of a data set, small and inside the page."""
+"""Thumbnails of a data set's images, embedded in the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Images no larger than this are drawn with their pixels as squares.
+#: Images up to this size are drawn with their pixels as squares.
 PIXELATED = 48
 
 QUALITY = 82
@@ -20,7 +20,7 @@ QUALITY = 82
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image as a data URI; ``name`` is its file's, empty where it is no file."""
+    """An image as a data URI; ``name`` is the name of its file, or empty."""
 
     uri: str
     name: str
@@ -40,7 +40,7 @@ def thumbnail(images: Sequence[Any], index: int, side: int) -> Thumbnail:
 
 
 def as_picture(image: Any) -> Any:
-    """A PIL image, L or RGB, of a data set's image: PIL, or a tensor [1 or 3, H, W] in [0, 1] (or of bytes)."""
+    """A PIL image, L or RGB, from a data set's image: PIL, or a tensor [1 or 3, H, W], uint8 or in [0, 1]."""
     from PIL import Image
 
     if not isinstance(image, Tensor):

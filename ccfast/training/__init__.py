@@ -13,7 +13,7 @@ __all__ = ["TrainConfig", "TrainResult", "train"]
 
 
 def __getattr__(name: str) -> object:
-    """``train`` and ``TrainResult``, on their first use: the options alone need no torch."""
+    """``train`` and ``TrainResult``, imported on first use, because the options need no torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ccfast.training import loop

@@ -1,4 +1,4 @@
-"""What a run leaves when it is complete: its clusters. Hours of training do not end as a failure for it."""
+"""The clusters that a complete run writes. If this fails, the run still counts as complete."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ CLUSTERS = "clusters.csv"
 
 @contextmanager
 def of_a_complete_run(name: str, later: str) -> Iterator[None]:
-    """What is done inside makes the file ``name`` of a run; where it fails, a warning says how to make it ``later``."""
+    """The code inside makes the file ``name`` of a run; if it fails, a warning says how to make it ``later``."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; {later}") from error
-    except Exception as error:  # whatever it is
+    except Exception as error:  # of any kind
         log.warning("no %s: %s; %s", name, str(error) or type(error).__name__, later)
 
 
 def leave_clusters(result: TrainResult, config: TrainConfig) -> TrainResult:
     """Write clusters.csv: the training images, clustered with the run's options by the features of its best.pt.
 
-    The main process alone does. The result knows the clusters then.
+    Only the main process does this. Then the result has the clusters.
     """
     if not is_main_process():
         return result

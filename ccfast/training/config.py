@@ -1,4 +1,4 @@
-"""All options of a training run: the one place for their help, their defaults and their checks."""
+"""All options of a training run, with their help, their defaults and their checks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ccfast.training.recipes import AUTO, BUILT_IN, INFOMAP_K1, PAPER, RECIPES, 
 if TYPE_CHECKING:
     from ccfast.methods import Method
 
-#: Where a run lives and how it talks: not part of what it computes, so not written to its config.yaml.
+#: Options that do not change what a run computes, so they are not written to its config.yaml.
 NOT_STORED = ("run", "resume", "quiet")
 
-#: Fields that are paths, or may be.
+#: Fields that are paths, or can be.
 PATHS = ("data_dir", "weights", "init", "run")
 
-#: The choices of --memory, for the help, which loads no method.
+#: The choices of --memory, for the help, which must not import the methods.
 MEMORIES = (
     "cluster-contrast, adca and pgm: sequential, hardest, mean; hhcl: CMhybrid, CM, CMhard, CMhybrid_v2; "
     "3c: hd_camera, cm, cm_hard, cm_camera, cm_hard_camera, tccl_camera"
@@ -37,7 +37,7 @@ _EXPECTED = {bool: "true or false", str: "text", int: "an integer", float: "a nu
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 200
 
-#: What may be said anew when a run is resumed.
+#: Options that may change when a run is resumed.
 FREE_ON_RESUME = (
     *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "max_image_pixels",
     "tensorboard", "wandb", "mlflow",
@@ -47,44 +47,46 @@ FREE_ON_RESUME = (
 def option(
     text: str, default: Any = None, choices: tuple[str, ...] | None = None, word: str | None = None, **bounds: Any
 ) -> Any:
-    """A field of a configuration; one without a default takes the recipe's.
+    """A field of a configuration; one without a default takes the recipe's value.
 
-    ``word``: what a number may also be. ``bounds``: ``low``, ``high`` and, for real numbers, ``ends`` of
-    :mod:`ccfast._checks`.
+    ``word``: a word that is accepted instead of a number. ``bounds``: ``low``, ``high`` and, for real numbers, ``ends``
+    of :mod:`ccfast._checks`.
     """
     return field(default=default, metadata={"help": text, "choices": choices, "word": word, "bounds": bounds})
 
 
 @dataclass
 class ClusterOptions:
-    """How pseudo-labels are found; what is left out is filled in from the published recipe."""
+    """The options of the clustering; missing ones come from the published recipe."""
 
-    cluster: str = option("how pseudo-labels are found", "dbscan", tuple(CLUSTERINGS))
+    cluster: str = option("clustering that finds the pseudo-labels", "dbscan", tuple(CLUSTERINGS))
     eps: float | str = option(
-        "DBSCAN: largest Jaccard distance between neighbours, in [0, 1), or auto: what suits each epoch's features",
+        "DBSCAN: largest Jaccard distance between neighbours, in [0, 1), or auto: chosen in each epoch from its "
+        "features",
         word=AUTO, low=0, high=1, ends="[)",
     )  # fmt: skip
-    min_samples: int = option("DBSCAN, HDBSCAN: neighbours that make a core, itself included", 4, low=1)
+    min_samples: int = option("DBSCAN, HDBSCAN: smallest number of neighbours of a core, with itself", 4, low=1)
     k1: int = option(
-        "size of the neighbour lists, the image itself included: in the k-reciprocal encoding, or in InfoMap's graph",
+        "size of the neighbour lists, with the image itself: in the k-reciprocal encoding, or in InfoMap's graph",
         low=1,
     )
     k2: int = option("neighbours averaged in the query expansion of the encoding", 6, low=1)
     min_similarity: float = option("InfoMap: smallest cosine similarity of a link", 0.5, low=-1, high=1)
     min_cluster_size: int = option("InfoMap, HDBSCAN: smaller clusters are noise", 5, low=1)
-    num_clusters: int | None = option("k-means: how many clusters to find", low=2)
+    num_clusters: int | None = option("k-means: number of clusters", low=2)
     noise: str = option(
-        "images in no cluster: left out of the epoch, or each in a class of its own", "drop", ("drop", "single")
+        "images in no cluster: drop them from the epoch, or make each a single class", "drop", ("drop", "single")
     )
-    neighbours: str = option("how the nearest images are found: all of them, or most of them by faiss", "exact",
+    neighbours: str = option("search for the nearest images: exact, or approximate with faiss", "exact",
                              ("exact", "faiss"))  # fmt: skip
     faiss_index: str = option(
-        "faiss: the index, as faiss.index_factory has it, such as IVF4096,Flat or HNSW32; auto: IVF of 4 sqrt(N) lists",
+        "faiss: index, a string for faiss.index_factory, such as IVF4096,Flat or HNSW32; auto: IVF with 4 sqrt(N) "
+        "lists",
         AUTO,
     )
     faiss_search: str = option(
-        "faiss: parameters of the search, such as nprobe=64 or efSearch=128; auto: a 16th of the lists of IVF, twice "
-        "the neighbours for HNSW",
+        "faiss: search parameters, such as nprobe=64 or efSearch=128; auto: for IVF a 16th of the lists, for HNSW "
+        "twice the neighbours",
         AUTO,
     )
 
@@ -112,7 +114,7 @@ class ClusterOptions:
 
 @dataclass
 class TrainConfig(ClusterOptions):
-    """The options of ``ccfast train``; what is left out comes from the data set's recipe; then all is checked.
+    """The options of ``ccfast train``. Missing options come from the data set's recipe; then all are checked.
 
     Examples:
         >>> from ccfast.training import TrainConfig
@@ -121,66 +123,65 @@ class TrainConfig(ClusterOptions):
         ('smallconv', 20, 16)
     """
 
-    #: The command whose options these are.
+    #: The command that has these options.
     command: ClassVar[str] = "train"
 
     dataset: str = option("data set", "digits", tuple(RECIPES))
-    method: str = option(f"how to learn: {', '.join(METHODS)}, or module:Class for one of your own", "cluster-contrast")
+    method: str = option(f"training method: {', '.join(METHODS)}, or module:Class for your own", "cluster-contrast")
     data_dir: str | None = option("folder of the images, or the table of --dataset csv (docs/datasets.md)")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, timm/NAME or torchreid/NAME")
-    weights: str = option("starting weights of the backbone: none, imagenet, a torchvision weights name, or a file")
+    weights: str = option("initial weights of the backbone: none, imagenet, a torchvision weights name, or a file")
     init: str | None = option("start from the whole encoder of this run folder or checkpoint, instead of --weights")
-    pooling: str = option("from feature maps to vectors", choices=("gem", "average"))
-    projection: int = option("features after a linear projection; 0: no projection", 0, low=0)
+    pooling: str = option("pooling of the feature maps", choices=("gem", "average"))
+    projection: int = option("size of the features after a linear projection; 0: no projection", 0, low=0)
     height: int = option("height of the encoder's input", low=1)
     width: int = option("width of the encoder's input", low=1)
-    freeze_bn: bool = option("leave the backbone's BatchNorm statistics as they are while training", False)
-    freeze_patch_embed: bool = option("transformers of timm: leave the patch embedding as it is", False)
-    bn_group: int = option("images a BatchNorm layer normalises together while training; 0: the whole batch", 64, low=0)
+    freeze_bn: bool = option("keep the backbone's BatchNorm statistics fixed while training", False)
+    freeze_patch_embed: bool = option("transformers of timm: keep the patch embedding fixed", False)
+    bn_group: int = option("images that BatchNorm normalises together while training; 0: the whole batch", 64, low=0)
 
-    epochs: int = option("epochs", low=1)
+    epochs: int = option("number of epochs", low=1)
     iters: int = option("iterations per epoch", low=1)
     batch_size: int = option("images per batch: clusters x instances", low=1)
-    num_instances: int = option("instances of a cluster in a batch; must divide the batch size", low=1)
-    optimizer: str = option("what takes the steps; SGD has momentum 0.9", "adam", ("adam", "adamw", "sgd"))
+    num_instances: int = option("images per cluster in a batch; must divide the batch size", low=1)
+    optimizer: str = option("optimiser; SGD has momentum 0.9", "adam", ("adam", "adamw", "sgd"))
     lr: float = option("learning rate", low=0, ends="()")
     weight_decay: float = option("weight decay", 5e-4, low=0, ends="[)")
     schedule: str = option(
-        "learning rate: a tenth after every --step-size epochs, or half a cosine down to 0 over all epochs", "step",
-        ("step", "cosine"),
+        "learning rate: divide by ten after every --step-size epochs (step), or half a cosine down to 0 over all "
+        "epochs (cosine)", "step", ("step", "cosine"),
     )  # fmt: skip
-    step_size: int = option("epochs after which the learning rate falls to a tenth", 20, low=1)
+    step_size: int = option("epochs after which the learning rate is divided by ten", 20, low=1)
     warmup: int = option("epochs in which the learning rate grows to --lr in equal steps", 0, low=0)
     temperature: float = option("temperature of the contrastive loss (default: the method's)", low=0, ends="()")
     momentum: float = option(
-        "how much of a memory row stays at an update, in [0, 1] (default: the method's)", low=0, high=1
+        "share of a memory row that an update keeps, in [0, 1] (default: the method's)", low=0, high=1
     )
-    memory: str | None = option(f"how the memory is updated, by method: {MEMORIES}; the first is the default")
+    memory: str | None = option(f"update of the memory, by method: {MEMORIES}; the first is the default")
 
     eval_every: int = option("epochs between evaluations; the last epoch is always evaluated", low=1)
-    ignore_cameras: bool = option("evaluate without leaving images of the query's own camera out", False)
-    device: str | None = option("cpu or cuda (default: cuda where there is one)")
-    workers: int = option("processes that load images; 0: none beside this one", low=0)
-    cache: str = option(
-        "decode once, and keep the images: not, in RAM or on the device", "none", ("none", "ram", "device")
-    )
+    ignore_cameras: bool = option("keep gallery images of the query's own camera in the evaluation", False)
+    device: str | None = option("cpu or cuda (default: cuda if there is a GPU)")
+    workers: int = option("processes that load images; 0: load them in the main process", low=0)
+    cache: str = option("decode each image once and keep it in RAM or on the device", "none", ("none", "ram", "device"))
     amp: str = option(
         "precision of the encoder: none (float32), or autocast to bf16 or fp16", "none", ("none", "bf16", "fp16")
     )
     compile: bool = option("compile the encoder with torch.compile", False)
     seed: int = option("seed of everything random; on the CPU the same seed gives the same run", 0, low=0)
-    bad_images: str = option("images that cannot be read: stop, or leave them out", "refuse", ("refuse", "skip"))
+    bad_images: str = option("if an image cannot be read: stop, or leave it out", "refuse", ("refuse", "skip"))
 
     max_image_pixels: int = option(
-        "larger images cannot be read: a small file can hold one that fills the memory", MAX_IMAGE_PIXELS, low=1
-    )
+        "images with more pixels count as unreadable: a small file can contain an image that fills the memory",
+        MAX_IMAGE_PIXELS, low=1,
+    )  # fmt: skip
 
-    tensorboard: bool = option("write the metrics for TensorBoard too, into the run folder", False)
-    wandb: bool = option("log the metrics to Weights & Biases (WANDB_MODE=offline: into the run folder)", False)
-    mlflow: bool = option("log the metrics to MLflow, at MLFLOW_TRACKING_URI or into the run folder", False)
+    tensorboard: bool = option("also write the metrics for TensorBoard, to the run folder", False)
+    wandb: bool = option("log the metrics to Weights & Biases (WANDB_MODE=offline: to the run folder)", False)
+    mlflow: bool = option("log the metrics to MLflow, at MLFLOW_TRACKING_URI or in the run folder", False)
     run: str | None = option("run folder (default: runs/<dataset>-<time>)")
-    resume: bool = option("go on with the run in the folder that --run names", False)
-    quiet: bool = option("print warnings and errors only", False)
+    resume: bool = option("continue the run in the folder of --run", False)
+    quiet: bool = option("print only warnings and errors", False)
 
     def __post_init__(self) -> None:
         check_field(self, "dataset")
@@ -193,21 +194,21 @@ class TrainConfig(ClusterOptions):
                 f"at least twice as large, got {self.batch_size}"
             )
         if self.bn_group == 1:
-            raise InputError("--bn-group: expected 0 or at least 2, got 1: one image has no variance")
+            raise InputError("--bn-group: expected 0 or at least 2, got 1 (one image has no variance)")
         if self.schedule == "cosine" and self.warmup >= self.epochs:
             raise InputError(f"--warmup: expected fewer than the {self.epochs} epochs, got {self.warmup}")
         for package in ("tensorboard", "wandb", "mlflow"):
             if getattr(self, package) and importlib.util.find_spec(package) is None:
                 raise InputError(f"{flag(package)} needs the package {package}: pip install 'ccfast[{package}]'")
         if self.dataset not in BUILT_IN and self.data_dir is None:
-            what = "folder that holds" if self.dataset != "csv" else "table that lists"
+            what = "folder of" if self.dataset != "csv" else "table of"
             raise InputError(f"--data-dir: expected the {what} the images of {self.dataset!r}, got none")
 
     def _recipe(self) -> Recipe:
         return {**RECIPES[self.dataset], **self._defaults_of_method()}
 
     def _method_class(self) -> type[Method] | None:
-        """None where a run by a method of one's own is read again: to use its encoder the module need not be there."""
+        """None if the options of a finished run with an own method are read: its encoder works without the module."""
         whole = all(getattr(self, name) is not None for name in FIELDS_WITHOUT_DEFAULT)
         return None if whole and self.method not in METHODS else method_class(self.method)
 
@@ -221,52 +222,53 @@ class TrainConfig(ClusterOptions):
             raise InputError(f"--method {self.method}: its defaults have unknown option(s) {', '.join(unknown)}")
         if found["memory"] is None:
             if self.memory is not None:
-                raise InputError(f"--memory: --method {self.method} has no choice, got {shortened(self.memory)}")
+                got = shortened(self.memory)
+                raise InputError(f"--memory: expected no value with --method {self.method}, got {got}")
         elif self.memory is not None:
             check_choice("memory", self.memory, method.memories)
         return found
 
     @property
     def clusters_per_batch(self) -> int:
-        """How many clusters a batch holds."""
+        """The number of clusters in a batch."""
         return self.batch_size // self.num_instances
 
     def stored(self) -> dict[str, Any]:
-        """What config.yaml and the checkpoints hold."""
+        """The options that config.yaml and the checkpoints store."""
         return {name: getattr(self, name) for name in FIELDS if name not in NOT_STORED}
 
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
 
-#: What a method's class cannot say.
+#: Options that a method's class cannot set.
 NOT_BY_METHOD = ("dataset", "method", "data_dir", "init", "device", *NOT_STORED)
 
 
 def flag(name: str) -> str:
-    """The command line's name of a field."""
+    """The name of a field on the command line."""
     return "--" + name.replace("_", "-")
 
 
 @cache
 def kind(name: str) -> type:
-    """The type of a field's value: ``int`` of ``int`` and of ``int | None``."""
+    """The type of a field's value: ``int`` for ``int`` and for ``int | None``."""
     hint = get_type_hints(TrainConfig)[name]
     return next((part for part in get_args(hint) if part is not type(None)), hint)
 
 
 def is_optional(name: str) -> bool:
-    """Whether a field may stay without a value."""
+    """Whether a field may be None."""
     return type(None) in get_args(get_type_hints(TrainConfig)[name])
 
 
-#: What a recipe or the method fills in.
+#: Fields that a recipe or the method must set.
 FIELDS_WITHOUT_DEFAULT = tuple(
     name for name, item in FIELDS.items() if item.default is None and not is_optional(name) and name not in NOT_STORED
 )
 
 
 def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
-    """ " (default: ...)" for the help: one value, or the common one and those of the ``datasets`` that differ."""
+    """ " (default: ...)" for the help: one value, or the most common one and those of the ``datasets`` that differ."""
     default = FIELDS[name].default
     by_method = f", {INFOMAP_K1} with --cluster infomap" if name == "k1" else ""
     values = {dataset: RECIPES[dataset].get(name, default) for dataset in datasets or RECIPES}
@@ -281,7 +283,7 @@ def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
 
 
 def shortened(value: Any) -> str:
-    """``value`` for a message: a few words of it, whatever it is."""
+    """``value`` for a message, shortened; it can be any object."""
     try:
         text = value if isinstance(value, str) else _SHORT.repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -290,17 +292,17 @@ def shortened(value: Any) -> str:
 
 
 def expanded(name: str, value: Any) -> Any:
-    """The value of a field, with ``~`` expanded where it is a path; an empty path is refused."""
+    """The value of a field; ``~`` in a path is expanded, and an empty path is an error."""
     if name not in PATHS or value is None or not isinstance(value, str | os.PathLike):
         return value
     if name == "weights" and not (isinstance(value, os.PathLike) or value.startswith("~")) and value.strip():
-        return value  # a name, perhaps
+        return value  # may be a name
     return str(given_path(flag(name), value))
 
 
 def check_field(options: Any, name: str) -> None:
     """Check the field ``name`` of ``options``, and give a number or a path its type."""
-    from ccfast import _checks as checks  # needs torch, which the help does without
+    from ccfast import _checks as checks  # imports torch, which the help must not do
 
     item = next(item for item in dataclasses.fields(options) if item.name == name)
     choices, bounds = item.metadata["choices"], item.metadata["bounds"]
@@ -336,5 +338,5 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
 
 
 def _may_be_number(value: Any) -> bool:
-    """Whether the checks of numbers should look at ``value``; text may be one, as YAML takes 1e-3 for text."""
+    """Whether ``value`` may be a number; text may be one, because YAML reads 1e-3 as text."""
     return isinstance(value, str) or (hasattr(value, "__float__") and not isinstance(value, bool))

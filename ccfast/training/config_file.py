@@ -1,4 +1,4 @@
-"""Configurations in files: what a run writes, what ``--config`` reads, and what a resumed run may change."""
+"""Configurations in files: written by a run, read by ``--config``, and checked when a run is resumed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ccfast.training.run_folder.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-#: How many unknown options a message names.
+#: Number of unknown options that a message names.
 NAMED = 10
 
 _NAMES: dict[type, str] = {type(None): "nothing", list: "a list", str: "text"}
 
 
 def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
-    """The configuration that the command line describes, of ``config_type``.
+    """The configuration of the command line, as a ``config_type``.
 
-    What ``options`` say goes before the file ``options["config"]``, that before the preset ``options["preset"]``, and
-    that before the data set's recipe.
+    ``options`` override the file ``options["config"]``, the file overrides the preset ``options["preset"]``, and the
+    preset overrides the data set's recipe.
     """
     given = dict(options)
     preset, file = given.pop("preset", None), given.pop("config", None)
@@ -35,19 +35,19 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
     written = read_options(given_path("--config", file)) if file is not None else {}
     if written.get("dataset", chosen.get("dataset")) != chosen.get("dataset") and chosen:
         raise InputError(
-            f"--preset {preset}: {file} is of another data set, {shortened(written['dataset'])}; name one of them"
+            f"--preset {preset}: {file} is for another data set, {shortened(written['dataset'])}; pass only one of them"
         )
     given = {name: expanded(name, value) for name, value in {**chosen, **written, **given}.items()}
     return resumed_config(given, config_type) if given.get("resume") else config_type(**given)
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Write config.yaml, whole or not at all."""
+    """Write config.yaml, completely or not at all."""
     write_whole(path, yaml.safe_dump(config.stored(), sort_keys=False))
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """The options that a YAML file gives; it need not give all."""
+    """The options in a YAML file, which may be incomplete."""
     try:
         return known_options(read_yaml(path), str(path))
     except FileNotFoundError as error:
@@ -60,9 +60,9 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def _options_of_run(folder: RunFolder) -> dict[str, Any]:
-    """The options that the run in ``folder`` was begun with: none where it was not begun.
+    """The options with which the run in ``folder`` was started; none if it was not started.
 
-    Where config.yaml cannot be read, the checkpoint says them.
+    If config.yaml cannot be read, they come from the checkpoint.
     """
     try:
         if folder.config.exists() and (folder.config.is_dir() or folder.config.stat().st_size > 0):
@@ -77,12 +77,12 @@ def _options_of_run(folder: RunFolder) -> dict[str, Any]:
     from ccfast.training.run_folder.checkpoint import load_latest
 
     content, file = load_latest(folder.checkpoint, folder.previous)
-    log.warning("%s. The options are those in %s", error, file.name)
+    log.warning("%s. Using the options in %s", error, file.name)
     return known_options(content["config"], str(file))
 
 
 def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
-    """A configuration from what :meth:`TrainConfig.stored` gave, with ``overrides`` of the user."""
+    """A configuration from the result of :meth:`TrainConfig.stored`, with ``overrides`` of the user."""
     options = known_options(stored, source)
     try:
         TrainConfig(**options)
@@ -92,7 +92,7 @@ def from_stored(stored: Any, source: str, **overrides: Any) -> TrainConfig:
 
 
 def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = TrainConfig) -> TrainConfig:
-    """The configuration of the run folder in ``given`` with what else is given, where a resumed run may change it."""
+    """The configuration of the run folder in ``given``, with those of the ``given`` options that may change."""
     if given.get("run") is None:
         raise InputError("--resume: expected the run folder in --run, got none")
     folder = RunFolder(given_path("--run", given["run"]))
@@ -103,24 +103,24 @@ def resumed_config(given: dict[str, Any], config_type: type[TrainConfig] = Train
     if folder.has_checkpoint():
         check_unchanged(config_type(**begun).stored(), given, folder.path)
     elif given.get("dataset", begun.get("dataset")) != begun.get("dataset"):
-        return config_type(**given)  # nothing has been learnt yet, and the other options were another recipe's
+        return config_type(**given)  # nothing has been trained yet, and the other options may be another recipe's
     return config_type(**{**begun, **given})
 
 
 def check_command(stored: dict[str, Any], config_type: type[TrainConfig], run: Path) -> None:
-    """Refuse to go on with a run of the other command: only runs without labels have options of clustering."""
+    """Refuse to resume a run of the other command: only runs without labels have clustering options."""
     begun = "train" if "cluster" in stored else "pretrain"
     if begun != config_type.command:
         raise InputError(f"--resume: {run} is a run of ccfast {begun}; go on with: ccfast {begun} --run {run} --resume")
 
 
 def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -> None:
-    """Refuse what a resumed run cannot take on. Options that came after the run began had their defaults in it."""
+    """Refuse options that a resumed run cannot change. Options newer than the run had their defaults in it."""
     before = {name: stored.get(name, item.default) for name, item in FIELDS.items()}
     if before["schedule"] == "cosine" and wanted.get("epochs", before["epochs"]) != before["epochs"]:
         raise InputError(
-            f"--epochs: expected {before['epochs']}, as {run} was begun, got {wanted['epochs']}: a cosine schedule is "
-            "laid out over all epochs; to learn on, begin a new run with --init"
+            f"--epochs: expected {before['epochs']}, as in {run}, got {wanted['epochs']}: a cosine schedule depends on "
+            "the number of epochs; to train longer, start a new run with --init"
         )
     changed = [
         f"{flag(name)} {shortened(value)} (the run has {shortened(before[name])})"
@@ -128,11 +128,11 @@ def check_unchanged(stored: dict[str, Any], wanted: dict[str, Any], run: Path) -
         if name not in FREE_ON_RESUME and value != before[name]
     ]
     if changed:
-        raise InputError(f"--resume: {run} was begun with other options: {', '.join(changed)}")
+        raise InputError(f"--resume: {run} was started with other options: {', '.join(changed)}")
 
 
 def known_options(stored: Any, source: str) -> dict[str, Any]:
-    """``stored`` if it is a table of options that there are; errors begin with ``source``."""
+    """``stored`` if it is a table of known options; errors begin with ``source``."""
     if not isinstance(stored, dict):
         raise InputError(
             f"{source}: expected options and their values, got {_NAMES.get(type(stored), type(stored).__name__)}"

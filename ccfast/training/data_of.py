@@ -1,4 +1,4 @@
-"""The data set that a configuration names."""
+"""The data set of a configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ccfast.training.config import TrainConfig
 
 
 def data_of(config: TrainConfig) -> ReIDData:
-    """The data set that ``config`` names, read as it says."""
+    """Load the data set of ``config`` with its options."""
     return load_data(
         config.dataset,
         config.data_dir,

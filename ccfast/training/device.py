@@ -1,4 +1,4 @@
-"""Which device a run uses."""
+"""The device of a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ccfast._errors import InputError
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device ``name``; without a name, CUDA where torch, ccfast and the machine all have it, else the CPU.
+    """The device ``name``; without a name, CUDA if torch, ccfast and the machine all support it, or else the CPU.
 
-    A GPU that is named by its number becomes the current one: pinned memory would otherwise take some of the first.
+    A GPU with a number becomes the current one; otherwise pinned memory would use memory of the first GPU.
     """
     built = ccfast.build_info().get("cuda") is not None
     if name is None:
@@ -32,7 +32,7 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def peak_memory_mb(device: torch.device) -> int:
-    """The most memory in use so far, in MiB: what torch took of the GPU, or what this process took of the RAM."""
+    """The peak memory so far, in MiB: torch's memory on the GPU, or the RAM of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # Linux counts KiB

@@ -1,4 +1,4 @@
-"""Step 6: mAP and CMC on query and gallery, and how well clusters match the true identities."""
+"""Step 6 of an epoch: mAP and CMC on query and gallery, and the agreement of clusters with the true identities."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Ranks of the CMC that are reported.
+#: Reported ranks of the CMC.
 RANKS = (1, 5, 10)
 
 #: Published options of re-ranking (Zhong et al. 2017).
 K1, K2 = 20, 6
 
-#: Distances that are held at a time: 64 MiB.
+#: Number of distances in memory at the same time: 64 MiB.
 DISTANCES = 2**24
 
 Metrics = dict[str, float]
@@ -38,7 +38,7 @@ Labels = tuple[Tensor, "Tensor | None"]
 
 @dataclass(frozen=True)
 class Reranking:
-    """Options of :func:`ccfast.k_reciprocal_rerank`; ``k1`` and ``k2`` of None: 20 and 6, or as many as there are."""
+    """Options of :func:`ccfast.k_reciprocal_rerank`; None for ``k1`` and ``k2`` means 20 and 6, or all images."""
 
     k1: int | None = None
     k2: int | None = None
@@ -48,19 +48,19 @@ class Reranking:
 def evaluate(
     data: ReIDData, query_features: Tensor, gallery_features: Tensor, rerank: bool | Reranking = False
 ) -> Metrics:
-    """mAP, rank1, rank5, rank10 and mINP in [0, 1], by each of the data set's protocols.
+    """mAP, rank1, rank5, rank10 and mINP in [0, 1], for each of the data set's protocols.
 
-    The main protocol's have these names, those of a further one begin with its own: ``clothes_changing/mAP``. Further
-    ones by which no query has a match (:func:`obstacles`) are left out. Distances are held for a block of queries at a
-    time.
+    The metrics of the main protocol have these names; those of a further protocol begin with its name:
+    ``clothes_changing/mAP``. Further protocols without any match (:func:`obstacles`) are left out. Distances are held
+    for one block of queries at a time.
 
     Args:
         data: a data set with query and gallery.
         query_features, gallery_features: [Q, D] and [G, D], rows of unit norm.
-        rerank: k-reciprocal re-ranking first, among the images of a trial.
+        rerank: k-reciprocal re-ranking, among the images of each trial.
 
     Raises:
-        InputError: no query has a match in the gallery by the main protocol; options of re-ranking out of range.
+        InputError: no query has a match in the gallery in the main protocol; options of re-ranking out of range.
     """
     reranking = Reranking() if rerank is True else rerank or None
     against = obstacles(data)
@@ -79,14 +79,14 @@ def evaluate(
 
 
 def obstacles(data: ReIDData) -> dict[str, str]:
-    """Of each protocol by which nothing can be measured, why; "" for all where query and gallery are not complete."""
+    """Maps each protocol that cannot be evaluated to the reason; "" means all, if query or gallery is missing."""
     missing = [name for name, part in (("query", data.query), ("gallery", data.gallery)) if part is None]
     if missing:
         return {"": f"there is no {' and no '.join(missing)}"}
     assert data.query is not None and data.gallery is not None
     unknown = [name for name, part in (("query", data.query), ("gallery", data.gallery)) if part.ids is None]
     if unknown:
-        return dict.fromkeys(data.protocols, f"the identities of the {' and the '.join(unknown)} are not known")
+        return dict.fromkeys(data.protocols, f"the identities of the {' and the '.join(unknown)} are unknown")
     return {
         name: _why_no_match(data)
         for name, protocol in data.protocols.items()
@@ -107,7 +107,7 @@ def _why_no_match(data: ReIDData) -> str:
 
 
 def rows_with_match(data: ReIDData, comparison: Comparison) -> Tensor:
-    """Those of the comparison's queries that have a match in its gallery."""
+    """The comparison's queries that have a match in its gallery."""
     assert data.query is not None and data.gallery is not None
     query, gallery = _labels(data.query, comparison.query), _labels(data.gallery, comparison.gallery)
     return comparison.query[_has_match(query, gallery)]
@@ -121,7 +121,7 @@ def _trial(
     gallery_features: Tensor,
     reranking: Reranking | None,
 ) -> Metrics:
-    """The mean over all queries of a trial that have a match."""
+    """The mean over all queries of a trial with a match."""
     queries = torch.cat([comparison.query for comparison in trial]).unique()
     images = torch.cat([comparison.gallery for comparison in trial]).unique()
     searches = [
@@ -134,16 +134,16 @@ def _trial(
         for first, distances in _blocks(query, gallery, reranking):
             for search in searches:
                 search.measure(first, distances)
-            del distances  # before there is the next block
+            del distances  # free the memory before the next block
     except ValueError as error:
         raise InputError(f"query and gallery cannot be evaluated: {error}") from error
     return _weighted_mean([search.metrics() for search in searches], [len(search.rows) for search in searches])
 
 
 def _blocks(query: Tensor, gallery: Tensor, reranking: Reranking | None) -> Iterator[tuple[int, Tensor]]:
-    """The first row, and the distances of it and some more queries to the whole gallery.
+    """The first row of each block of queries, and the block's distances to the whole gallery.
 
-    The blocks are of nearly equal heights: the last bits of a product can depend on its height where that is small.
+    The blocks have nearly equal heights, because the last bits of a product can depend on a small height.
     """
     parts = query.tensor_split(min(len(query), -(-len(query) * len(gallery) // DISTANCES)))
     heights = [len(part) for part in parts]
@@ -153,11 +153,11 @@ def _blocks(query: Tensor, gallery: Tensor, reranking: Reranking | None) -> Iter
         k1, k2 = neighbours_of_reranking(len(query) + len(gallery), reranking)
         blocks = rerank_in_blocks(query, gallery, k1, k2, reranking.lambda_value, heights)
     for first in accumulate(heights[:-1], initial=0):
-        yield first, next(blocks)  # not zip, which holds a block until there is the next
+        yield first, next(blocks)  # not zip, which keeps a block until the next one exists
 
 
 def neighbours_of_reranking(images: int, reranking: Reranking) -> tuple[int, int]:
-    """k1 and k2 among ``images`` of query and gallery together."""
+    """k1 and k2 for ``images`` of query and gallery together."""
     most = images - 1
     if most < 1:
         raise InputError(f"--rerank: expected at least 2 images of query and gallery together, got {images}")
@@ -175,9 +175,9 @@ def neighbours_of_reranking(images: int, reranking: Reranking) -> tuple[int, int
 
 
 class Search:
-    """The queries ``rows`` of a comparison, searched for block by block.
+    """The queries ``rows`` of a comparison, ranked block by block.
 
-    ``queries`` and ``images``: the rows of query and gallery that the distances are of, ascending.
+    ``queries`` and ``images``: the rows of query and gallery of the distances, ascending.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ def _some(column: Tensor | None, rows: Tensor) -> Tensor | None:
 
 
 def _take(matrix: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
-    """Some rows of a matrix (or columns: ``dim`` 1); without a copy where these are all of them in order."""
+    """Some rows of a matrix (or columns: ``dim`` 1); without a copy if these are all rows in order."""
     if torch.equal(rows, torch.arange(matrix.shape[dim])):
         return matrix
     return matrix.index_select(dim, rows.to(matrix.device))
@@ -230,7 +230,7 @@ def _labels(part: Part, rows: Tensor) -> Labels:
 
 
 def _has_match(query: Labels, gallery: Labels) -> Tensor:
-    """Of each query whether the gallery shows its identity in another camera (where there are cameras at all)."""
+    """For each query whether the gallery has its identity from another camera (if there are cameras)."""
     (query_ids, query_cams), (gallery_ids, gallery_cams) = query, gallery
     shown = Counter(gallery_ids.tolist())
     if query_cams is None or gallery_cams is None:
@@ -243,7 +243,7 @@ def _has_match(query: Labels, gallery: Labels) -> Tensor:
 def _ranks_of_identities(
     distances: Tensor, query_ids: Tensor, gallery_ids: Tensor, query_cams: Tensor | None, gallery_cams: Tensor | None
 ) -> Tensor:
-    """Ranks [q] among identities, each at the distance of its nearest image, equal ones by their numbers."""
+    """Ranks [q] among identities, sorted by the distance of their nearest image, and for ties by number."""
     if query_cams is not None and gallery_cams is not None:
         same = (query_ids[:, None] == gallery_ids) & (query_cams[:, None] == gallery_cams)
         distances = distances.masked_fill(same, torch.inf)
@@ -265,8 +265,8 @@ def _weighted_mean(metrics: list[Metrics], weights: list[int]) -> Metrics:
 def agreement(labels: Tensor, ids: Tensor | None) -> Metrics:
     """NMI, ARI and purity of the clusters with the true identities, over the images that are not noise.
 
-    Purity is the share of images that have the most frequent identity of their cluster. Empty where the identities say
-    nothing: unknown, fewer than two of them, or no clustered image.
+    Purity is the share of images with the most frequent identity of their cluster. The result is empty if identities
+    are unknown, if there are fewer than two, or if no image is clustered.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix

@@ -26,10 +26,10 @@ def extract(
     group: Group = ALONE,
     title: str = "extract",
 ) -> Tensor:
-    """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder is left in evaluation mode.
+    """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder stays in evaluation mode.
 
-    With several processes in the ``group`` each takes a slice of the images, and all get all features. ``config`` says
-    how large a batch is, how many processes load images, and the precision.
+    With several processes in the ``group``, each takes a slice of the images, and all get all features. ``config`` has
+    the batch size, the number of loading processes and the precision.
     """
     return extract_shard(encoder, images, view, config, group, title).gathered()
 
@@ -43,9 +43,9 @@ def extract_shard(
     group: Group = ALONE,
     title: str = "extract",
 ) -> Shard:
-    """:func:`extract`, but each process keeps the features of its slice, and none gets all.
+    """:func:`extract`, but each process keeps only the features of its slice.
 
-    ``view`` is not applied to images in a cache: they are plain views.
+    ``view`` is not applied to images in a cache, which are already plain views.
     """
     encoder.eval()
     batch_size, device = config.batch_size, encoder.input_mean.device
@@ -56,10 +56,10 @@ def extract_shard(
     own = torch.empty(len(rows), encoder.num_features, dtype=torch.float32, device=device)
     done = 0
     for batch in batches:
-        # The last batch may be smaller: it passes by torch.compile, which would compile anew for its size.
+        # The last batch may be smaller; it runs without torch.compile, which would compile again for its size.
         encode = encoder if len(batch) == batch_size else encoder.forward
         own[done : done + len(batch)] = precision(encode, batch.to(device, non_blocking=True))
         done += len(batch)
     if not all(group.collect(bool(own.isfinite().all()))):
-        raise RunError("the encoder gives features that are not finite: the run has diverged; try a smaller --lr")
+        raise RunError("the encoder's features are not finite: the run has diverged; try a smaller --lr")
     return Shard(own, len(images), group)

@@ -1,7 +1,7 @@
 """The processes of a run: one, or several started by torchrun, each with its own GPU and its slice of every batch.
 
-Together they compute what one process does: the loss is taken over the whole batch, against a memory that every process
-keeps and updates alike, and BatchNorm groups never cross a slice (as with DataParallel, the published setting).
+Together they compute the same as one process: the loss is computed over the whole batch, against a memory of which
+every process has an equal copy, and BatchNorm groups never cross a slice (as in DataParallel, the published setting).
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ T = TypeVar("T")
 Batch = list[tuple[int, int]]
 Csr = tuple[Tensor, Tensor, Tensor]
 
-#: How long the others wait for what the main process does alone. Nothing hangs for as long: a process that has died
-#: is noticed at once.
+#: How long the others wait for the main process. If a process dies, this is noticed at once.
 PATIENCE = timedelta(days=7)
 
 #: Within an epoch each process keeps its own BatchNorm statistics, see :meth:`Group.share_buffers`. From torch 2.13 on
@@ -39,9 +38,9 @@ _LOCAL_BUFFERS = {"forward_sync_buffers" if _RENAMED else "broadcast_buffers": F
 
 
 class Group:
-    """This process's ``rank`` among ``size``; with ``size`` 1 everything below is the identity.
+    """This process's ``rank`` among ``size``; with ``size`` 1 all methods are the identity.
 
-    ``messages`` is what Python objects travel by; None: the same as tensors.
+    ``messages`` is the process group for Python objects; None: the same as for tensors.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, messages: dist.ProcessGroup | None = None) -> None:
@@ -49,11 +48,11 @@ class Group:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes and speaks for all."""
+        """Whether this process is the main one, which writes and logs."""
         return self.rank == 0
 
     def slice_of(self, count: int, rank: int | None = None) -> slice:
-        """The share of ``count`` rows that a process has (this one): contiguous, lengths at most one apart."""
+        """A process's slice of ``count`` rows (default: this process): contiguous; lengths differ by at most 1."""
         rank = self.rank if rank is None else rank
         return slice(rank * count // self.size, (rank + 1) * count // self.size)
 
@@ -84,7 +83,7 @@ class Group:
         return torch.cat(parts)
 
     def collect(self, value: T) -> list[T]:
-        """What every process gives, in the order of their ranks."""
+        """The values of all processes, in the order of their ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -92,7 +91,7 @@ class Group:
         return values
 
     def from_main(self, function: Callable[[], T]) -> T:
-        """What ``function()`` gives in the main process, the only one to call it; all raise what it raises there."""
+        """The result of ``function()``, which only the main process calls; its error is raised in all processes."""
         if self.size == 1:
             return function()
         value = error = None
@@ -110,34 +109,34 @@ class Group:
         return told[0]
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
-        """``module`` whose gradients are averaged over the processes, while the backward pass goes on."""
+        """``module``, with gradients averaged over the processes during the backward pass."""
         if self.size == 1:
             return module
         devices = [device] if device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=devices, **_LOCAL_BUFFERS)
 
     def share_buffers(self, module: nn.Module) -> None:
-        """BatchNorm's statistics as the main process has them, as DataParallel keeps its first replica's."""
+        """Copy BatchNorm's statistics from the main process, as DataParallel keeps those of its first replica."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
 
     def lost(self, error: RuntimeError) -> bool:
-        """Whether ``error`` says that the other processes cannot be reached any more."""
+        """Whether ``error`` means that other processes cannot be reached any more."""
         if self.size == 1:
             return False
         return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
 
 
 def _as_told(error: Exception | None) -> Exception | None:
-    """An error of the main process as the others raise it: their stacks have nothing to do with it."""
+    """The error that the other processes raise for an error of the main process."""
     if error is None or isinstance(error, InputError | RunError):
         return error
-    return RunError(f"the main process could not go on: {type(error).__name__}: {error}")
+    return RunError(f"the main process cannot continue: {type(error).__name__}: {error}")
 
 
 def is_main_process() -> bool:
-    """Whether torchrun gave this process rank 0, or there is one process only."""
+    """Whether torchrun gave this process rank 0, or there is only one process."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1 or os.environ.get("RANK", "0") == "0"
 
 
@@ -146,7 +145,7 @@ ALONE = Group()
 
 
 class SliceOfBatches(Sampler[Batch]):
-    """A process's slice of each batch of ``batches``, which draws the same in every process."""
+    """A process's slice of each batch of ``batches``, which are the same in every process."""
 
     def __init__(self, batches: Sampler[Batch], group: Group) -> None:
         self.batches, self.group = batches, group
@@ -160,10 +159,10 @@ class SliceOfBatches(Sampler[Batch]):
 
 
 def join(device: torch.device) -> tuple[Group, torch.device]:
-    """The group that torchrun put this process in, and its own device. Only the main process speaks.
+    """The group from torchrun, and this process's device. Only the main process logs.
 
-    Tensors go through NCCL between GPUs, which gives up on a process that is late by ten minutes; Python objects, and
-    so the waiting for the main process, always go through Gloo.
+    Tensors between GPUs use NCCL, which fails if a process is ten minutes late. Python objects, and so the waiting for
+    the main process, always use Gloo.
     """
     if processes_started() == 1:
         return Group(), device
@@ -188,7 +187,7 @@ def join(device: torch.device) -> tuple[Group, torch.device]:
 
 
 def processes_started() -> int:
-    """How many processes torchrun has started with this one."""
+    """The number of processes that torchrun has started."""
     return _number("WORLD_SIZE", "1")
 
 
@@ -200,7 +199,7 @@ def _number(name: str, default: str) -> int:
 
 
 def _not_joined(error: Exception) -> str:
-    """Why the processes could not come together, and what to try."""
+    """Why the processes could not form a group, and what to try."""
     address, port = (os.environ.get(name) for name in ("MASTER_ADDR", "MASTER_PORT"))
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
     if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
@@ -213,14 +212,14 @@ def _not_joined(error: Exception) -> str:
 
 
 def leave(group: Group) -> None:
-    """Undo :func:`join`, when all processes have come this far."""
+    """Undo :func:`join`, when all processes have reached this point."""
     if group.size > 1:
         dist.barrier()
         _let_go()
 
 
 def _let_go() -> None:
-    """End the group; wrappers that still hold on to it go first: its threads must end before the process."""
+    """End the group, after the wrappers that still use it; its threads must end before the process."""
     if dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()

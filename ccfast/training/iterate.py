@@ -21,7 +21,7 @@ Criterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class InGroups(nn.Module):
-    """The encoder as a step runs it: one call for the whole batch, as DistributedDataParallel needs it."""
+    """The encoder of a step: one call for the whole batch, which DistributedDataParallel needs."""
 
     def __init__(self, encoder: Encoder, bn_group: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class InGroups(nn.Module):
 
 
 def checked_loss(loss: Tensor, criterion: Criterion) -> Tensor:
-    """The loss that ``criterion`` gave; one of the user's own may give anything."""
+    """The loss that ``criterion`` returned, checked because it may be the user's own."""
     if isinstance(loss, Tensor) and loss.dim() == 0:
         return loss
     got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -42,7 +42,7 @@ def checked_loss(loss: Tensor, criterion: Criterion) -> Tensor:
 
 @dataclass(frozen=True)
 class Batches:
-    """An epoch's batches of ``size`` images: this process's slices, (images [b, C, H, W], their indices [b])."""
+    """An epoch's batches of ``size`` images, as this process's slices: (images [b, C, H, W], their indices [b])."""
 
     loader: Iterable[tuple[Tensor, Tensor]]
     size: int
@@ -60,7 +60,7 @@ def iterate(
 ) -> float:
     """One pass over ``batches``; ``labels`` [N] are the clusters of all images. Returns the mean loss.
 
-    ``precision``: of the encoder's forward pass; float32 without one.
+    ``precision``: of the encoder's forward pass; None: float32.
     """
     device = labels.device
     precision = precision or Precision()
@@ -79,7 +79,7 @@ def iterate(
                 raise
             raise RunError(f"{DIVERGED}: {error}") from error
         optimizer.zero_grad(set_to_none=True)
-        # Every process has the loss of the whole batch and the gradient of its slice; DDP takes the mean of these.
+        # Every process has the loss of the whole batch and the gradient of its slice; DDP averages these gradients.
         scaler.scale(loss * group.size).backward()
         scaler.step(optimizer)
         scaler.update()

@@ -54,10 +54,10 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Where the run is, and what metrics.jsonl holds: one record an epoch, the first one from before training.
+    """The run folder and the records of metrics.jsonl: one per epoch, the first from before training.
 
-    ``data`` is what it was trained on and measured with, ``clusters`` what clusters.csv says of the training images;
-    None where that file was not written.
+    ``data`` is the data set of the run; ``clusters`` are the clusters in clusters.csv, or None if that file was not
+    written.
     """
 
     run: Path
@@ -67,17 +67,17 @@ class TrainResult:
 
 
 def train(config: TrainConfig, on_record: OnRecord | None = None) -> TrainResult:
-    """Train as ``config`` says; progress goes to the log of "ccfast", results to the run folder.
+    """Train with the options in ``config``; progress goes to the log of "ccfast", results to the run folder.
 
     Args:
-        on_record: called with the record of each epoch that this call does, as metrics.jsonl has it, once its
-            checkpoint is written; epoch 0 is from before training. A ``close()`` that it has is called at the end of
-            the run, whatever ends it. With several processes the main one calls it. An error that it raises ends the
-            run, which can be resumed.
+        on_record: called after each epoch of this call, when its checkpoint is written, with its record from
+            metrics.jsonl; epoch 0 is before training. If it has a method ``close()``, this is called at the end of the
+            run, also after an error. With several processes, the main one calls it. An error in it ends the run, which
+            can be resumed.
 
     Raises:
         InputError: wrong options or data; nothing was trained.
-        RunError: the run could not go on; its folder keeps the last whole epoch.
+        RunError: the run cannot continue; its folder keeps the last complete epoch.
 
     Examples:
         >>> import tempfile
@@ -94,7 +94,7 @@ def train(config: TrainConfig, on_record: OnRecord | None = None) -> TrainResult
 
 
 def run_to_the_end(config: TrainConfig, kind: type[Run], on_record: OnRecord | None = None) -> TrainResult:
-    """All epochs of a run of ``kind``, or those that are left of it."""
+    """All epochs of a run of ``kind``, or the remaining ones."""
     keep_freed_memory()
     group, device = join(choose_device(config.device))
     with claimed(config, group) as (folder, config):
@@ -107,7 +107,7 @@ def run_to_the_end(config: TrainConfig, kind: type[Run], on_record: OnRecord | N
                 raise
             reason = str(error).splitlines()[0]
             advice = _how_to_resume(folder, group, config.command)
-            raise RunError(f"another process of the run is gone ({reason}); {advice}") from error
+            raise RunError(f"another process of the run has ended ({reason}); {advice}") from error
         if group.is_main:
             messages.summary(result.records, folder)
         leave(group)
@@ -122,7 +122,7 @@ def _epochs(
     group: Group,
     on_record: OnRecord | None,
 ) -> TrainResult:
-    data = group.from_main(lambda: data_of(config))  # it decodes every image once: no need that all do
+    data = group.from_main(lambda: data_of(config))  # it decodes every image once, so only one process does it
     run = kind(config, data, folder, device, group)
     if group.is_main:
         run.listeners = [*trackers_of(config, folder.path), *([] if on_record is None else [on_record])]
@@ -136,7 +136,7 @@ def _epochs(
 
 
 class Run:
-    """What stays the same from epoch to epoch, and the state that does not."""
+    """A run: its constant parts, and the state that changes from epoch to epoch."""
 
     def __init__(
         self, config: TrainConfig, data: ReIDData, folder: RunFolder, device: torch.device, group: Group
@@ -159,7 +159,7 @@ class Run:
         self.listeners: list[OnRecord] = []
 
     def _measured(self) -> bool:
-        """Whether there is anything to measure with: learning needs none of it, so it is only said."""
+        """Whether there is an evaluation; training does not need one, so this only warns if there is none."""
         against = obstacles(self.data)
         main = next(iter(self.data.protocols), "")
         for protocol in against:
@@ -169,21 +169,22 @@ class Run:
         return main not in against
 
     def check(self, config: TrainConfig, data: ReIDData) -> None:
-        """Refuse options that do not suit the data."""
-        if not len(data.train):  # a table may list query and gallery alone
-            raise InputError(f"--data-dir: {config.data_dir}: lists no image of the training part to learn from")
+        """Refuse options that do not fit the data."""
+        if not len(data.train):  # a table may list only query and gallery
+            raise InputError(f"--data-dir: {config.data_dir}: lists no training images")
         if config.k1 > len(data.train):
             raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
 
     def method_class(self) -> type[Method]:
-        """How to learn."""
+        """The training method."""
         return method_class(self.config.method)
 
     def _head(self) -> nn.Module | None:
-        """What the method learns beside the encoder.
+        """The module that the method trains together with the encoder.
 
-        Every process has the loss of the whole batch, times their number: right for the encoder, whose gradients are
-        averaged over the processes, and too much for the head, whose are not: they are the same in all.
+        Every process has the loss of the whole batch times the number of processes. This is right for the encoder,
+        whose gradients are averaged over the processes. The gradients of the head are not averaged, because they are
+        equal in all processes, so they are divided by this number.
         """
         head = self.method.head(self.encoder.num_features)
         if head is None:
@@ -194,8 +195,8 @@ class Run:
         return head
 
     def start(self) -> None:
-        """Measure the untrained encoder: epoch 0."""
-        self.group.from_main(lambda: write_config(self.folder.config, self.config))  # a killed run can begin again
+        """Evaluate the untrained encoder: epoch 0."""
+        self.group.from_main(lambda: write_config(self.folder.config, self.config))  # for a run that is killed early
         messages.beginning(self.data, self.encoder, self.config, self.device, self.folder, self.measured)
         watch = Stopwatch(self.device)
         try:
@@ -207,7 +208,7 @@ class Run:
         self.finish({"epoch": 0, "loss": None, "clusters": None, "noise": None, **metrics}, watch)
 
     def resume(self) -> None:
-        """Go back to the last whole epoch."""
+        """Load the last complete epoch."""
         content, path = load_latest(self.folder.checkpoint, self.folder.previous)
         check_command(content["config"], type(self.config), self.folder.path)
         check_unchanged(content["config"], self.config.stored(), self.folder.path)
@@ -218,10 +219,10 @@ class Run:
         messages.beginning(self.data, self.encoder, self.config, self.device, self.folder, self.measured)
         log.info("resumed after epoch %d of %d", self.state.epoch, self.config.epochs)
         if self.state.epoch >= self.config.epochs:
-            log.info("nothing is left to do; pass a larger --epochs to go on")
+            log.info("the run is complete; pass a larger --epochs to continue")
 
     def epoch(self) -> None:
-        """One epoch: features, pseudo-labels, memory, iterations, as the method has them."""
+        """One epoch of the method: features, pseudo-labels, memory, iterations."""
         state, method, watch = self.state, self.method, Stopwatch(self.device)
         with watch("extract"):
             features = method.features(lambda: self.extract(self.data.train, "extract", gather=not method.shards))
@@ -238,13 +239,13 @@ class Run:
         self.end_epoch(record | agreement(found.labels, self.data.train.ids), watch)
 
     def _warn(self, found: PseudoLabels, features: Tensor | Shard) -> None:
-        """Of clusters that are gone, and, once, of one that has swallowed others."""
+        """Warn about lost clusters, and once about a giant cluster."""
         self.state.first_clusters = self.state.first_clusters or found.clusters
         warn_of_collapse(found, self.state.first_clusters)
         self.warned_of_giant = self.warned_of_giant or warn_of_giant(found, features, self.config)
 
     def learn(self, labels: Tensor, watch: Stopwatch) -> float:
-        """Train by the method's criterion on the images' ``labels`` [N]; the mean loss."""
+        """Train with the method's criterion on the images' ``labels`` [N]; returns the mean loss."""
         config, state = self.config, self.state
         with watch("train"):
             batches = self.batches(labels)
@@ -264,7 +265,7 @@ class Run:
         return loss
 
     def end_epoch(self, record: Record, watch: Stopwatch) -> None:
-        """Step the schedule, evaluate where it is time to, and write the epoch down."""
+        """Step the schedule, evaluate if due, and save the epoch."""
         config, state = self.config, self.state
         record = record | {"lr": state.optimizer.param_groups[0]["lr"]}
         state.scheduler.step()
@@ -274,26 +275,26 @@ class Run:
         self.finish(record, watch)
 
     def extract(self, part: Part, title: str, gather: bool = True) -> Tensor | Shard:
-        """Features of a part's images, [N, D]; or, of several processes, this one's share of them."""
+        """Features of a part's images, [N, D]; with several processes, this one's share of them."""
         features = extract_shard(self.encoder, part.images, self.views.plain, self.config, self.group, title)
         return features.gathered() if gather or self.group.size == 1 else features
 
     def batches(self, labels: Tensor) -> Batches:
-        """The epoch's batches; what is random in them depends on the seed and the epoch only."""
+        """The epoch's batches; their random numbers depend only on the seed and the epoch."""
         config, train = self.config, self.data.train
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.state.epoch)
         sampler = self.method.sampler(labels, config.iters, generator)
         if sampler.batch_size < 2 * self.group.size:  # BatchNorm needs two
             raise RunError(
-                f"batches of {sampler.batch_size} images, {config.num_instances} of each cluster, are too small for "
-                f"{self.group.size} processes, two images each; go on with fewer"
+                f"batches of {sampler.batch_size} images, {config.num_instances} per cluster, are too small for "
+                f"{self.group.size} processes, which need two images each; resume with fewer processes"
             )
         own = SliceOfBatches(sampler, self.group)
         loader = augmented_loader(train.images, self.views, own, workers=config.workers, device=self.device)
         return Batches(progress(loader, f"epoch {self.state.epoch + 1}", config.iters), sampler.batch_size)
 
     def evaluate(self, watch: Stopwatch) -> dict[str, float]:
-        """Ranking metrics, or none where there is nothing to measure with."""
+        """Ranking metrics, or none without an evaluation."""
         query, gallery = self.data.query, self.data.gallery
         if query is None or gallery is None or not self.measured:
             return {}
@@ -302,7 +303,7 @@ class Run:
             return self.group.from_main(lambda: evaluate(self.data, *features))
 
     def finish(self, record: Record, watch: Stopwatch) -> None:
-        """Write the epoch down: first its metrics, then the checkpoint that makes it whole."""
+        """Save the epoch: first its metrics, then the checkpoint that completes it."""
         state, folder = self.state, self.folder
         record["seconds"] = watch.rounded()
         record["peak_memory_mb"] = peak_memory_mb(self.device)
@@ -314,7 +315,7 @@ class Run:
         if not self.group.is_main:
             return
         folder.append(record)
-        if best or not self.measured:  # nothing to measure with: the last one is the best
+        if best or not self.measured:  # without evaluation the last one is the best
             self._save_best()
         save(content, folder.checkpoint, folder.previous)
         messages.epoch(record, self.config.epochs)
@@ -322,14 +323,14 @@ class Run:
             listener(copy.deepcopy(record))
 
     def _save_best(self) -> None:
-        """best.pt, and best.safetensors where that package is installed."""
+        """Write best.pt, and best.safetensors if that package is installed."""
         content = for_search(self.state, self.config)
         save(content, self.folder.best)
         if can_be_written():
             write_safetensors(content, self.folder.best_safe)
 
     def close(self) -> None:
-        """Tell those who listen that no record comes any more."""
+        """Close the callbacks."""
         for listener in self.listeners:
             close = getattr(listener, "close", None)
             if close is not None:
@@ -337,7 +338,7 @@ class Run:
 
 
 def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
-    """The encoder that ``config`` describes, from ``weights``."""
+    """The encoder of ``config``, from ``weights``."""
     return build_encoder(
         config.arch,
         channels=channels,
@@ -352,7 +353,7 @@ def make_encoder(config: TrainConfig, channels: int, weights: str) -> Encoder:
 
 
 def first_encoder(config: TrainConfig, channels: int, device: torch.device) -> Encoder:
-    """The encoder that a run begins with; the random numbers that follow depend on the run's seed alone."""
+    """The initial encoder of a run; later random numbers depend only on the run's seed."""
     torch.manual_seed(config.seed)
     own = config.resume or config.init is not None  # a checkpoint brings its own weights
     encoder = make_encoder(config, channels, "none" if own else config.weights)
@@ -362,14 +363,14 @@ def first_encoder(config: TrainConfig, channels: int, device: torch.device) -> E
 
 
 def checked_labels(method: Method, features: Tensor, cluster: Clustering, images: int) -> Tensor:
-    """The pseudo-labels that ``method`` gives; one of the user's own may give anything."""
+    """The pseudo-labels that ``method`` returns, checked because it may be the user's own."""
     labels = method.pseudo_labels(features, cluster)
     name = f"{type(method).__name__}.pseudo_labels"
     if not isinstance(labels, Tensor) or labels.dtype is not torch.int64 or tuple(labels.shape) != (images,):
         got = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise RunError(f"{name}: expected an int64 tensor [{images}], a label for each training image, got {got}")
+        raise RunError(f"{name}: expected an int64 tensor [{images}], one label per training image, got {got}")
     if labels.min() < -1 or labels.max() < 0:
-        raise RunError(f"{name}: expected labels from 0 on, -1 for noise, got {labels.min()} to {labels.max()}")
+        raise RunError(f"{name}: expected labels from 0, or -1 for noise, got {labels.min()} to {labels.max()}")
     return labels.to(features.device)
 
 
@@ -389,4 +390,4 @@ def _how_to_resume(folder: RunFolder, group: Group, command: str) -> str:
     program = "ccfast" if group.size == 1 else "torchrun ... -m ccfast --"
     if folder.config.exists():
         return f"interrupted; go on with: {program} {command} --run {shlex.quote(str(folder.path))} --resume"
-    return "interrupted before anything was written: run the same command again"
+    return "interrupted before anything was written; run the same command again"

@@ -1,4 +1,4 @@
-"""What a run says: to the log, and as a picture at its end."""
+"""The messages of a run: its log, and the plot at its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Record = dict[str, Any]
 def beginning(
     data: ReIDData, encoder: Encoder, config: TrainConfig, device: torch.device, folder: RunFolder, measured: bool
 ) -> None:
-    """What is about to be trained, on what, and how to read what comes then."""
+    """Log the encoder, the device, the method, and how to read the following lines."""
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
     log.info(
         "encoder %s, %.2f M parameters, %d-dimensional features, %s",
@@ -42,19 +42,19 @@ def beginning(
         log.info("mAP and rank-k, in percent: how well each query's identity is found in the gallery")
     if data.train.ids is not None and config.command == "train":
         log.info(
-            "NMI and ARI, at most 1: how well the clusters agree with the true identities, which are not learnt from"
+            "NMI and ARI, at most 1: how well the clusters agree with the true identities, which training does not use"
         )
 
 
 def _first_weights(config: TrainConfig) -> str:
     if config.resume:
-        return "weights of the last whole epoch"
+        return "weights of the last complete epoch"
     weights = config.init or config.weights
     return "random weights" if weights == "none" else f"weights: {weights}"
 
 
 def ranking(record: Record) -> str:
-    """ "mAP 82.1  rank-1 92.3  rank-5 ...", in percent; a data set's further protocols follow, each with its name."""
+    """ "mAP 82.1  rank-1 92.3  rank-5 ...", in percent; then the further protocols, each with its name."""
     further = [key.removesuffix("/mAP") for key, value in record.items() if key.endswith("/mAP") and value is not None]
     return "; ".join([_ranking(record, ""), *(f"{name}: {_ranking(record, f'{name}/')}" for name in further)])
 
@@ -66,31 +66,31 @@ def _ranking(record: Record, prefix: str) -> str:
 
 
 def verification(found: Verification) -> str:
-    """ "same or not, ...: ROC AUC 0.9812", and a line for each false positive rate."""
+    """ "same or not, ...: ROC AUC 0.9812", and one line per false positive rate."""
     lines = [
         f"same or not, by cosine similarity ({found.same:,} same pairs, {found.different:,} different ones): "
         f"ROC AUC {found.auc:.4f}"
     ]
     for rate in found.thresholds:
-        few = " (no different pair is, as there are too few of them)" if found.different * rate.fpr < 1 else ""
+        few = " (no different pair reaches it: there are too few)" if found.different * rate.fpr < 1 else ""
         threshold = f"similarity of at least {rate.threshold:.6f}{few}"
         lines.append(f"  TPR {100 * rate.tpr:.1f} at FPR {rate.fpr:g}: {threshold}")
     return "\n".join(lines)
 
 
-#: What is said of clusters where nothing is known of the identities.
+#: The numbers about clusters that need no identities.
 UNLABELLED = (("silhouette", "silhouette"), ("last_ari", "ARI with the last clusters"))
 
 
 def epoch(record: Record, epochs: int) -> None:
-    """One line for an epoch, one more where it was evaluated."""
+    """One line per epoch, and one more if it was evaluated."""
     title = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
     if record["loss"] is None:
         log.info("before training: %s", ranking(record) if "mAP" in record else "not evaluated")
         return
     parts = [f"loss {record['loss']:.3f}"]
     if "clusters" in record:
-        parts.append(f"{record['clusters']} clusters, {record['noise']} images in none")
+        parts.append(f"{record['clusters']} clusters, {record['noise']} images in no cluster")
         parts += [f"{name} {record[key]:.3f}" for key, name in UNLABELLED if record.get(key) is not None]
     if "nmi" in record:
         parts += [f"NMI {record['nmi']:.3f}", f"ARI {record['ari']:.3f}"]
@@ -100,7 +100,7 @@ def epoch(record: Record, epochs: int) -> None:
 
 
 def summary(records: list[Record], folder: RunFolder) -> None:
-    """Before, after and best; the time by stage; the picture."""
+    """Log the metrics before, after and at the best epoch, and the time per stage; write the plot."""
     evaluated = [record for record in records if record.get("mAP") is not None]
     if len(evaluated) > 1:
         best = max(evaluated, key=lambda record: record["mAP"])
@@ -116,7 +116,7 @@ def summary(records: list[Record], folder: RunFolder) -> None:
 
 
 def _seconds(seconds: dict[str, float]) -> str:
-    """ "3.4 s: extract 1.2, train 2.1"; stages that took no time to speak of are left out."""
+    """ "3.4 s: extract 1.2, train 2.1"; stages with negligible time are left out."""
     stages = [f"{stage} {value:.1f}" for stage, value in seconds.items() if value >= 0.05]
     return f"{sum(seconds.values()):.1f} s: {', '.join(stages)}"
 

@@ -1,4 +1,4 @@
-"""Optimisers and schedules of the learning rate, by the names that ``--optimizer`` and ``--schedule`` have for them."""
+"""Optimisers and schedules of the learning rate, by the values of ``--optimizer`` and ``--schedule``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import nn
 if TYPE_CHECKING:
     from ccfast.training.config import TrainConfig
 
-#: SGD's momentum (the value of Goyal et al. 2017, and of the re-ID codes that train by SGD).
+#: SGD's momentum (the value of Goyal et al. 2017, and of re-ID code that uses SGD).
 MOMENTUM = 0.9
 
-#: Each optimiser, what else it is given, and what it keeps of each parameter.
+#: Each optimiser, its other arguments, and the state that it keeps for each parameter.
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any], tuple[str, ...]]] = {
     "adam": (torch.optim.Adam, {}, ("exp_avg", "exp_avg_sq")),
     "adamw": (torch.optim.AdamW, {}, ("exp_avg", "exp_avg_sq")),
@@ -24,7 +24,7 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
 
 
 def make_optimizer(encoder: nn.Module, config: TrainConfig, head: nn.Module | None = None) -> torch.optim.Optimizer:
-    """``--optimizer`` over what is learnt; on a GPU in one kernel, which does not wait for fp16's scaler either."""
+    """``--optimizer`` for the trained parameters; on a GPU in one kernel, which does not wait for fp16's scaler."""
     modules = [encoder] if head is None else [encoder, head]
     learnt = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     kind, settings, _ = OPTIMIZERS[config.optimizer]
@@ -32,24 +32,24 @@ def make_optimizer(encoder: nn.Module, config: TrainConfig, head: nn.Module | No
 
 
 def kept_of_each(optimizer: torch.optim.Optimizer) -> tuple[str, ...]:
-    """The names of what an ``optimizer`` keeps of each parameter, in tensors of its shape."""
+    """The names of the tensors that an ``optimizer`` keeps for each parameter, with its shape."""
     return next(kept for kind, _, kept in OPTIMIZERS.values() if type(optimizer) is kind)
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate of each epoch, as ``--schedule``, ``--step-size`` and ``--warmup`` say."""
+    """The learning rate of each epoch, from ``--schedule``, ``--step-size`` and ``--warmup``."""
     if config.schedule == "step" and not config.warmup:
         return torch.optim.lr_scheduler.StepLR(optimizer, config.step_size, gamma=0.1)
     return Schedule(optimizer, config)
 
 
 class Schedule(torch.optim.lr_scheduler.LRScheduler):
-    """The rate of an epoch from its number alone: it grows in equal steps, and falls in steps or by half a cosine.
+    """The learning rate of an epoch, from its number: it grows in equal steps, then falls in steps or by half a cosine.
 
-    In the first W epochs, ``warmup``, the rate is ``lr`` times 1/W, 2/W, ..., 1. ``step`` multiplies that with 0.1 to
-    the power of ``e // step_size`` in epoch e. ``cosine`` begins after the warm-up:
-    ``lr * (1 + cos(pi * (e - W) / E)) / 2`` for the E epochs that are left, so that the rate would be 0 after the last
-    one (Loshchilov and Hutter 2017, eq. 5, without restarts).
+    In the first W = ``warmup`` epochs the rate is ``lr`` times 1/W, 2/W, ..., 1. ``step`` multiplies it by
+    ``0.1 ** (e // step_size)`` in epoch e. ``cosine`` begins after the warm-up:
+    ``lr * (1 + cos(pi * (e - W) / E)) / 2`` for the remaining E epochs, so that the rate would be 0 after the last one
+    (Loshchilov and Hutter 2017, eq. 5, without restarts).
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
@@ -58,11 +58,11 @@ class Schedule(torch.optim.lr_scheduler.LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:
-        """The rates of the parameter groups in the epoch that is about to begin."""
+        """The rates of the parameter groups in the next epoch."""
         return [rate * self.factor(self.last_epoch) for rate in self.base_lrs]
 
     def factor(self, epoch: int) -> float:
-        """What ``lr`` is multiplied with in ``epoch``, counted from 0."""
+        """The factor of ``lr`` in ``epoch``, counted from 0."""
         share = (epoch + 1) / self.warmup if epoch < self.warmup else 1.0
         if not self.cosine:
             return share * 0.1 ** (epoch // self.step_size)

@@ -1,4 +1,4 @@
-"""Options in YAML: read so that whatever a file holds ends in options or in one message, and soon."""
+"""Options in YAML: any file gives either options or one error message, quickly."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import yaml
 
 from ccfast._errors import InputError
 
-#: A file of options has a few kilobytes; reading something else (/dev/zero, a data set) stops here.
+#: A file of options has a few kilobytes; reading another file (/dev/zero, a data set) stops at this size.
 LARGEST = 1 << 20
 
-#: How deep lists and objects may lie in each other; options are not nested at all, and further checks say so.
+#: Largest depth of nested lists and objects; options are not nested, which further checks verify.
 DEEPEST = 10
 
 
 def read_yaml(path: Path) -> Any:
-    """What the YAML file ``path`` holds, nested no deeper than :data:`DEEPEST` and without aliases.
+    """The content of the YAML file ``path``, nested at most :data:`DEEPEST` deep and without aliases.
 
     Raises:
-        InputError: it cannot be read, is not YAML, or gives an option twice.
-        FileNotFoundError: there is none.
+        InputError: it cannot be read, is not YAML, or has an option twice.
+        FileNotFoundError: it does not exist.
     """
     try:
         with open(path, "rb") as file:
@@ -31,7 +31,7 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if len(content) > LARGEST:
-        raise InputError(f"{path}: cannot be read: larger than {LARGEST >> 20} MiB, which is no file of options")
+        raise InputError(f"{path}: cannot be read: larger than {LARGEST >> 20} MiB, too large for a file of options")
     try:
         text = content.decode("utf-8-sig")
         _check_structure(text)
@@ -47,7 +47,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _check_structure(text: str) -> None:
-    """Refuse what can take forever or too deep a recursion to build, and what would be lost without a word."""
+    """Refuse YAML that takes very long or a deep recursion to build, and keys that would be lost silently."""
     depth = 0
     seen: dict[str, int] = {}
     is_key = True
@@ -58,7 +58,7 @@ def _check_structure(text: str) -> None:
         if depth == 1:  # a key of the options, or its value
             if is_key and isinstance(event, yaml.ScalarEvent):
                 if event.value in seen:
-                    raise ValueError(f"line {line}: {event.value[:40]!r} again, which line {seen[event.value]} has too")
+                    raise ValueError(f"line {line}: {event.value[:40]!r} is already in line {seen[event.value]}")
                 seen[event.value] = line
             if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
                 is_key = not is_key

@@ -13,15 +13,15 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision:
-    """``precision(function, *arguments)`` is the features ``function(*arguments)`` [B, D] float32 of unit norm.
+    """``precision(function, *arguments)`` returns the features ``function(*arguments)`` [B, D] float32 of unit norm.
 
-    Only the encoder runs under autocast; its features are normalised once more in float32, and everything that follows
-    (loss, memory, clustering) is float32. ``scaler`` scales the gradients of fp16, and does nothing otherwise; its
-    state belongs to a checkpoint.
+    Only the encoder runs under autocast. Its features are normalised again in float32, and everything after it (loss,
+    memory, clustering) is float32. ``scaler`` scales the gradients of fp16, and otherwise does nothing; checkpoints
+    save its state.
 
     Args:
         amp: "none", "bf16" or "fp16".
-        device: where the encoder is.
+        device: the device of the encoder.
     """
 
     def __init__(self, amp: str = "none", device: torch.device | str = "cpu") -> None:

@@ -1,7 +1,7 @@
 """``ccfast pretrain``: the usual supervised re-ID baseline, on the identities of a labelled source data set.
 
-Classification of identities with smoothed labels and a batch-hard triplet loss (Luo et al., CVPRW 2019), through the
-encoder, augmentation, batches and schedule of ``ccfast train``, whose ``--init`` takes the result to another data set.
+Classification of identities with smoothed labels, and a batch-hard triplet loss (Luo et al., CVPRW 2019), with the
+encoder, augmentation, batches and schedule of ``ccfast train``. ``ccfast train --init`` starts from the result.
 """
 
 from __future__ import annotations
@@ -25,33 +25,32 @@ MARGIN = 0.3
 
 
 def pretrain(config: PretrainConfig, on_record: OnRecord | None = None) -> TrainResult:
-    """Train with labels as ``config`` says; run folder and ``on_record`` are those of :func:`ccfast.training.train`.
+    """Train with labels; run folder and ``on_record`` are those of :func:`ccfast.training.train`.
 
     Raises:
         InputError: wrong options or data; nothing was trained.
-        RunError: the run could not go on; its folder keeps the last whole epoch.
+        RunError: the run cannot continue; its folder keeps the last complete epoch.
     """
     return run_to_the_end(config, _SupervisedRun, on_record)
 
 
 class Supervised(Method):
-    """The identities are the labels, and a classifier of them is learnt beside the encoder."""
+    """The identities are the labels, and a classifier for them is trained together with the encoder."""
 
     def prepare(self, data: ReIDData) -> None:
-        """Refuse data with nothing to tell apart."""
+        """Refuse data without two identities."""
         source = self.config.data_dir or data.name
         if data.train.ids is None:
-            raise InputError(f"{source}: the identities of its training images are not known")
+            raise InputError(f"{source}: the identities of its training images are unknown")
         self.identities, labels = data.train.ids.unique(return_inverse=True)
         if len(self.identities) < 2:
             raise InputError(
-                f"{source}: expected training images of two or more identities, got {len(self.identities)}: there is "
-                "nothing to learn from"
+                f"{source}: expected training images of two or more identities, got {len(self.identities)}"
             )
         self.labels = labels.to(self.device)
 
     def head(self, num_features: int) -> SupervisedLoss:
-        """The classifier of the identities, within the loss."""
+        """The loss, which contains the classifier of the identities."""
         self.loss = SupervisedLoss(num_features, len(self.identities), self.config.temperature)
         return self.loss
 
@@ -62,10 +61,10 @@ class Supervised(Method):
 
 class _SupervisedRun(Run):
     def check(self, config: TrainConfig, data: ReIDData) -> None:
-        """There is no clustering whose options could be wrong."""
+        """Nothing: there are no clustering options."""
 
     def method_class(self) -> type[Method]:
-        """Learn from the identities."""
+        """Train on the identities."""
         return Supervised
 
     def epoch(self) -> None:
@@ -79,9 +78,9 @@ class _SupervisedRun(Run):
 class SupervisedLoss(nn.Module):
     """Cross-entropy over identities with smoothed labels, plus the batch-hard triplet loss.
 
-    The features have unit norm, so the classifier's rows are brought to unit norm too and the logits divided by a
-    temperature (Wang et al., "NormFace", ACM MM 2017): it is the contrastive loss of training without labels, against
-    centroids that are learnt.
+    The features have unit norm, so the classifier's rows are normalised too, and the logits are divided by a
+    temperature (Wang et al., "NormFace", ACM MM 2017). This is the contrastive loss of training without labels, with
+    learned centroids.
     """
 
     def __init__(self, num_features: int, num_identities: int, temperature: float) -> None:
@@ -106,7 +105,7 @@ def batch_hard_triplet_loss(features: Tensor, identities: Tensor, margin: float 
 
     Args:
         features: [B, D] of unit norm; distances are Euclidean.
-        identities: [B]; images of one identity only have no negative and no loss.
+        identities: [B]; if all images have one identity, there are no negatives and no loss.
     """
     squared = (2 - 2 * features @ features.T).clamp(min=1e-12)  # the root has no gradient at 0
     distances = squared.sqrt()

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 from ccfast._errors import InputError
 from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
 
-#: Options of training without labels that mean nothing with them.
+#: Options of training without labels that have no effect with labels.
 WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "method", "momentum", "memory")
 
 
 @dataclass
 class PretrainConfig(TrainConfig):
-    """The options of ``ccfast pretrain``: those of ``ccfast train`` but for :data:`WITHOUT_LABELS_ONLY`."""
+    """The options of ``ccfast pretrain``: those of ``ccfast train`` without :data:`WITHOUT_LABELS_ONLY`."""
 
     command: ClassVar[str] = "pretrain"
 
@@ -26,5 +26,5 @@ class PretrainConfig(TrainConfig):
         super().__post_init__()
 
     def stored(self) -> dict[str, Any]:
-        """What config.yaml and the checkpoints hold."""
+        """The options that config.yaml and the checkpoints store."""
         return {name: value for name, value in super().stored().items() if name not in WITHOUT_LABELS_ONLY}

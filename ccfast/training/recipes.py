@@ -1,4 +1,4 @@
-"""What suits a data set: the options that a run takes where it is told nothing else."""
+"""Recipes: the default options of each data set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER: Recipe = {
     "workers": 4,
 }
 
-#: Drawings of a few pixels, learnt from scratch in minutes on two cores.
+#: Drawings of a few pixels, trained from scratch in minutes on two cores.
 DRAWINGS: Recipe = {
     "arch": "smallconv",
     "weights": "none",
@@ -39,7 +39,7 @@ DRAWINGS: Recipe = {
     "workers": 0,
 }
 
-#: Images of the user's own.
+#: The user's own images.
 OWN: Recipe = {**PAPER, "height": 224, "width": 224, "iters": 100, "batch_size": 64, "num_instances": 4}
 
 RECIPES: dict[str, Recipe] = {
@@ -59,20 +59,20 @@ RECIPES: dict[str, Recipe] = {
 #: k1 of the published InfoMap recipe, on every data set.
 INFOMAP_K1 = 15
 
-#: The value that leaves a choice to ccfast: of ``--eps`` to each epoch's features.
+#: The value that lets ccfast choose, such as ``--eps`` from each epoch's features.
 AUTO = "auto"
 
 #: Data sets that need no folder of images.
 BUILT_IN = ("digits",)
 
-#: The data sets with published results: a preset each for both clusterings.
+#: The data sets with published results, with one preset per clustering.
 _WITH_RESULTS = ("market1501", "dukemtmcreid", "msmt17", "personx", "veri776")
 
 _CAP = {"batch_size": 32, "num_instances": 4, "eps": 0.5, "k1": 20, "warmup": 10}
 _SPCL = {"batch_size": 64, "num_instances": 4, "iters": 400}
 _HHCL = {"pooling": "average", "epochs": 60}
 
-#: What the papers of other methods have beside the published recipe, by method and data set.
+#: Differences of other methods' papers from the published recipe, by method and data set.
 _OF_METHODS: dict[str, dict[str, Recipe]] = {
     "hhcl": {"market1501": {**_HHCL, "eps": 0.45}, "dukemtmcreid": {**_HHCL, "eps": 0.6}},
     "spcl": {"market1501": _SPCL, "dukemtmcreid": _SPCL, "msmt17": {**_SPCL, "iters": 800}},
@@ -81,7 +81,7 @@ _OF_METHODS: dict[str, dict[str, Recipe]] = {
     "3c": {name: {} for name in ("market1501", "msmt17")},
 }
 
-#: Names for the published recipes: options that go before the data set's recipe.
+#: Names of published recipes: options that override the data set's recipe.
 PRESETS: dict[str, Recipe] = {
     **{name: {"dataset": name} for name in _WITH_RESULTS},
     **{f"{name}-infomap": {"dataset": name, "cluster": "infomap"} for name in _WITH_RESULTS},

@@ -1,4 +1,4 @@
-"""Rows that are spread over the processes of a group: each holds its slice, and nobody holds all."""
+"""Rows that are distributed over the processes of a group: each holds its slice, and none holds all."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from ccfast.training.group import Group
 
 @dataclass(frozen=True)
 class Shard:
-    """This process's ``rows`` [n, D] of ``count`` in all: those of ``group.slice_of(count)``."""
+    """This process's ``rows`` [n, D] of ``count`` rows: those of ``group.slice_of(count)``."""
 
     rows: Tensor
     count: int
     group: Group
 
     def __len__(self) -> int:
-        """Rows of all processes."""
+        """The number of rows of all processes."""
         return self.count
 
     @property
     def device(self) -> torch.device:
-        """Where the rows are."""
+        """The device of the rows."""
         return self.rows.device
 
     @property
     def own(self) -> slice:
-        """Which rows these are."""
+        """The row numbers of this shard."""
         return self.group.slice_of(self.count)
 
     def gathered(self) -> Tensor:
-        """All rows [N, D], in every process: where they fit, and something needs them all."""
+        """All rows [N, D], in every process; only for code that needs all rows."""
         return self.group.gather(self.rows, self.count)
 
     def ring(self) -> Iterator[tuple[int, Tensor]]:
-        """The blocks of all processes, one after the other: the number of its first row, and its rows.
+        """The blocks of all processes, one after the other: the number of the block's first row, and its rows.
 
-        Blocks travel from each process to the next; the next one is on its way while one is used. So a process holds
-        three: its own, the one in use and the one that comes.
+        Blocks travel from each process to the next, and the next block is received while one is used. So a process
+        holds three blocks: its own, the one in use and the one that it receives.
         """
         size, rank = self.group.size, self.group.rank
         block = self.rows.contiguous()
@@ -65,7 +65,7 @@ class Shard:
                 block = incoming
 
     def fetch(self, wanted: Tensor) -> Tensor:
-        """The rows ``wanted`` [m], ascending, from whoever has them; all processes call it together."""
+        """The rows ``wanted`` [m], ascending, from the processes that hold them; all processes call this together."""
         ends = torch.tensor([self.group.slice_of(self.count, r).stop for r in range(self.group.size)])
         asked = torch.bincount(torch.searchsorted(ends, wanted.cpu(), right=True), minlength=self.group.size)
         asked_of_me = exchange_rows(asked.to(self.device), [1] * self.group.size, [1] * self.group.size).cpu()

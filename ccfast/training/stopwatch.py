@@ -1,4 +1,4 @@
-"""Seconds by stage."""
+"""Seconds per stage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stopwatch:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
     def rounded(self) -> dict[str, float]:
-        """Seconds by stage, in milliseconds' precision."""
+        """Seconds per stage, with a precision of milliseconds."""
         return {stage: round(seconds, 3) for stage, seconds in self.seconds.items()}
 
     def _wait(self) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 
 from ccfast._optional import import_optional
 
-#: Where the event files lie in the run folder.
+#: The folder of the event files in the run folder.
 FOLDER = "tensorboard"
 
 
 class Scalars:
     """Writes each epoch's record below ``folder``/tensorboard; the step is the epoch.
 
-    A resumed run does its last unfinished epochs again: what an earlier process wrote of the first added epoch and of
-    later ones no longer shows.
+    A resumed run repeats its unfinished epochs; the earlier records of these epochs are no longer shown.
 
     Args:
         folder: the run folder.
@@ -31,7 +30,7 @@ class Scalars:
         self._writer: Any = None
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Write the numbers of ``record``, as metrics.jsonl has it; they are on the disk when this returns."""
+        """Write the numbers of ``record``, in the format of metrics.jsonl, and flush them to the disk."""
         epoch = record["epoch"]
         if self._writer is None:
             self._writer = self._make(self._folder, purge_step=epoch)

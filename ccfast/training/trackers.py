@@ -1,4 +1,4 @@
-"""Programs that draw the numbers of a run: each is called with every record, as a callback of the user's own is."""
+"""Programs that plot the numbers of a run: each is a callback that gets every record, like a user's callback."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-#: ``on_record(record)``: called after each epoch with what metrics.jsonl holds of it.
+#: ``on_record(record)``: called after each epoch with its record from metrics.jsonl.
 OnRecord = Callable[[Record], None]
 
-#: What Weights & Biases and MLflow call the runs of ccfast together, where the user's environment says nothing.
+#: The project name of ccfast's runs in Weights & Biases and MLflow, unless the user's environment sets one.
 PROJECT = "ccfast"
 
 
 class WeightsAndBiases:
-    """Logs each epoch's record to Weights & Biases; a resumed run goes on in the same run there.
+    """Logs each epoch's record to Weights & Biases; a resumed run continues the same run there.
 
-    Where it goes is said by that package's own environment: ``WANDB_MODE=offline`` writes below the run folder only,
-    ``WANDB_PROJECT`` names the project.
+    The environment variables of that package set the destination: ``WANDB_MODE=offline`` writes only below the run
+    folder, ``WANDB_PROJECT`` names the project.
 
     Args:
         folder: the run folder.
@@ -63,10 +63,10 @@ class WeightsAndBiases:
 
 
 class MLflow:
-    """Logs each epoch's record to MLflow; a resumed run goes on in the same run there.
+    """Logs each epoch's record to MLflow; a resumed run continues the same run there.
 
-    ``MLFLOW_TRACKING_URI`` says where; without it, into files in ``mlruns`` in the run folder, which later releases of
-    MLflow take where ``MLFLOW_ALLOW_FILE_STORE`` is set, as it is here.
+    ``MLFLOW_TRACKING_URI`` sets the destination; without it, records go to files in ``mlruns`` in the run folder. Later
+    releases of MLflow allow this only if ``MLFLOW_ALLOW_FILE_STORE`` is set, so it is set here.
 
     Args:
         folder: the run folder.
@@ -91,11 +91,11 @@ class MLflow:
         self._client.log_batch(self._run, metrics=numbers)
 
     def _begin(self) -> None:
-        where = os.environ.get("MLFLOW_TRACKING_URI")
-        if not where:
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-            where = (self._folder / "mlruns").absolute().as_uri()
-        self._client = self._mlflow.MlflowClient(tracking_uri=where)
+            uri = (self._folder / "mlruns").absolute().as_uri()
+        self._client = self._mlflow.MlflowClient(tracking_uri=uri)
         self._run = _kept(self._folder / "mlflow-run.txt", self._new_run)
         self._client.update_run(self._run, status="RUNNING")
 
@@ -115,7 +115,7 @@ class MLflow:
 
 
 def _kept(path: Path, new: Callable[[], str]) -> str:
-    """The name that the file ``path`` holds; a new one, which is written there, where there is no such file."""
+    """The name in the file ``path``; if the file does not exist, a new name, which is written to it."""
     if path.is_file():
         return path.read_text(encoding="utf-8").strip()
     name = new()
@@ -123,7 +123,7 @@ def _kept(path: Path, new: Callable[[], str]) -> str:
     return name
 
 
-#: The option that asks for each, the package that it needs, and what makes it.
+#: The option, the package and the class of each tracker.
 TRACKERS: dict[str, tuple[str, Callable[[Path, TrainConfig], Any]]] = {
     "tensorboard": ("tensorboard", lambda folder, _: Scalars(folder)),
     "wandb": ("wandb", WeightsAndBiases),
@@ -132,5 +132,5 @@ TRACKERS: dict[str, tuple[str, Callable[[Path, TrainConfig], Any]]] = {
 
 
 def trackers_of(config: TrainConfig, folder: Path) -> list[OnRecord]:
-    """Those that ``config`` asks for."""
+    """The trackers that ``config`` requests."""
     return [make(folder, config) for option, (_, make) in TRACKERS.items() if getattr(config, option)]

@@ -1,4 +1,4 @@
-"""A trained encoder from its run folder or checkpoint, with the options and the data set that it was trained with."""
+"""A trained encoder from its run folder or checkpoint, with the options and the data set of its training."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from ccfast.training.run_folder.folder import checkpoint_file
 
 @dataclass(frozen=True)
 class Trained:
-    """What :func:`load_trained` found: ``encoder`` is on ``device``, in evaluation mode.
+    """The result of :func:`load_trained`: ``encoder`` is on ``device``, in evaluation mode.
 
-    ``epoch`` is the one that the checkpoint ``file`` was written after; ``trained_on`` is the data set of its run,
-    ``config`` names the one that is looked at now.
+    The checkpoint ``file`` was written after ``epoch``. ``trained_on`` is the data set of its run; ``config`` has the
+    data set that is used now.
     """
 
     file: Path
@@ -47,7 +47,7 @@ class Trained:
 
     @cached_property
     def data(self) -> ReIDData:
-        """The data set that ``config`` names: ``read``, or read now; with no cameras to rank by if it says so."""
+        """The data set of ``config``: ``read``, or loaded now; without cameras if ``config`` ignores them."""
         config, channels = self.config, self.encoder.input_mean.shape[0]
         data = data_of(config) if self.read is None else self.read
         if data.channels not in (1, channels):  # one channel is repeated
@@ -59,11 +59,11 @@ class Trained:
 
     @cached_property
     def view(self) -> AnyImage:
-        """The transforms that the encoder was trained with, whatever data set ``config`` names now."""
+        """The transforms of the encoder's training, for any data set of ``config``."""
         return AnyImage(self.encoder, self.trained_on, self.config.max_image_pixels)
 
     def image_encoder(self) -> ImageEncoder:
-        """The encoder for images of any form."""
+        """The encoder for images in any form."""
         precision = Precision(self.config.amp, self.device)
         return ImageEncoder(
             self.encoder, self.view, device=self.device, precision=precision, batch_size=self.config.batch_size
@@ -77,32 +77,31 @@ class Trained:
         """
         found: Part | None = getattr(self.data, name)
         if found is None or not len(found):
-            raise InputError(f"--part {name}: {self.data.name} has no such images here")
+            raise InputError(f"--part {name}: {self.data.name} has no such images")
         return found
 
     def read_images(self, option: str, path: str | Path) -> Part:
-        """All images at or below the folder ``path``, or the file ``path``, which ``option`` names."""
+        """All images in the folder ``path`` and its sub-folders, or the file ``path``, given by ``option``."""
         config = self.config
         return load_images(
             option, path, bad_images=config.bad_images, workers=config.workers, max_image_pixels=config.max_image_pixels
         )
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
-        """Features of a part's images, [N, D] of unit norm, on ``device``, in the precision that the run had."""
+        """Features of a part's images, [N, D] of unit norm, on ``device``, in the run's precision."""
         return extract(self.encoder, part.images, self.view, self.config, title=title)
 
 
 def load_trained(path: str | os.PathLike[str], *, data: ReIDData | None = None, **overrides: Any) -> Trained:
-    """The encoder of a run folder (its best.pt, else its checkpoint.pt) or of a checkpoint.
+    """The encoder of a run folder (its best.pt, or else its checkpoint.pt) or of a checkpoint.
 
     Args:
-        data: the data set, where the caller has read it.
-        overrides: the run's options where another value is given (``data_dir``, ``dataset``, ``device``, ``workers``,
-            ``ignore_cameras``);
-            None leaves the run's own, but for ``device``, whose default is that of this machine.
+        data: the data set, if the caller has loaded it.
+        overrides: other values for the run's options (``data_dir``, ``dataset``, ``device``, ``workers``,
+            ``ignore_cameras``); None keeps the run's value, but for ``device`` it means this machine's default.
 
     Raises:
-        InputError: no checkpoint, a broken one, or one of an architecture that cannot be built here.
+        InputError: no checkpoint, a damaged one, or an architecture that cannot be built.
     """
     file = checkpoint_file(os.fspath(path))
     content = load(file)
@@ -111,7 +110,7 @@ def load_trained(path: str | os.PathLike[str], *, data: ReIDData | None = None, 
     trained_on = content["config"].get("dataset", FIELDS["dataset"].default)
     if dataset not in (None, trained_on, *BUILT_IN) and "data_dir" not in given:
         raise InputError(
-            f"--data-dir: expected the folder of {dataset!r}, got none; the run's own is of {trained_on!r}"
+            f"--data-dir: expected the folder of {dataset!r}, got none; the run's folder is for {trained_on!r}"
         )
     config = from_stored(content["config"], str(file), **{"device": None, **given})
     device = choose_device(config.device)
@@ -124,7 +123,7 @@ def load_trained(path: str | os.PathLike[str], *, data: ReIDData | None = None, 
 
 
 def _channels(content: dict[str, Any]) -> int:
-    """How many channels the checkpoint's encoder takes."""
+    """The number of channels of the checkpoint's encoder."""
     mean = content["model"].get("input_mean")
     if not isinstance(mean, Tensor) or mean.dim() != 3:
         raise InputError("not a checkpoint of ccfast: its model has no input_mean [channels, 1, 1]")
@@ -132,7 +131,7 @@ def _channels(content: dict[str, Any]) -> int:
 
 
 def from_weights(config: TrainConfig) -> Trained:
-    """An encoder that was not trained here: the architecture and the weights that ``config`` names.
+    """An encoder without a run: the architecture and the weights of ``config``.
 
     Raises:
         InputError: no such architecture, or weights that do not fit it.

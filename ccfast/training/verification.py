@@ -1,4 +1,4 @@
-"""Same or not: how well one threshold on the similarity tells pairs of one identity from pairs of two."""
+"""Same or not: how well one threshold on the similarity separates pairs of the same identity from other pairs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ccfast.data import Comparison, ReIDData
 #: False positive rates at which a threshold is reported.
 RATES = (1e-2, 1e-3, 1e-4)
 
-#: Similarities that are held at a time: 64 MiB.
+#: Number of similarities in memory at the same time: 64 MiB.
 SIMILARITIES = 2**24
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Pairs of at least ``threshold`` similarity count as same: of different pairs at most the share ``fpr`` does.
+    """Pairs with a similarity of at least ``threshold`` count as same, and so does a share ``fpr`` of different pairs.
 
-    ``tpr``: the share of same pairs that does.
+    ``tpr``: the share of same pairs that count as same.
     """
 
     fpr: float
@@ -32,7 +32,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Verification:
-    """ROC AUC, the thresholds for :data:`RATES`, and how many pairs are of one identity and of two."""
+    """ROC AUC, the thresholds for :data:`RATES`, and the numbers of same and of different pairs."""
 
     auc: float
     thresholds: tuple[Threshold, ...]
@@ -41,11 +41,11 @@ class Verification:
 
 
 def verify(data: ReIDData, query_features: Tensor, gallery_features: Tensor) -> Verification | None:
-    """Every query against every gallery image that the main protocol compares it with, by cosine similarity.
+    """Compare every query with every gallery image of the main protocol, by cosine similarity.
 
-    Pairs of the same identity and camera are left out, as in the ranking. AUC and rates are those of scikit-learn's
-    ``roc_auc_score`` and ``roc_curve`` on all pairs at once; held are the similarities of a block of queries, those of
-    the same pairs, and the largest hundredth of the others. None where there is no pair of one of the two kinds.
+    Pairs of the same identity and camera are left out, as in the ranking. AUC and rates equal those of scikit-learn's
+    ``roc_auc_score`` and ``roc_curve`` on all pairs. In memory are only the similarities of one block of queries, those
+    of the same pairs, and the largest hundredth of the others. None if there are no same or no different pairs.
 
     Args:
         data: a data set whose query and gallery have identities.
@@ -70,8 +70,8 @@ def verify(data: ReIDData, query_features: Tensor, gallery_features: Tensor) -> 
 def histograms(
     data: ReIDData, query_features: Tensor, gallery_features: Tensor, bins: int
 ) -> tuple[list[float], list[float]]:
-    """The shares of the same pairs and of the different ones whose squared Euclidean distance is in each of ``bins``
-    equal parts of [0, 4], over the pairs of :func:`verify`; zeros where there is no pair."""
+    """The shares of the same and of the different pairs of :func:`verify` whose squared Euclidean distance is in each
+    of ``bins`` equal parts of [0, 4]; zeros if there are no pairs."""
     comparisons = [comparison for trial in next(iter(data.protocols.values())).trials for comparison in trial]
     shares = []
     for same in (True, False):
@@ -84,7 +84,7 @@ def histograms(
 
 
 class _Others:
-    """Similarities of different pairs, block by block: the area under the curve, and the ``count`` largest of them."""
+    """Similarities of different pairs, block by block: the area under the curve, and the ``count`` largest ones."""
 
     def __init__(self, same: Tensor, count: int) -> None:
         self.same, self.count, self.kept = same, count, same.new_empty(0)
@@ -92,7 +92,7 @@ class _Others:
         self.lowest = -math.inf
 
     def add(self, block: Tensor) -> None:
-        """Count for each same pair those that are below it, and half of those that are equal."""
+        """For each same pair, count the different pairs below it, and half of the equal ones."""
         block = block.sort().values
         below = torch.searchsorted(block, self.same)
         not_above = torch.searchsorted(block, self.same, right=True)
@@ -104,7 +104,7 @@ class _Others:
             self.lowest = float(self.kept.min())
 
     def largest(self) -> Tensor:
-        """The largest ones, in descending order."""
+        """The largest similarities, in descending order."""
         return self.kept.topk(min(self.count, len(self.kept))).values
 
 
@@ -120,14 +120,14 @@ def _threshold(rate: float, same: Tensor, largest: Tensor, different: int) -> Th
 
 
 def _allowed(rate: float, different: int) -> int:
-    """How many different pairs are at most ``rate`` of them; in integers, as 0.001 is no binary number."""
+    """The largest number of different pairs with a share of at most ``rate``; in integers, as 0.001 is not binary."""
     return different // round(1 / rate)
 
 
 def _blocks(
     data: ReIDData, comparisons: list[Comparison], query_features: Tensor, gallery_features: Tensor, *, same: bool
 ) -> Iterator[Tensor]:
-    """The similarities of the pairs of one identity, or of two, for some queries at a time."""
+    """The similarities of the same pairs, or of the different ones, for one block of queries at a time."""
     assert data.query is not None and data.gallery is not None
     assert data.query.ids is not None and data.gallery.ids is not None
     device = query_features.device
@@ -146,7 +146,7 @@ def _blocks(
 
 
 def _left_out(data: ReIDData, comparison: Comparison) -> int:
-    """How many pairs are of the same identity and camera."""
+    """The number of pairs with the same identity and camera."""
     assert data.query is not None and data.gallery is not None
     if data.query.cams is None or data.gallery.cams is None:
         return 0

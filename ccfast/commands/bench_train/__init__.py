@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-HELP = "how fast a training run's steps are"
+HELP = "measure the speed of a training run's steps"
 
-#: Options of ``ccfast train`` that mean nothing where no run folder is made.
+#: Options of ``ccfast train`` that have no effect without a run folder.
 OF_A_RUN_FOLDER = ("run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``ccfast train``, and how much to measure."""
+    from ccfast.commands._options import group
     from ccfast.commands.train import add_recipe
     from ccfast.training.config import FIELDS
 
+    measurement = group(parser, "measurement")
+    measurement.add_argument("--steps", type=int, metavar="INT", help="steps per timed pass (default: 20)")
+    measurement.add_argument("--output", metavar="FILE.json", help="also write the numbers to a file")
     add_recipe(parser, tuple(name for name in FIELDS if name not in OF_A_RUN_FOLDER))
-    parser.description = "Measure a run's steps with its own data and options: nothing is learnt or written."
-    parser.add_argument("--steps", type=int, metavar="INT", help="steps of every pass that is timed (default: 20)")
-    parser.add_argument("--output", metavar="FILE.json", help="write the numbers to a file too")
+    parser.description = "Measure a run's steps with its own data and options, without training or writing anything."
 
 
 def run(options: dict[str, Any]) -> None:

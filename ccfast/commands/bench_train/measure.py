@@ -1,4 +1,4 @@
-"""``ccfast bench-train``: how fast a run's steps are, on its own data and with its own options."""
+"""``ccfast bench-train``: the speed of a run's steps, with its own data and options."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from ccfast.training.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
-#: Everything is measured this often, in turns, so that what else the machine does hits all alike.
+#: Number of alternating rounds, so that other load on the machine affects all measurements equally.
 ROUNDS = 3
-#: Steps of a pass before the clock starts: worker processes start, cuDNN chooses, torch.compile compiles.
+#: Steps of a pass before the clock starts: worker processes start, cuDNN chooses algorithms, torch.compile compiles.
 WARM_UP = 2
 
 
 def bench_train(config: TrainConfig, steps: int = 20, output: str | None = None) -> Report:
-    """Measure passes of ``steps`` steps, print a table, and write it to ``output`` (JSON) where that is given.
+    """Measure passes of ``steps`` steps, print a table, and write it to ``output`` (JSON), if given.
 
-    Nothing is learnt (the rate is 0) and nothing goes to a run folder. ``--cache none`` counts as ``ram`` in the cached
-    rows.
+    Nothing is trained (the learning rate is 0), and there is no run folder. In the cached rows, ``--cache none`` means
+    ``ram``.
 
     Raises:
         InputError: wrong options or data.
-        RunError: the features of the encoder as it is give no clusters to train with.
+        RunError: the features of the initial encoder give no clusters to train with.
     """
     if steps < 1:
         raise InputError(f"--steps: expected at least 1, got {steps}")
@@ -116,7 +116,7 @@ class _Bench:
         return Report(rows, self._epoch(rows), self.config.iters)
 
     def _epoch(self, rows: dict[str, Row]) -> dict[str, float]:
-        """Seconds of an epoch's stages: the clusters as timed once, the rest from the medians."""
+        """Seconds of an epoch's stages: the clustering is timed once, the rest comes from the medians."""
         step, method = rows[table.CACHED].seconds, rows[table.METHOD].seconds
         return {
             "extract": len(self.cached) / rows[table.EXTRACT_CACHED].images_per_second,
@@ -131,13 +131,13 @@ class _Bench:
         return self.method.sampler(self.labels, self.steps + WARM_UP, generator)
 
     def _training(self, images: Sequence[Any]) -> float:
-        """Seconds of a step as a run does it: batch, augmentation, encoder, loss, memory, optimiser."""
+        """Seconds of a complete training step: batch, augmentation, encoder, loss, memory, optimiser."""
         workers = self.config.workers
         loader = augmented_loader(images, self.views, self._sampler(), workers=workers, device=self.device)
         return self._step_of(loader, self.method.criterion)
 
     def _encoder_alone(self) -> float:
-        """Seconds of a step whose images are on the device already, and whose loss costs nothing."""
+        """Seconds of a step whose images are already on the device, with a loss that costs nothing."""
         view = self.views.plain(self.files[0])
         pixels = torch.randint(0, 256, (self.size, *view.shape), dtype=torch.uint8, device=self.device)
         inputs = pixels if view.dtype == torch.uint8 else pixels.to(view.dtype) / 255
@@ -159,7 +159,7 @@ class _Bench:
         return clock.seconds / self.steps
 
     def _extraction(self, images: Sequence[Any]) -> float:
-        """Seconds of a batch of an extraction, its start and its end included."""
+        """Seconds per batch of an extraction, including its start and its end."""
         some = _first(images, self.steps * self.config.batch_size)
         watch = Stopwatch(self.device)
         with watch("extract"):
@@ -171,12 +171,12 @@ class _Bench:
 
 
 def _sum(features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-    """In the place of the method: a loss that costs nothing."""
+    """Replaces the method: a loss that costs nothing."""
     return features.sum()
 
 
 class _Clock:
-    """``items``, and the seconds from the end of the warm-up, the next item not fetched yet, until all are used up."""
+    """``items``, and the seconds from the end of the warm-up (before the next item is fetched) to the last item."""
 
     def __init__(self, items: Iterable[Any], device: torch.device) -> None:
         self.items, self.device = items, device

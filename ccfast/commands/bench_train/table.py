@@ -1,4 +1,4 @@
-"""What ``ccfast bench-train`` reports."""
+"""The report of ``ccfast bench-train``."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ METHOD = "loss and memory update alone"
 EXTRACT_CACHED = "extraction, cached images"
 EXTRACT_LOADED = "extraction, DataLoader"
 
-#: What the encoder alone is compared with.
+#: The rows that are compared with the encoder alone.
 STEPS = (ALONE, CACHED, LOADED)
-#: The stages of an epoch that are the encoder's and the data's; the others are the method's.
+#: The stages of an epoch that belong to the encoder and the data; the others belong to the method.
 ENCODER_STAGES = ("extract", "encoder and data")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing measured: ``seconds`` for a step of ``images`` images, the median over the rounds."""
+    """One measurement: ``seconds`` for a step of ``images`` images, the median over the rounds."""
 
     name: str
     images: int
@@ -28,7 +28,7 @@ class Row:
 
     @property
     def images_per_second(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.images / self.seconds
 
 
@@ -55,10 +55,10 @@ class Report:
         return "\n".join([*self._table(), "", *self._stages()])
 
     def _table(self) -> list[str]:
-        lines = [f"{'':34}{'images/s':>10}{'ms a step':>12}{'of encoder':>12}"]
+        lines = [f"{'':34}{'images/s':>10}{'ms per step':>13}{'of encoder':>12}"]
         for name, row in self.rows.items():
             share = f"{row.images_per_second / self.rows[ALONE].images_per_second:.1%}" if name in STEPS else ""
-            lines.append(f"{name:34}{row.images_per_second:10.1f}{1e3 * row.seconds:12.2f}{share:>12}")
+            lines.append(f"{name:34}{row.images_per_second:10.1f}{1e3 * row.seconds:13.2f}{share:>12}")
         return lines
 
     def _stages(self) -> list[str]:

@@ -7,18 +7,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-HELP = "cluster images by a trained encoder, or the rows of a .npy file"
+HELP = "cluster images with a trained encoder, or the rows of a .npy file"
 
-#: What finds the clusters; with a run its own values are the defaults.
+#: The options of the clustering; with a run its own values are the defaults.
 OPTIONS = (
     "cluster", "eps", "k1", "k2", "min_samples", "min_similarity", "min_cluster_size", "num_clusters", "neighbours",
     "faiss_index", "faiss_search",
 )  # fmt: skip
 
-#: Options that only images have, and those that only an encoder which was not trained here has.
+#: Options that apply to images only.
 OF_IMAGES = ("data_dir", "dataset", "part", "workers", "max_image_pixels", "bad_images", "copy_to", "copy")
 
-#: Options that only features in a file have.
+#: Options that apply to a file of features only.
 OF_FEATURES = ("noise", "normalize", "memory_limit", "work_dir")
 
 log = logging.getLogger(__name__)
@@ -26,40 +26,48 @@ log = logging.getLogger(__name__)
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import DEFAULT_DATASET, add_dataset, add_encoder, add_fields, add_where
+    from ccfast.commands._options import (
+        DEFAULT_DATASET,
+        add_dataset,
+        add_encoder,
+        add_fields,
+        add_images_and_device,
+        group,
+    )
     from ccfast.inference import COPY_MODES
 
     parser.description = (
-        "Which image is in which cluster. With a run: its training images, or with --data-dir all images of a folder, "
-        "clustered with the run's options; CLUSTERS.csv gets path, cluster (-1: in none) and the distance to the "
-        "cluster's centre. With --arch and --weights in the place of a run: without training. With FEATURES.npy, rows "
-        "[N, D] of unit norm: labels [N] go to LABELS.npy."
+        "Cluster images, or the rows of a file. With a run: cluster its training images, or with --data-dir all images "
+        "of a folder, with the run's options. CLUSTERS.csv gets the path of each image, its cluster (-1: no cluster) "
+        "and its distance from the cluster's centre. With --arch and --weights instead of a run: the same, without "
+        "training. With FEATURES.npy, rows [N, D] of unit norm: write labels [N] to LABELS.npy."
     )
-    parser.add_argument("source", nargs="?", metavar="RUN|CHECKPOINT.pt|FEATURES.npy", help="what to cluster by")
-    parser.add_argument(
-        "-o", "--output", required=True, metavar="CLUSTERS.csv|LABELS.npy", help="where the clusters go"
-    )
-    add_where(parser)
-    add_dataset(parser, "data set that --data-dir holds (default: all images at or below it)")
-    parser.add_argument("--part", choices=("train", "query", "gallery"), help="its images (default: train)")
-    parser.add_argument("--copy-to", metavar="DIR", help="also make a folder of images for each cluster in a new DIR")
-    parser.add_argument("--copy", choices=COPY_MODES, help="what --copy-to makes (default: links)")
-    parser.add_argument(
+    parser.add_argument("source", nargs="?", metavar="RUN|CHECKPOINT.pt|FEATURES.npy", help="the encoder or features")
+    output = group(parser, "output")
+    output.add_argument("-o", "--output", required=True, metavar="CLUSTERS.csv|LABELS.npy", help="file to write")
+    output.add_argument("--copy-to", metavar="DIR", help="also make one folder of images per cluster, in a new DIR")
+    output.add_argument("--copy", choices=COPY_MODES, help="what --copy-to makes (default: links)")
+    output.add_argument(
         "--sweep", action="store_true",
-        help="instead of clusters, say and draw into -o FILE.png (.svg, .pdf) how many clusters, how much noise and "
-        "which silhouette each eps gives",
+        help="instead of clustering, print the number of clusters, the noise and the silhouette for each eps, and plot "
+        "them to -o FILE.png (.svg, .pdf)",
     )  # fmt: skip
-    parser.add_argument("--normalize", action="store_true", help="scale the rows of FEATURES.npy to unit norm first")
-    parser.add_argument(
+    add_images_and_device(parser)
+    add_dataset(parser, "data set in --data-dir (default: none, all images in it and its sub-folders)")
+    images = group(parser, "images")
+    images.add_argument("--part", choices=("train", "query", "gallery"), help="part of the data set (default: train)")
+    add_encoder(parser)
+    features = group(parser, "features in a file")
+    features.add_argument("--normalize", action="store_true", help="first scale the rows of FEATURES.npy to unit norm")
+    features.add_argument(
         "--memory-limit",
         metavar="SIZE",
-        help="cluster FEATURES.npy by blocks in at most so much memory, such as 800M or 4G; a second start goes on "
-        "with what the first has finished",
+        help="cluster FEATURES.npy by blocks, in at most this much memory, such as 800M or 4G; after an interruption "
+        "the same command continues with the next block",
     )
-    parser.add_argument(
-        "--work-dir", metavar="DIR", help="where --memory-limit keeps its files (default: LABELS.npy.work)"
+    features.add_argument(
+        "--work-dir", metavar="DIR", help="folder for the files of --memory-limit (default: LABELS.npy.work)"
     )
-    add_encoder(parser)
     add_fields(parser, ("bad_images", *OPTIONS, "noise"), DEFAULT_DATASET)
 
 
@@ -87,7 +95,7 @@ def run(options: dict[str, Any]) -> None:
 
 
 def _is_features(source: Path, of_images: bool) -> bool:
-    """Whether ``source`` is to be a .npy file, whatever its name is, rather than a run or a checkpoint."""
+    """Whether ``source`` means a .npy file (of any name), and not a run or a checkpoint."""
     if source.suffix == ".npy" or source.is_dir():
         return not source.is_dir()
     return source.suffix not in (".pt", ".pth", ".safetensors") and (source.is_file() or not of_images)
@@ -105,7 +113,7 @@ def cluster(
     sweep: bool = False,
     **options: Any,
 ) -> None:
-    """Cluster images by the encoder of a run, or by one that was not trained here."""
+    """Cluster images with the encoder of a run, or with one given by its weights."""
     from ccfast._errors import InputError
     from ccfast._files import given_output, write_whole
     from ccfast.commands._options import encoder_of
@@ -142,6 +150,6 @@ def cluster(
     if folder is not None:
         files: Any = images.images
         clusters.copy_clusters(files.paths, found.labels, folder, copy or clusters.LINKS)
-        log.info("a folder for each cluster: %s", folder)
+        log.info("one folder per cluster: %s", folder)
         if data_dir is not None:
             clusters.warn_of_copies_among(data_dir, folder)

@@ -1,4 +1,4 @@
-"""``ccfast cluster``: pseudo-labels of features in a .npy file."""
+"""``ccfast cluster``: pseudo-labels for features in a .npy file."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def cluster_file(
     work_dir: str | None = None,
     **options: Any,
 ) -> Tensor:
-    """Cluster the rows of ``features``, a .npy file [N, D], as :class:`ClusterOptions` say; labels go to ``output``.
+    """Cluster the rows of ``features``, a .npy file [N, D], with :class:`ClusterOptions`; labels go to ``output``.
 
-    ``memory_limit``: by blocks, in so much memory (:mod:`ccfast.training.clustering.out_of_core`), with files in
-    ``work_dir``.
+    ``memory_limit``: cluster by blocks within this memory (:mod:`ccfast.training.clustering.out_of_core`), with files
+    in ``work_dir``.
     """
     if memory_limit is not None:
         return cluster_by_blocks(features, output, memory_limit, work_dir, normalize, device, ClusterOptions(**options))
@@ -54,16 +54,16 @@ def cluster_file(
     clustering = ClusterOptions(**options)
     target = given_output("--output", output)
     warn_of_structural_tie(clustering)
-    group, where = join(choose_device(device))
+    group, on_device = join(choose_device(device))
     try:
-        found = _clustered(features, output, target, normalize, clustering, group, where)
+        found = _clustered(features, output, target, normalize, clustering, group, on_device)
         leave(group)
     except RuntimeError as error:
         if not group.lost(error):
             raise
         reason = str(error).splitlines()[0]
         raise RunError(
-            f"another process is gone ({reason}); nothing was written: run the same command again"
+            f"another process has ended ({reason}); nothing was written; run the same command again"
         ) from error
     return found.labels
 
@@ -75,18 +75,18 @@ def _clustered(
     normalize: bool,
     clustering: ClusterOptions,
     group: Group,
-    where: torch.device,
+    on_device: torch.device,
 ) -> PseudoLabels:
-    """The labels of the rows of ``features``, written to ``target`` by the main process; each has its share of them."""
+    """The labels of the rows of ``features``, written to ``target`` by the main process; each process has a share."""
     path = given_path("FEATURES", features)
     rows = read_features(path) if group.size == 1 else read_share(path, group)
     if normalize:
         rows = F.normalize(rows, dim=1)
     count = len(rows) if group.size == 1 else len(opened(path))
-    log.info("%s: %s rows of %s values; device %s", features, f"{count:,}", f"{rows.shape[1]:,}", where)
-    rows = rows.to(where)
+    log.info("%s: %s rows of %s values; device %s", features, f"{count:,}", f"{rows.shape[1]:,}", on_device)
+    rows = rows.to(on_device)
     given = rows if group.size == 1 else Shard(rows, count, group)
-    watch = Announcing(where)
+    watch = Announcing(on_device)
     try:
         found = pseudo_labels(given, clustering, watch, group)
     except ValueError as error:
@@ -105,7 +105,7 @@ def _clustered(
 
 
 class Announcing(Stopwatch):
-    """Says what is done next: with many rows nothing else is heard for a while."""
+    """Logs the next stage, because with many rows a stage can take long."""
 
     TITLES: ClassVar[dict[str, str]] = {
         "infomap": "searching neighbours and finding clusters by InfoMap",

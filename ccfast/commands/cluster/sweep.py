@@ -1,4 +1,4 @@
-"""``ccfast cluster --sweep``: what each eps gives, as a table and as a picture."""
+"""``ccfast cluster --sweep``: the clusters at each eps, as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ccfast.training.device import choose_device
 
 log = logging.getLogger(__name__)
 
-#: The kinds of pictures that are drawn.
+#: The file formats of the plot.
 PICTURES = (".png", ".svg", ".pdf")
 
 
 def sweep_file(
     features: str, output: str, normalize: bool = False, device: str | None = None, **options: Any
 ) -> list[Trial]:
-    """Cluster the rows of ``features``, a .npy file [N, D], at each eps; the picture goes to ``output``."""
+    """Cluster the rows of ``features``, a .npy file [N, D], at each eps; the plot goes to ``output``."""
     if unsuited := [flag(name) for name in ("memory_limit", "work_dir") if name in options]:
         raise InputError(f"{', '.join(unsuited)}: not with --sweep, which takes some of the rows")
     clustering = ClusterOptions(**options)
@@ -41,10 +41,10 @@ def sweep_file(
 
 
 def given_picture(output: str, options: ClusterOptions) -> Path:
-    """Where the picture goes; wrong options are refused before the work is done.
+    """The path of the plot; wrong options are an error before the work is done.
 
     Raises:
-        InputError: another ending than those of :data:`PICTURES`, or another clustering than DBSCAN.
+        InputError: an ending that is not in :data:`PICTURES`, or another clustering than DBSCAN.
     """
     require_dbscan(options)
     return given_output("--output", output, PICTURES)
@@ -57,11 +57,11 @@ def require_dbscan(options: ClusterOptions) -> None:
 
 
 def write_sweep(features: Tensor, options: ClusterOptions, target: Path) -> list[Trial]:
-    """Cluster ``features`` [N, D] of unit norm at each eps; a table goes to the log, a picture to ``target``."""
+    """Cluster ``features`` [N, D] of unit norm at each eps; a table goes to the log, a plot to ``target``."""
     if len(features) > SEARCH_LIMIT:
         log.warning(
-            "the sweep takes %s of the %s rows, chosen at random: all of them are denser, so that the same clusters "
-            "come at a smaller eps",
+            "the sweep uses %s of the %s rows, chosen at random; all rows together are denser and give the same "
+            "clusters at a smaller eps",
             f"{SEARCH_LIMIT:,}", f"{len(features):,}",
         )  # fmt: skip
     trials = sweep(features, options)

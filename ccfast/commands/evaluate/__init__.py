@@ -10,21 +10,22 @@ HELP = "mAP and CMC of a run's best encoder, or of a checkpoint"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    from ccfast.commands._options import add_dataset, add_ignore_cameras, add_trained, add_where
+    from ccfast.commands._options import add_dataset, add_ignore_cameras, add_images_and_device, add_trained, group
 
     parser.description = (
-        "Print mAP and CMC of a run's best encoder, or of a checkpoint, on the run's data set or on another one, and "
-        "how well one threshold on the cosine similarity tells same from not: ROC AUC, and the true positive rate at "
-        "false positive rates of 1e-2, 1e-3 and 1e-4 with the threshold of each."
+        "Print mAP and CMC of a run's best encoder, or of a checkpoint, on the run's data set or on another one. Also "
+        "print how well one threshold on the cosine similarity separates pairs of the same identity from other pairs: "
+        "ROC AUC, and the true positive rate and threshold at false positive rates of 1e-2, 1e-3 and 1e-4."
     )
     add_trained(parser)
-    parser.add_argument("--rerank", action="store_true", help="k-reciprocal re-ranking of the gallery first")
-    parser.add_argument("--rerank-k1", type=int, metavar="K", help="its k1 (default: 20, or all images but one)")
-    parser.add_argument("--rerank-k2", type=int, metavar="K", help="its k2, at most k1 (default: 6, or k1)")
-    parser.add_argument("--rerank-lambda", type=float, metavar="L", help="its lambda, in [0, 1] (default: 0.3)")
+    reranking = group(parser, "re-ranking")
+    reranking.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking")
+    reranking.add_argument("--rerank-k1", type=int, metavar="K", help="its k1 (default: 20, or all images but one)")
+    reranking.add_argument("--rerank-k2", type=int, metavar="K", help="its k2, at most k1 (default: 6, or k1)")
+    reranking.add_argument("--rerank-lambda", type=float, metavar="L", help="its lambda, in [0, 1] (default: 0.3)")
     add_dataset(parser)
     add_ignore_cameras(parser)
-    add_where(parser)
+    add_images_and_device(parser)
 
 
 def run(options: dict[str, Any]) -> None:

@@ -26,17 +26,18 @@ def evaluate_checkpoint(
 ) -> dict[str, float]:
     """The ranking metrics of a run's best encoder, or of a checkpoint, on the run's data set or on another one.
 
-    How well one threshold tells same from not (:func:`ccfast.training.verification.verify`) goes to the log too.
+    The log also says how well one threshold separates same from different pairs
+    (:func:`ccfast.training.verification.verify`).
 
     Args:
-        rerank: k-reciprocal re-ranking first.
-        rerank_k1, rerank_k2, rerank_lambda: its k1, k2 and lambda; None: 20, 6 and 0.3, less where there are too few
+        rerank: rank by k-reciprocal re-ranking.
+        rerank_k1, rerank_k2, rerank_lambda: its k1, k2 and lambda; None: 20, 6 and 0.3, or less if there are too few
             images.
-        overrides: the run's ``dataset``, ``data_dir``, ``device``, ``workers`` and ``ignore_cameras`` where another one
-            is given. Images of another data set are brought to the encoder by the run's transforms.
+        overrides: other values for the run's ``dataset``, ``data_dir``, ``device``, ``workers`` and
+            ``ignore_cameras``. Images of another data set go through the run's transforms.
 
     Raises:
-        InputError: nothing to evaluate on, no query with a match, options out of range.
+        InputError: no data to evaluate on, no query with a match, options out of range.
     """
     reranking = _reranking(rerank, rerank_k1, rerank_k2, rerank_lambda)
     trained = load_trained(path, **overrides)

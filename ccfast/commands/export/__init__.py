@@ -13,16 +13,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from ccfast.commands._options import add_trained
 
     parser.description = (
-        "Write a run's best encoder, or a checkpoint's, as a file that runs without ccfast: uint8 images "
-        "[B, channels, height, width] in, features [B, D] of unit norm out. It is compared with the encoder first."
+        "Write a run's best encoder, or a checkpoint's, as a file that runs without ccfast. Its input is uint8 images "
+        "[B, channels, height, width], its output features [B, D] of unit norm. The command first compares the file "
+        "with the encoder."
     )
     add_trained(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="where to: FILE.pt2 or FILE.onnx")
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", help="file to write: FILE.pt2 or FILE.onnx")
     parser.add_argument(
         "--batch",
         type=_batch,
         metavar="SIZE",
-        help="images per batch that the file takes: one number, or dynamic for any number (default)",
+        help="batch size of the file: a number, or dynamic for any batch size (default: dynamic)",
     )
 
 
@@ -30,7 +31,7 @@ def _batch(text: str) -> int | None:
     if text == "dynamic":
         return None
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected dynamic or a number of images, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected dynamic or a batch size of at least 1, got {text!r}")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""``ccfast export``: a trained encoder as a file that runs without ccfast, by torch.export or in ONNX."""
+"""``ccfast export``: a trained encoder as a file that runs without ccfast, from torch.export or as ONNX."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ccfast.training.trained import load_trained
 
 log = logging.getLogger(__name__)
 
-#: Largest difference from the encoder's own features, whose norm is 1, with which a file is kept.
+#: Largest allowed difference from the encoder's own features, whose norm is 1.
 TOLERANCE = 1e-4
 
 Run = Callable[[Tensor], Tensor]
@@ -28,18 +28,18 @@ Run = Callable[[Tensor], Tensor]
 def export_encoder(path: str, output: str, batch: int | None = None) -> float | None:
     """Write the encoder of a run or checkpoint to ``output``: .pt2 (``torch.export.load``) or .onnx.
 
-    It takes uint8 images [B, channels, height, width], as the encoder does, and gives features [B, D] of unit norm.
+    Like the encoder, the file takes uint8 images [B, channels, height, width] and returns features [B, D] of unit norm.
 
     Args:
-        batch: the only B that the file takes; None: any.
+        batch: the fixed batch size B of the file; None: any batch size.
 
     Returns:
-        The largest difference from the encoder's features on random images; None where it could not be measured because
-        onnxruntime is not installed.
+        The largest difference from the encoder's features on random images; None if onnxruntime is not installed, so
+        that it could not be measured.
 
     Raises:
-        InputError: another ending, a package that is missing, a folder that cannot be written to.
-        RunError: the file's features are not the encoder's; the file is not kept.
+        InputError: an unknown ending, a missing package, a folder that cannot be written to.
+        RunError: the file's features differ from the encoder's; the file is not kept.
     """
     target = given_output("--output", output, tuple(_WRITERS))
     if target.suffix == ".onnx":
@@ -79,7 +79,7 @@ def _pt2(program: torch.export.ExportedProgram) -> tuple[bytes, Run]:
 
 
 def _onnx(program: torch.export.ExportedProgram) -> tuple[bytes, Run | None]:
-    """The second is None where onnxruntime is not installed."""
+    """The second value is None if onnxruntime is not installed."""
     exported = torch.onnx.export(
         program, (), input_names=["images"], output_names=["features"], external_data=False, verbose=False
     )
@@ -92,7 +92,7 @@ def _onnx(program: torch.export.ExportedProgram) -> tuple[bytes, Run | None]:
     return content, lambda images: torch.from_numpy(session.run(["features"], {"images": images.numpy()})[0])
 
 
-#: What each kind of file holds, and how it runs.
+#: The writer and the runner of each kind of file.
 _WRITERS: dict[str, Callable[[torch.export.ExportedProgram], tuple[bytes, Run | None]]] = {
     ".pt2": _pt2,
     ".onnx": _onnx,
@@ -100,7 +100,7 @@ _WRITERS: dict[str, Callable[[torch.export.ExportedProgram], tuple[bytes, Run | 
 
 
 def _difference(encoder: Encoder, run: Run, batch: int | None) -> float:
-    """The largest over batches of one and of five images, where any number goes."""
+    """The largest difference over batches of one and of five images, if the file takes any batch size."""
     batches = [_random_images(encoder, count) for count in ([batch] if batch else [1, 5])]
     return max(float((run(images) - encoder(images)).abs().max()) for images in batches)
 
@@ -112,7 +112,7 @@ def _random_images(encoder: Encoder, count: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out the exporters' warnings of their own deprecations."""
+    """Hide the exporters' warnings about their own deprecations."""
     onnx_log = logging.getLogger("torch.onnx")
     level = onnx_log.level
     onnx_log.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""``ccfast extract``: a trained encoder's features of a data set in a .npy file, and beside it what each row is of."""
+"""``ccfast extract``: a trained encoder's features of a data set in a .npy file, and a table of the rows' images."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ COLUMNS = ("row", "part", "path", "id", "cam")
 
 
 def extract_features(path: str, output: str, part: str = "all", **overrides: Any) -> Tensor:
-    """Features [N, D] float32 of unit norm, by the encoder of a run or checkpoint, of its data set or of another one.
+    """Features [N, D] float32 of unit norm, from the encoder of a run or checkpoint, for its data set or another one.
 
-    ``output`` is a .npy file; a .csv file of the same name gets :data:`COLUMNS` for each row: where the image is (empty
-    for images that are not files; bytes that are not UTF-8 as ``\\xff``), its identity and its camera (empty where they
-    are not known). Both are written, or neither.
+    ``output`` is a .npy file. A .csv file of the same name gets :data:`COLUMNS` for each row: the path of the image
+    (empty for images that are not files; bytes that are not UTF-8 as ``\\xff``), its identity and its camera (empty if
+    unknown). Either both files are written or neither.
 
     Args:
-        part: "train", "query", "gallery", or "all" that there are, in this order.
-        overrides: the run's ``dataset``, ``data_dir``, ``device`` and ``workers`` where another one is given.
+        part: "train", "query", "gallery", or "all" existing parts, in this order.
+        overrides: other values for the run's ``dataset``, ``data_dir``, ``device`` and ``workers``.
     """
     target = given_output("--output", output, (".npy",))
     table = given_output("--output", target.with_suffix(".csv"))
-    trained = load_trained(path, **overrides, ignore_cameras=False)  # they are written down, whatever ranking does
+    trained = load_trained(path, **overrides, ignore_cameras=False)  # the table has the cameras
     parts = _chosen(trained.data, part)
     features = torch.cat([trained.extract(chosen, name) for name, chosen in parts.items()]).cpu()
     write_all_whole({target: array_content(features.numpy()), table: _table(parts)})
     log.info("%s (epoch %d): %d x %d features in %s", trained.file, trained.epoch, *features.shape, target)
-    log.info("what the rows are: %s", table)
+    log.info("the images of the rows: %s", table)
     return features
 
 
 def _chosen(data: ReIDData, part: str) -> dict[str, Part]:
-    there = {name: found for name in PARTS if (found := getattr(data, name)) is not None}
+    parts = {name: found for name in PARTS if (found := getattr(data, name)) is not None}
     if part == "all":
-        return there
-    if part not in there:
-        raise InputError(f"--part: expected {', '.join(there)} or all, which {data.name} has here, got {part}")
-    return {part: there[part]}
+        return parts
+    if part not in parts:
+        raise InputError(f"--part: expected {', '.join(parts)} or all, the parts of {data.name}, got {part}")
+    return {part: parts[part]}
 
 
 def _table(parts: dict[str, Part]) -> str:

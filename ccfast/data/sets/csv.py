@@ -1,4 +1,4 @@
-"""Images listed in a table: a .csv file with the columns path and, where they are known, identity, camera and split."""
+"""Images listed in a table: a .csv file with the column path and, if known, identity, camera and split."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ from ccfast.data.transforms import image_views
 
 COLUMNS = ("path", "identity", "camera", "split")
 SPLITS = (TRAIN, QUERY, GALLERY)
-EXPECTED = (
-    "expected a table whose first line names its columns: path and, where they are known, identity, camera, split"
-)
+EXPECTED = "expected a table whose first line names its columns: path and, if known, identity, camera, split"
 
-#: What may stand between two cells; the one that the first line has most of.
+#: Possible separators of cells; the most frequent one in the first line is used.
 _SEPARATORS = (",", ";", "\t", "|")
 
-#: Excel's way to say the separator, in a line of its own before the names of the columns.
+#: Excel's declaration of the separator, in a separate line before the names of the columns.
 _SEPARATOR_LINE = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
 
 
 class Line(NamedTuple):
-    """One image of the table, and the number of its line."""
+    """An image of the table, with the number of its line."""
 
     number: int
     path: Path
@@ -43,18 +41,18 @@ class Line(NamedTuple):
 
 
 class _Wrong(Exception):
-    """What is wrong with one line."""
+    """The error in one line."""
 
 
 def load_csv(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """The images that the table ``data_dir``, a .csv file, lists.
+    """The images listed in the table ``data_dir``, a .csv file.
 
     Columns, in any order: ``path`` (relative to the table's folder, or absolute), ``identity`` and ``camera``
-    (integers; an empty cell is not known), ``split`` (train, query or gallery; without this column all are train).
-    A table may list query and gallery alone, to measure with: its training part is then empty.
+    (integers; an empty cell means unknown), ``split`` (train, query or gallery; without this column all are train).
+    A table may list only query and gallery, for the evaluation; its training part is then empty.
 
     Raises:
-        InputError: no such table, a missing column, or lines that are wrong, each with its number.
+        InputError: no such table, a missing column, or wrong lines, each with its number.
     """
     file, findings = Path(data_dir), Findings()
     if file.is_dir():
@@ -74,7 +72,7 @@ def load_csv(data_dir: str | Path, *, bad_images: str = "refuse", workers: int =
 
 
 def _read_lines(file: Path, findings: Findings, *, skip_missing: bool) -> list[Line]:
-    """All lines of the table; those that are wrong are refused together."""
+    """All lines of the table; one error reports all wrong lines."""
     rows = _rows(file)
     header = next(rows, None)
     if header is None:
@@ -90,7 +88,7 @@ def _read_lines(file: Path, findings: Findings, *, skip_missing: bool) -> list[L
                 continue
             place = os.path.normpath(line.path)
             if place in lines:
-                raise _Wrong(f"path: {line.path} is in line {lines[place].number} already")
+                raise _Wrong(f"path: {line.path} is already in line {lines[place].number}")
             if not line.path.is_file():
                 what = "is a folder" if line.path.is_dir() else "no such file"
                 if not skip_missing:
@@ -108,7 +106,7 @@ def _read_lines(file: Path, findings: Findings, *, skip_missing: bool) -> list[L
 
 
 def _together(wrong: list[str]) -> str:
-    """One message for all wrong lines; the first of them are named."""
+    """One message about all wrong lines, which names the first ones."""
     named = [printable(line) for line in wrong[:NAMED]]
     if len(wrong) == 1:
         return named[0]
@@ -117,7 +115,7 @@ def _together(wrong: list[str]) -> str:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """The number of the line where each row begins, and its cells; empty rows are passed over."""
+    """The number of the first line of each row, and its cells; empty rows are skipped."""
     text, before = read_text(file), 0
     if said := _SEPARATOR_LINE.match(text):
         text, separator, before = text[said.end() :], said[1], 1
@@ -138,20 +136,20 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(file: Path, number: int, names: list[str], findings: Findings) -> list[str]:
-    """The names of the columns; those that are not read are said."""
+    """The names of the columns; unknown ones are reported."""
     columns = [name.lower() for name in names]
-    where = f"{file}, line {number}"
+    place = f"{file}, line {number}"
     if "path" not in columns:
-        raise InputError(printable(f"{where}: the column path is missing, got {', '.join(names)[:200]}; {EXPECTED}"))
+        raise InputError(printable(f"{place}: the column path is missing, got {', '.join(names)[:200]}; {EXPECTED}"))
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
-        raise InputError(f"{where}: the column {twice[0]} is there {columns.count(twice[0])} times")
+        raise InputError(f"{place}: the column {twice[0]} appears {columns.count(twice[0])} times")
     if unread := [name for name in names if name.lower() not in COLUMNS and name]:
         findings.warnings.append(f"columns that are not read: {printable(', '.join(unread))[:200]}; {EXPECTED}")
     return columns
 
 
 def _cells(cells: list[str], columns: list[str]) -> dict[str, str]:
-    """The cells of a row by their columns' names; missing ones at the end are empty."""
+    """The cells of a row by column name; missing cells at the end are empty."""
     if any(cells[len(columns) :]):
         raise _Wrong(f"{len(cells)} cells, expected {len(columns)}, as the first line has; quote what has a separator")
     return dict(zip(columns, cells + [""] * (len(columns) - len(cells)), strict=False))
@@ -168,7 +166,7 @@ def _line(folder: Path, number: int, cells: dict[str, str]) -> Line:
 
 
 def _path(folder: Path, cell: str) -> Path:
-    """The path in a cell, relative to the table's ``folder``; one that Windows wrote is read too."""
+    """The path in a cell, relative to the table's ``folder``; Windows paths are read too."""
     path = folder / cell
     if "\\" in cell and not path.exists():
         path = folder / PureWindowsPath(cell).as_posix()
@@ -176,7 +174,7 @@ def _path(folder: Path, cell: str) -> Path:
 
 
 def _integer(name: str, cells: dict[str, str]) -> int | None:
-    """The integer in a cell; None where it is empty, or its column is missing."""
+    """The integer in a cell; None if it is empty or its column is missing."""
     cell = cells.get(name, "")
     if not cell:
         return None
@@ -188,9 +186,9 @@ def _integer(name: str, cells: dict[str, str]) -> int | None:
 
 
 def _check_known(file: Path, listed: list[Line], findings: Findings) -> None:
-    """Refuse a part of which some identities or cameras are known and others are not; of train, forget its identities.
+    """Refuse a part with some known and some unknown identities or cameras; for train, ignore its identities.
 
-    Identities of the training part are never learnt from.
+    Identities of the training part are never used to train.
     """
     for split in SPLITS:
         lines = [line for line in listed if line.split == split]

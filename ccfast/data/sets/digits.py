@@ -1,4 +1,4 @@
-"""scikit-learn's 1,797 handwritten digits (8x8): small enough to train on in a minute, nothing to download."""
+"""scikit-learn's 1,797 handwritten digits (8x8): training takes a minute, and nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPLIT_SEED = 0
 
 
 def load_digits() -> ReIDData:
-    """Two thirds to train on without their labels; the held-out third split into a query (1/3) and a gallery (2/3)."""
+    """Two thirds to train on without labels; the held-out third is split into a query (1/3) and a gallery (2/3)."""
     from sklearn.datasets import load_digits as sklearn_digits
 
     digits = sklearn_digits()

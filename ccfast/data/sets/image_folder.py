@@ -1,4 +1,4 @@
-"""Any folder of images: to learn from, and, where query/ and gallery/ are there, to measure with."""
+"""Any folder of images: for training, and for evaluation if it has query/ and gallery/."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ccfast.data.transforms import image_views
 
 EXPECTED = f"expected {formats.EXAMPLES} in it or in its sub-folders, or {TRAIN}/, {QUERY}/ and {GALLERY}/"
 
-#: Names, lower case, of folders that are parts of a data set rather than identities.
+#: Names, lower case, of folders that are parts of a data set, not identities.
 PARTS = {"test", "testing", "val", "valid", "validation", "dev", "training", "trainval", "probe"}
 
 
 def load_image_folder(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """The images in ``data_dir``/train, or all those in ``data_dir`` where there is no such folder; no cameras.
+    """The images in ``data_dir``/train, or if there is no such folder, all images in ``data_dir``; without cameras.
 
-    The folder with train/ may also lie a few levels below ``data_dir``. Where a part has all of its images in
-    sub-folders, the first sub-folder's name is the identity; else identities are unknown. ``data_dir``/query and
-    /gallery need identities, and may be missing: then there is nothing to measure with.
+    The folder with train/ may also be a few levels below ``data_dir``. If all images of a part are in sub-folders, the
+    name of the first sub-folder is the identity; otherwise identities are unknown. ``data_dir``/query and /gallery need
+    identities. If they are missing, there is no evaluation.
     """
     top, findings = existing_folder(data_dir), Findings()
     roots = roots_below(top, _is_root)
@@ -67,7 +67,7 @@ def _is_root(folders: Collection[str]) -> bool:
 
 
 def _check_folders(root: Path, folders: dict[str, Path]) -> None:
-    for layout in LAYOUTS:  # else its query and gallery would be learnt from
+    for layout in LAYOUTS:  # otherwise its query and gallery would become training images
         if folder_named(root, layout.train) is not None:
             raise InputError(f"--data-dir: {root} holds {layout.train}/; try --dataset {layout.name}")
     if TRAIN not in folders:
@@ -78,16 +78,16 @@ def _check_folders(root: Path, folders: dict[str, Path]) -> None:
 
 
 def _warn_of_parts(root: Path, findings: Findings) -> None:
-    """Without train/, all sub-folders are learnt from: say so where their names are those of parts."""
+    """Without train/, all sub-folders are training images; warn if their names are those of parts."""
     if named := [entry.name for entry in entries(root) if entry.is_dir() and entry.name.lower() in PARTS]:
         findings.warnings.append(
-            f"{printable(root)} has no {TRAIN}/, so all its sub-folders are learnt from as identities, "
-            f"{', '.join(f'{name}/' for name in named)} included"
+            f"{printable(root)} has no {TRAIN}/, so all its sub-folders are used for training as identities, "
+            f"including {', '.join(f'{name}/' for name in named)}"
         )
 
 
 def _identities(folder: Path, paths: list[Path]) -> dict[Path, str]:
-    """Of each image the first folder below ``folder`` that it lies in; none where some lie in ``folder`` itself."""
+    """The first folder below ``folder`` for each image; None if some images are in ``folder`` itself."""
     if any(path.parent == folder for path in paths):
         return {}
     return {path: path.relative_to(folder).parts[0] for path in paths}

@@ -25,7 +25,7 @@ LTCC = Layout(
 
 
 def load_ltcc(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """LTCC below ``data_dir``, measured in the general setting and in the clothes-changing one."""
+    """LTCC below ``data_dir``, evaluated in the general and in the clothes-changing setting."""
     parts, findings = read_three_folders(LTCC, data_dir, bad_images=bad_images, workers=workers)
     query, gallery = parts.get(QUERY), parts.get(GALLERY)
     protocols = {} if query is None or gallery is None else ltcc_protocols(query, gallery)
@@ -42,12 +42,12 @@ def load_ltcc(data_dir: str | Path, *, bad_images: str = "refuse", workers: int 
 
 
 def ltcc_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:
-    """``general``: Market-1501's. ``clothes_changing``: the query's clothes are left out of the gallery as well."""
+    """``general``: Market-1501's. ``clothes_changing``: the gallery is also without the query's clothes."""
     return {"general": everything(len(query), len(gallery)), "clothes_changing": clothes_changing(query, gallery)}
 
 
 def clothes_changing(query: Part, gallery: Part) -> Protocol:
-    """One comparison for each identity and outfit: with the gallery but for that identity in that outfit."""
+    """One comparison per identity and outfit, with the gallery without that identity in that outfit."""
     wearers = torch.stack([query.ids, query.clothes], dim=1)
     comparisons = [
         Comparison(

@@ -28,15 +28,15 @@ EXPECTED = (
     f"{MSMT17_RENAMED.train}/, {MSMT17_RENAMED.query}/ and {MSMT17_RENAMED.gallery}/"
 )
 
-#: How many missing images a message names.
+#: Number of missing images that a message names.
 NAMED = 5
 
-#: Of each listed image its label, and the list and line that name it.
+#: For each listed image its label, and the list and line that name it.
 Listed = dict[Path, tuple[Label, str]]
 
 
 def load_msmt17(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """MSMT17 below ``data_dir``: as its lists say, or in Market-1501's layout, as it is often passed on."""
+    """MSMT17 below ``data_dir``, with its lists or in Market-1501's layout, which copies often have."""
     root, findings = find_root(data_dir, _is_root, EXPECTED), Findings()
     if folder_named(root, MSMT17_RENAMED.train) is not None:
         return load_three_folders(MSMT17_RENAMED, root, bad_images=bad_images, workers=workers)
@@ -69,7 +69,7 @@ def _is_root(folders: Collection[str]) -> bool:
 
 
 def _folders(root: Path, names: tuple[str, str]) -> tuple[Path, Path] | None:
-    """The folders of a version; None where one is missing."""
+    """The folders of a version; None if one is missing."""
     train, test = (folder_named(root, name) for name in names)
     return None if train is None or test is None else (train, test)
 
@@ -82,20 +82,20 @@ def _read_lists(root: Path, names: tuple[str, ...], folder: Path, findings: Find
         file = entry_named(root, name)
         assert file is not None
         for number, line in text_lines(file):
-            where = f"{file}, line {number}"
-            path, label = _read_line(line, folder, where)
+            place = f"{file}, line {number}"
+            path, label = _read_line(line, folder, place)
             if path in images:
                 if images[path][0] != label:
-                    raise InputError(f"{where}: {printable(line)}: {images[path][1]} gives it another identity")
-                findings.leave_out(Reason.TWICE, where)
+                    raise InputError(f"{place}: {printable(line)}: {images[path][1]} gives it another identity")
+                findings.leave_out(Reason.TWICE, place)
                 continue
-            images[path] = label, where
+            images[path] = label, place
         if len(images) == before:
             raise InputError(f"{file}: lists no image")
     return images
 
 
-def _read_line(line: str, folder: Path, where: str) -> tuple[Path, Label]:
+def _read_line(line: str, folder: Path, place: str) -> tuple[Path, Label]:
     """``0000/0000_000_01_0303morning_0015_0.jpg 0``: an image, its camera third in the name; its identity."""
     try:
         name, identity = line.rsplit(maxsplit=1)
@@ -105,32 +105,31 @@ def _read_line(line: str, folder: Path, where: str) -> tuple[Path, Label]:
         label = Label(int(identity), int(path.name.split("_")[2]))
     except (ValueError, IndexError) as error:
         raise InputError(
-            f"{where}: expected an image and its identity, such as 0000/0000_000_01_0303morning_0015_0.jpg 0, "
+            f"{place}: expected an image and its identity, such as 0000/0000_000_01_0303morning_0015_0.jpg 0, "
             f"got {line[:200]!r}"
         ) from error
-    check_number(where, "identity", label.id or 0)
-    check_number(where, "camera", label.cam or 0)
+    check_number(place, "identity", label.id or 0)
+    check_number(place, "camera", label.cam or 0)
     return path, label
 
 
 def _there(listed: dict[str, Listed], skip: bool, findings: Findings) -> dict[str, list[Path]]:
-    """The listed images that are there; refused where some are not, unless ``skip``."""
-    missing = [(path, where) for images in listed.values() for path, (_, where) in images.items() if not path.exists()]
+    """The listed images that exist; missing ones are an error unless ``skip``."""
+    missing = [(path, place) for images in listed.values() for path, (_, place) in images.items() if not path.exists()]
     if missing and not skip:
-        named = "\n".join(f"  {where}: {printable(path)}" for path, where in missing[:NAMED])
+        named = "\n".join(f"  {place}: {printable(path)}" for path, place in missing[:NAMED])
         more = f"\n  and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise InputError(
-            f"{len(missing)} image(s) of the lists are not there:\n{named}{more}\nComplete the copy, or pass "
-            "--bad-images skip"
+            f"{len(missing)} listed image(s) do not exist:\n{named}{more}\nComplete the copy, or pass --bad-images skip"
         )
     gone = {path for path, _ in missing}
-    for path, where in missing:
-        findings.leave_out(Reason.MISSING, f"{where}: {path}")
+    for path, place in missing:
+        findings.leave_out(Reason.MISSING, f"{place}: {path}")
     return {part: [path for path in images if path not in gone] for part, images in listed.items()}
 
 
 def _note_unlisted(folders: tuple[Path, Path], files: dict[str, list[Path]], findings: Findings) -> None:
-    """Count what lies in the folders and is in no list."""
+    """Count the files in the folders that are in no list."""
     listed = {path for paths in files.values() for path in paths}
     for folder in folders:
         for path in list_images(folder, findings, below=True):

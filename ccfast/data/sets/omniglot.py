@@ -1,4 +1,4 @@
-"""Omniglot (Lake et al., Science 2015): characters by hand. A character is an identity, who drew it a camera."""
+"""Omniglot (Lake et al., Science 2015): handwritten characters. A character is an identity, its writer a camera."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ccfast.data.listing import list_images
 from ccfast.data.parts import LARGEST, check_number
 from ccfast.data.reid_data import Part, ReIDData
 
-#: The folder of the 30 alphabets that the authors learn from.
+#: The folder of the authors' 30 training alphabets.
 BACKGROUND = "images_background"
 
-#: Height and width that the images of a folder are read with; their own is 105.
+#: Height and width of the images read from a folder; the files have 105.
 SIZE = 64
 
-#: Which alphabets, in their order, are held out: every third, so ten of the 30, with 316 characters.
+#: The held-out alphabets: every third one, so ten of the 30, with 316 characters.
 HELD_OUT = slice(2, None, 3)
 
-#: How many of the drawers of a held-out character are queries: the first ones.
+#: The number of drawers of a held-out character whose drawings are queries: the first ones.
 QUERY_DRAWERS = 2
 
 ARRAYS = ("images", "identity", "drawer", "alphabet")
@@ -47,7 +47,7 @@ class Drawings:
 
 
 def load_omniglot(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """Two thirds of the alphabets to learn from; of the others two drawers are the query, the rest is the gallery."""
+    """Two thirds of the alphabets are for training; of the rest, two drawers are the query, the others the gallery."""
     path, findings = Path(data_dir), Findings()
     drawings = _from_npz(path) if path.is_file() else _from_folder(path, findings, bad_images, workers)
     alphabets = np.unique(drawings.alphabet)
@@ -69,7 +69,7 @@ def load_omniglot(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
 
 
 def _part(drawings: Drawings, rows: np.ndarray) -> Part:
-    """The drawings ``rows`` with ink bright on a dark ground, [N, 1, H, W] uint8."""
+    """The drawings ``rows`` with bright ink on a dark background, [N, 1, H, W] uint8."""
     ids, drawers = (torch.from_numpy(column[rows].astype(np.int64)) for column in (drawings.identity, drawings.drawer))
     return Part(torch.from_numpy(255 - drawings.images[rows])[:, None], ids, drawers)
 
@@ -78,7 +78,7 @@ def _from_npz(path: Path) -> Drawings:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS if name in file}
-    except Exception as error:  # NumPy and zipfile raise whatever the bytes lead them to
+    except Exception as error:  # NumPy and zipfile can raise any error for damaged files
         if is_out_of_memory(error):
             raise
         raise InputError(f"--data-dir: {path}: {error}; {EXPECTED}") from error

@@ -27,12 +27,12 @@ TRIALS = 10
 ID_LISTS = ("exp/train_id.txt", "exp/val_id.txt", "exp/test_id.txt")
 EXPECTED = f"expected cam1/ to cam6/ with images such as cam1/0001/0001.jpg, and {', '.join(ID_LISTS)}"
 
-#: As published: visible and infrared training images, infrared test images, visible test images (a trial takes a few).
+#: As published: visible and infrared training images, infrared test images, visible test images (a trial uses a few).
 COUNTS = {TRAIN: 22_258 + 11_909, QUERY: 3_803, GALLERY: 6_775}
 
 
 def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
-    """SYSU-MM01 below ``data_dir``: learn from both kinds of images, search visible ones for infrared ones."""
+    """SYSU-MM01 below ``data_dir``: train on both modalities; infrared queries, visible gallery."""
     root, findings = find_root(data_dir, lambda folders: "cam1" in folders, EXPECTED), Findings()
     train, val, test = (_read_ids(root, name) for name in ID_LISTS)
     cameras = {camera: _identity_folders(root, camera, findings) for camera in sorted(VISIBLE + INFRARED)}
@@ -62,7 +62,7 @@ def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
 
 
 def sysumm01_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:
-    """``all_search`` among all visible cameras, ``indoor_search`` among those in rooms: single-shot, ten trials."""
+    """``all_search`` in all visible cameras, ``indoor_search`` in those in rooms; single-shot, ten trials."""
     return {
         "all_search": _single_shot(query, gallery, VISIBLE),
         "indoor_search": _single_shot(query, gallery, INDOOR),
@@ -70,10 +70,10 @@ def sysumm01_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:
 
 
 def _single_shot(query: Part, gallery: Part, cameras: tuple[int, ...]) -> Protocol:
-    """Trials whose gallery is one image for each identity and camera.
+    """Trials with one gallery image per identity and camera.
 
-    Trial t draws as ``random.Random(t)`` chooses among sorted images, identity by identity and camera by camera: the
-    galleries that published results on this data set are commonly measured with.
+    Trial t draws with ``random.Random(t)`` from sorted images, identity by identity and camera by camera. These are the
+    galleries commonly used for published results on this data set.
     """
     assert gallery.ids is not None and gallery.cams is not None and query.cams is not None
     shots: dict[tuple[int, int], list[int]] = {}
@@ -84,7 +84,7 @@ def _single_shot(query: Part, gallery: Part, cameras: tuple[int, ...]) -> Protoc
     for trial in range(TRIALS):
         draw = random.Random(trial)
         rows = torch.tensor([draw.choice(shots[shot]) for shot in sorted(shots)], dtype=torch.int64)
-        searched = {3: rows[gallery.cams[rows] != 2], 6: rows}  # camera 2 stands where camera 3 does
+        searched = {3: rows[gallery.cams[rows] != 2], 6: rows}  # camera 2 is at the location of camera 3
         trials.append(
             tuple(
                 Comparison((query.cams == camera).nonzero()[:, 0], searched[camera])
@@ -102,7 +102,7 @@ def _read_ids(root: Path, name: str) -> list[int]:
         raise InputError(f"{root}: {name} is missing; {EXPECTED}")
     identities = []
     for number, line in text_lines(file):
-        where = f"{file}, line {number}"
+        place = f"{file}, line {number}"
         try:
             identities += [int(word) for word in line.replace(",", " ").split()]
         except ValueError as error:
@@ -110,12 +110,12 @@ def _read_ids(root: Path, name: str) -> list[int]:
                 f"{file}: expected identities such as 1,2,4, got {line[:40]!r} in line {number}"
             ) from error
         for identity in identities:
-            check_number(where, "identity", identity)
+            check_number(place, "identity", identity)
     return identities
 
 
 def _identity_folders(root: Path, camera: int, findings: Findings) -> dict[int, Path]:
-    """The folder of each identity that a camera saw."""
+    """The folder of each identity of a camera."""
     folder, found = folder_named(root, f"cam{camera}"), {}
     for entry in [] if folder is None else entries(folder):
         path = Path(entry.path)
@@ -128,7 +128,7 @@ def _identity_folders(root: Path, camera: int, findings: Findings) -> dict[int, 
 
 
 def _note_identities(cameras: dict[int, dict[int, Path]], listed: list[int], findings: Findings) -> None:
-    """Say which images are of identities in no list, and which listed identities have no images."""
+    """Report images of identities in no list, and listed identities without images."""
     known = set(listed)
     for folders in cameras.values():
         for identity, folder in folders.items():

@@ -1,4 +1,4 @@
-"""Data sets of three folders of images that are named after identity and camera."""
+"""Data sets with three folders of images whose names have identity and camera."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, read_p
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.transforms import image_views
 
-#: Detections that are neither an identity of the data set nor background; the protocol leaves them out.
+#: Detections that are neither an identity nor background; the protocol leaves them out.
 JUNK = -1
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a data set has its images, and how they are named.
+    """The folders of a data set, and the names of its images.
 
-    ``published`` counts the images of each part without junk; ``extras`` are folders with images that were published
-    beside the three. ``clothes``: names have clothes, and always a camera.
+    ``published`` counts the images of each part without junk; ``extras`` are further published folders with images.
+    ``clothes``: names have clothes, and always a camera.
     """
 
     name: str
@@ -39,20 +39,20 @@ class Layout:
 
     @property
     def folders(self) -> dict[str, str]:
-        """The part's name to its folder's."""
+        """Maps the name of a part to that of its folder."""
         return {TRAIN: self.train, QUERY: self.query, GALLERY: self.gallery}
 
     @property
     def expected(self) -> str:
-        """How an error message ends."""
+        """The end of error messages."""
         return f"expected {self.train}/, {self.query}/ and {self.gallery}/ with images named {self.naming}"
 
     def is_root(self, folders: Collection[str]) -> bool:
-        """Whether a folder with sub-folders of these lower-case names holds a data set of this layout."""
+        """Whether a folder with sub-folders of these lower-case names is a data set of this layout."""
         return self.train in folders
 
     def parse(self, path: Path) -> Name | None:
-        """What a file's name says; None where it is no name of this layout."""
+        """The content of a file name; None if it is not a name of this layout."""
         name = parse_name(path.stem)
         if name is not None and self.clothes and (name.cam is None or name.clothes is None):
             return None
@@ -64,8 +64,8 @@ def load_three_folders(
 ) -> ReIDData:
     """The data set of ``layout`` at or below ``data_dir``; identities are for metrics only.
 
-    Junk (identity -1) is left out; background (0) stays in the gallery as a distractor, as the authors have it.
-    Query and gallery may be missing: then there is nothing to measure with.
+    Junk (identity -1) is left out; background (0) stays in the gallery as a distractor, as in the authors' protocol.
+    If query or gallery is missing, there is no evaluation.
     """
     parts, findings = read_three_folders(layout, data_dir, bad_images=bad_images, workers=workers)
     return ReIDData(
@@ -82,7 +82,7 @@ def load_three_folders(
 def read_three_folders(
     layout: Layout, data_dir: str | Path, *, bad_images: str, workers: int
 ) -> tuple[dict[str, Part], Findings]:
-    """The parts of :func:`load_three_folders`, and what was found beside them."""
+    """The parts of :func:`load_three_folders`, and the findings."""
     root, findings = find_root(data_dir, layout.is_root, layout.expected), Findings()
     present = {part: folder for part, name in layout.folders.items() if (folder := folder_named(root, name))}
     names: dict[Path, Name] = {}
@@ -106,7 +106,7 @@ def read_three_folders(
 
 
 def _images(layout: Layout, folder: Path, findings: Findings) -> dict[Path, Name]:
-    """The folder's images in the order of their names, and what these say."""
+    """The folder's images, sorted by name, and the content of the names."""
     names = {path: layout.parse(path) for path in list_images(folder, findings)}
     strange = [path.name for path, name in names.items() if name is None]
     if strange:
@@ -117,13 +117,13 @@ def _images(layout: Layout, folder: Path, findings: Findings) -> dict[Path, Name
 
 
 def _check_cameras(names: dict[Path, Name], findings: Findings) -> None:
-    """Refuse names whose camera cannot be read, and say what was made of others."""
+    """Refuse names whose camera cannot be read, and report how unusual names were read."""
     letters = [path for path, name in names.items() if name.letter]
     numbers = [path for path, name in names.items() if name.cam is not None and not name.letter]
     unread = [path for path, name in names.items() if name.cam is None and name.unused is not None]
     if unread:
         raise InputError(
-            f"{printable(unread[0])}: {names[unread[0]].unused!r} looks like a camera and is none that can be read "
+            f"{printable(unread[0])}: {names[unread[0]].unused!r} looks like a camera but cannot be read as one "
             f"({len(unread)} such name(s)); expected a number or a letter, as in 0002_c1_... or 0002_camB_..."
         )
     if letters and numbers:
@@ -136,11 +136,11 @@ def _check_cameras(names: dict[Path, Name], findings: Findings) -> None:
     if unused := [path for path, name in names.items() if name.unused is not None]:
         name = names[unused[0]]
         findings.warnings.append(
-            f"{len(unused)} name(s) hold two parts that look like a camera: {printable(unused[0].name)} is taken for "
+            f"{len(unused)} name(s) have two parts that look like a camera: {printable(unused[0].name)} is read as "
             f"camera {name.cam}, and {name.unused!r} is not used"
         )
     if not letters and not numbers and (perhaps := [path for path, name in names.items() if name.perhaps]):
         findings.warnings.append(
-            f"no name says its camera as _cN; if {names[perhaps[0]].perhaps!r} in {printable(perhaps[0].name)} is one, "
-            "rename the images: images of the query's own camera would count as matches"
+            f"no name has a camera as _cN; if {names[perhaps[0]].perhaps!r} in {printable(perhaps[0].name)} is one, "
+            "rename the images, or images of the query's own camera will count as matches"
         )

@@ -1,4 +1,4 @@
-"""The clusterings that pseudo-labels come from: a class for each value of ``--cluster``."""
+"""The clusterings for pseudo-labels: one class per value of ``--cluster``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the training loop asks a clustering for."""
+"""The interface between the training loop and a clustering."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Clusterer(ABC):
-    """A way to find clusters. ``recipe``: the options that it takes where the user says nothing else."""
+    """A way to find clusters. ``recipe``: its default options."""
 
     recipe: ClassVar[dict[str, Any]] = {}
 
     @staticmethod  # noqa: B027
     def check(options: ClusterOptions) -> None:
-        """Raise InputError where ``options`` cannot be clustered by, or a package is missing."""
+        """Raise InputError if ``options`` do not fit this clustering, or if a package is missing."""
 
     @staticmethod
     @abstractmethod
@@ -33,16 +33,16 @@ class Clusterer(ABC):
     @staticmethod
     @abstractmethod
     def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
-        """What to try where ``found`` has fewer than two clusters, in a sentence."""
+        """A sentence about what to try if ``found`` has fewer than two clusters."""
 
     @staticmethod
     @abstractmethod
     def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
-        """What to try where one cluster has swallowed many images, in a sentence."""
+        """A sentence about what to try if one cluster holds far too many images."""
 
 
 def numbered(labels: np.ndarray) -> np.ndarray:
-    """``labels`` as int64, with the clusters numbered in the order of their first images; -1 stays."""
+    """``labels`` as int64, with the clusters numbered in the order of their first images; -1 is unchanged."""
     found, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     order = np.argsort(np.where(found >= 0, first, -1))
     number = np.empty(len(found), np.int64)

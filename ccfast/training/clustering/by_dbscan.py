@@ -1,4 +1,4 @@
-"""``--cluster dbscan``, at a given eps or at one that each epoch's features choose."""
+"""``--cluster dbscan``, at a given eps or at one chosen from each epoch's features."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ByDBSCAN(Clusterer):
 
     @staticmethod
     def check(options: ClusterOptions) -> None:
-        """The query expansion averages among the neighbours."""
+        """The query expansion averages neighbours, so k2 is at most k1."""
         if options.k2 > options.k1:
             raise InputError(f"--k2: expected at most --k1 ({options.k1}), got {options.k2}")
 
@@ -50,7 +50,7 @@ class ByDBSCAN(Clusterer):
 
     @staticmethod
     def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
-        """What other values of eps give, and which of them is best."""
+        """The clusters at other values of eps, and the best of these values."""
         from ccfast.training.clustering.sweep import best, sweep, told
 
         trials = sweep(features, options)

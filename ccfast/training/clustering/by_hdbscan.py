@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ccfast.training.shard import Shard
     from ccfast.training.stopwatch import Stopwatch
 
-#: Pairs further apart than this are taken to be at 1, the largest Jaccard distance: they share little or nothing.
+#: Larger distances count as 1, the largest Jaccard distance; such pairs share little or nothing.
 LARGEST = 0.8
 
-#: Two images at the distance 0 are this far apart: scikit-learn takes a stored 0 for no neighbour.
+#: Replaces the distance 0, because scikit-learn reads a stored 0 as "no neighbour".
 LEAST = 1e-7
 
 
@@ -55,13 +55,13 @@ class ByHDBSCAN(Clusterer):
     def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
         """A finer density."""
         return (
-            f"Try a smaller --k1 than {options.k1}, or a larger --min-samples than {options.min_samples}: neighbours "
-            "by chance then link fewer clusters."
+            f"Try a smaller --k1 than {options.k1}, or a larger --min-samples than {options.min_samples}: then fewer "
+            "chance neighbours link clusters."
         )
 
 
 def hdbscan_labels(distances: Tensor, min_samples: int, min_cluster_size: int) -> np.ndarray:
-    """Labels [N] int64 of the sparse CSR ``distances`` [N, N]; pairs that it does not hold are at the distance 1.
+    """Labels [N] int64 of the sparse CSR ``distances`` [N, N]; pairs that it does not store have the distance 1.
 
     ``min_samples`` counts the image itself, as in DBSCAN.
     """
@@ -71,15 +71,15 @@ def hdbscan_labels(distances: Tensor, min_samples: int, min_cluster_size: int) -
     if size < max(2, min_samples):
         return np.full(size, -1, np.int64)
     matrix = _whole_graph(distances, min_samples)
-    least = max(2, min_cluster_size)  # HDBSCAN knows no cluster of one image
+    least = max(2, min_cluster_size)  # HDBSCAN has no clusters of one image
     search = HDBSCAN(min_cluster_size=least, min_samples=min_samples, metric="precomputed", copy=False)
     return numbered(search.fit_predict(matrix).astype(np.int64))
 
 
 def _whole_graph(distances: Tensor, min_samples: int) -> csr_array:
-    """The distances with as many of the pairs at the distance 1 as make a graph that HDBSCAN takes.
+    """The distances, with enough pairs at the distance 1 for HDBSCAN.
 
-    It wants a connected graph in which each row has ``min_samples`` entries, itself included.
+    It needs a connected graph in which each row has ``min_samples`` entries, counting itself.
     """
     rows, columns = distances.crow_indices().cpu().numpy(), distances.col_indices().cpu().numpy()
     values = np.maximum(distances.values().cpu().numpy().astype(np.float64), LEAST)

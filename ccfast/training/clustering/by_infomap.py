@@ -26,7 +26,7 @@ class ByInfoMap(Clusterer):
 
     @staticmethod
     def check(options: ClusterOptions) -> None:
-        """The package must be there."""
+        """The package must be installed."""
         if importlib.util.find_spec("infomap") is None:
             raise InputError("--cluster infomap needs the package infomap: pip install 'ccfast[infomap]'")
 
@@ -39,7 +39,7 @@ class ByInfoMap(Clusterer):
 
     @staticmethod
     def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
-        """Another threshold of the links."""
+        """Another threshold for links."""
         direction = "larger" if found.clusters else "smaller"
         return f"Try a {direction} --min-similarity than {options.min_similarity:g}."
 

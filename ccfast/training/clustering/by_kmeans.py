@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 
 class ByKMeans(Clusterer):
-    """k-means with ``--num-clusters`` clusters, from one start by k-means++; no image is noise."""
+    """k-means with ``--num-clusters`` clusters, with one k-means++ initialisation; no image is noise."""
 
     @staticmethod
     def check(options: ClusterOptions) -> None:
-        """The number of clusters must be said."""
+        """The number of clusters is required."""
         if options.num_clusters is None:
-            raise InputError("--num-clusters: expected how many clusters --cluster kmeans is to find, got none")
+            raise InputError("--num-clusters: expected the number of clusters for --cluster kmeans, got none")
 
     @staticmethod
     def find(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
-        """Labels by k-means, numbered in the order of the clusters' first images; the same seed whatever the run's."""
+        """Labels by k-means, numbered in the order of the clusters' first images; with a fixed seed."""
         from ccfast.training.clustering.pseudo_labels import PseudoLabels
 
-        whole = features if isinstance(features, Tensor) else features.gathered()  # k-means is of all rows
+        whole = features if isinstance(features, Tensor) else features.gathered()  # k-means needs all rows
         rows = checks.unit_features("features", whole)
         checks.unit_rows("features", rows)
         if options.num_clusters > len(rows):
@@ -47,8 +47,8 @@ class ByKMeans(Clusterer):
 
     @staticmethod
     def advice(found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions) -> str:
-        """Only features that are all equal give a single cluster."""
-        return "The features are all equal: look at the images and at the weights."
+        """A single cluster means that all features are equal."""
+        return "All features are equal: check the images and the weights."
 
     @staticmethod
     def against_giants(features: Tensor | Shard, options: ClusterOptions) -> str:
@@ -61,6 +61,6 @@ def _labels(rows: np.ndarray, clusters: int) -> np.ndarray:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters: fewer clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
         found = KMeans(clusters, n_init=1, random_state=0).fit_predict(rows)
     return numbered(found)

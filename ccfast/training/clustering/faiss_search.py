@@ -1,4 +1,4 @@
-"""Neighbours by an index of faiss: most of the nearest rows, in a fraction of the time of all of them."""
+"""Neighbours from a faiss index: most of the nearest rows, in a fraction of the time of an exact search."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ccfast.training.group import ALONE, Group
 
 log = logging.getLogger(__name__)
 
-#: Candidates asked for beyond k1, as float32 and compressed distances mistake the order of the last ones.
+#: Number of candidates beyond k1, because float32 and compressed distances can confuse the order of the last ones.
 EXTRA = 16
 
-#: Rows that k-means is given for each list of an inverted file: faiss warns below the first, and more than the second
-#: are not taken, as their copy and the training would cost more than the search.
+#: Rows per list of an inverted file for k-means: faiss warns below the first number; more than the second are not used,
+#: because their copy and the training would cost more than the search.
 FEW_PER_LIST, MANY_PER_LIST = 39, 64
 
 _ADDED_AT_ONCE = 1 << 16
 
 
 class Rows(Protocol):
-    """Rows [count, dim] of float32 on the CPU, wherever they are kept."""
+    """Rows [count, dim] of float32 on the CPU, from memory or from a file."""
 
     count: int
     dim: int
@@ -38,13 +38,13 @@ class Rows(Protocol):
         """Rows begin .. end - 1."""
 
     def take(self, rows: Tensor) -> Tensor:
-        """The rows that are named, ascending."""
+        """The given rows, which are in ascending order."""
 
     def measure(self, queries: Tensor, indices: Tensor) -> Tensor:
         """Exact distances float64 [Q, K] of ``queries`` [Q, D] to the rows of ``indices`` [Q, K]."""
 
     def search(self, queries: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The ``k`` nearest of all rows for ``queries``, which are the rows ``own``."""
+        """The ``k`` nearest of all rows for ``queries``; ``own`` are their row numbers."""
 
 
 class RowsAtHand:
@@ -55,25 +55,25 @@ class RowsAtHand:
         self.count, self.dim = features.shape
 
     def read(self, begin: int, end: int) -> Tensor:
-        """As :class:`Rows` says."""
+        """See :class:`Rows`."""
         return self.features[begin:end]
 
     def take(self, rows: Tensor) -> Tensor:
-        """As :class:`Rows` says."""
+        """See :class:`Rows`."""
         return self.features[rows]
 
     def measure(self, queries: Tensor, indices: Tensor) -> Tensor:
-        """As :class:`Rows` says."""
+        """See :class:`Rows`."""
         return torch.ops.ccfast.pair_distances(queries, self.features, indices)
 
     def search(self, queries: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """As :class:`Rows` says."""
+        """See :class:`Rows`."""
         indices, distances = torch.ops.ccfast.knn(self.features, queries, k, "fp32", None)
         return own_first(indices, own), distances
 
 
 class FaissSearch:
-    """An index of faiss over all ``rows``, and how it is searched."""
+    """A faiss index over all ``rows``, and its search parameters."""
 
     def __init__(self, rows: Rows, options: ClusterOptions, most_bytes: int | None = None) -> None:
         self.faiss = import_optional("faiss", "--neighbours faiss", "faiss-cpu")
@@ -84,8 +84,8 @@ class FaissSearch:
         self.index = self._made(text)
         if most_bytes is not None and self.bytes() > most_bytes:
             raise InputError(
-                f"--memory-limit: the index {text} takes about {self.bytes() >> 20} MB, and there are "
-                f"{most_bytes >> 20} MB for it; raise the limit, or pass an index of compressed rows (--faiss-index "
+                f"--memory-limit: the index {text} takes about {self.bytes() >> 20} MB, but only "
+                f"{most_bytes >> 20} MB are left for it; raise the limit, or use compressed rows (--faiss-index "
                 "IVF4096,SQ8 or IVF4096,PQ32)"
             )
         self._fill(text)
@@ -96,20 +96,20 @@ class FaissSearch:
         try:
             return self.faiss.index_factory(self.rows.dim, text, self.faiss.METRIC_L2)
         except RuntimeError as error:
-            raise InputError(f"--faiss-index: {text!r} is no index that faiss can make: {_reason(error)}") from error
+            raise InputError(f"--faiss-index: faiss cannot make the index {text!r}: {_reason(error)}") from error
 
     def bytes(self) -> int:
-        """About what the index takes when it holds all rows: their codes, their numbers and HNSW's links."""
+        """An estimate of the index's memory with all rows: codes, row numbers and HNSW's links."""
         try:
             code = self.index.sa_code_size()
-        except RuntimeError:  # an index that has no codes
+        except RuntimeError:  # an index without codes
             code = 4 * self.rows.dim
         graph = getattr(self.faiss.downcast_index(self.index), "hnsw", None)
         links = 0 if graph is None else 4 * graph.nb_neighbors(0)
         return self.rows.count * (code + 8 + links)
 
     def _fill(self, text: str) -> None:
-        """Train the index where it learns something, and add all rows, block by block."""
+        """Train the index if it needs training, and add all rows, block by block."""
         count = self.rows.count
         try:
             if not self.index.is_trained:
@@ -122,7 +122,7 @@ class FaissSearch:
             raise InputError(f"--faiss-index: faiss cannot fill {text!r} with these rows: {_reason(error)}") from error
 
     def _lists(self) -> Any:
-        """The inverted file in the index; None where there is none."""
+        """The inverted file in the index, or None."""
         try:
             return self.faiss.extract_index_ivf(self.index)
         except RuntimeError:
@@ -145,9 +145,10 @@ class FaissSearch:
             ) from error
 
     def nearest(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Indices and distances [R, k1] of the rows ``first`` .. ``last - 1``, as :func:`ccfast.knn` has them.
+        """Indices and distances [R, k1] of the rows ``first`` .. ``last - 1``, in the format of :func:`ccfast.knn`.
 
-        Candidates are measured again in float64. Rows for which the index finds too few are searched exactly.
+        The distances to candidates are computed again in float64. If the index finds too few neighbours for a row, the
+        row is searched exactly.
         """
         rows = self.rows.read(first, last)
         if len(rows) == 0:
@@ -163,16 +164,16 @@ class FaissSearch:
         return indices, distances
 
     def say_what_was_left_out(self) -> None:
-        """How many rows had to be searched exactly."""
+        """Log how many rows were searched exactly."""
         if self.left_out:
             log.info(
-                "faiss found too few neighbours of %s rows, which were searched exactly (--faiss-search looks further)",
+                "faiss found too few neighbours for %s rows, which were searched exactly (use a larger --faiss-search)",
                 f"{self.left_out:,}",
             )
 
 
 def default_index(count: int) -> str:
-    """An inverted file of 4 sqrt(N) lists, or of as many as N rows are enough to learn."""
+    """An inverted file with 4 sqrt(N) lists, or fewer if N rows are too few to train them."""
     lists = min(4 * math.isqrt(count), count // FEW_PER_LIST)
     return f"IVF{lists},Flat" if lists > 1 else "Flat"
 

@@ -1,4 +1,4 @@
-"""What an epoch's record says of its clusters without knowing the identities."""
+"""The numbers about clusters in an epoch's record that need no identities."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ccfast.training.shard import Shard
 
 
 def told_of(found: PseudoLabels, features: Tensor | Shard, last: Tensor | None) -> dict[str, Any]:
-    """The numbers of ``found``, the clusters of ``features`` [N, D]; ``last`` [N] are the clusters of the epoch before.
+    """The numbers of ``found``, the clusters of ``features`` [N, D]; ``last`` [N] are the previous epoch's clusters.
 
-    ``clusters``, ``noise`` (images in none), ``largest`` (images in the largest one), ``silhouette`` in [-1, 1], and,
-    where they are known, DBSCAN's ``eps`` and ``last_ari``: the adjusted Rand index with ``last`` over the images that
-    are in clusters of both; 1 where nothing has changed.
+    ``clusters``, ``noise`` (images in no cluster), ``largest`` (images in the largest cluster), ``silhouette`` in
+    [-1, 1], and, if known, DBSCAN's ``eps`` and ``last_ari``: the adjusted Rand index with ``last`` over the images
+    that are in clusters in both; 1 means no change.
     """
     numbers: dict[str, Any] = {"clusters": found.clusters, "noise": found.noise, "largest": found.largest}
     some, rows = to_measure(features)

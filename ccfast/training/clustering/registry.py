@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ccfast.training.clustering.base import Clusterer
 
-#: The class of each clustering. They need torch, which the help of the command line does without.
+#: The class of each clustering. They import torch, which the help of the command line must not do.
 CLUSTERINGS: dict[str, str] = {
     "dbscan": "ccfast.training.clustering.by_dbscan:ByDBSCAN",
     "infomap": "ccfast.training.clustering.by_infomap:ByInfoMap",

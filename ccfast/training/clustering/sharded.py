@@ -1,9 +1,9 @@
 """Steps 2 and 3 of an epoch by several processes: each takes a slice of the rows, and all get all labels.
 
-Features may be spread over the processes too (:class:`Shard`): then blocks of them travel in a ring while neighbours
-are searched, and nobody holds all. What all processes get is neighbour lists and sparse encodings, O(N * neighbours);
-N x N is never stored. The labels are those that one process finds, bit for bit: every row is computed from the same
-numbers in the same order.
+Features may also be distributed over the processes (:class:`Shard`): then blocks of them travel in a ring during the
+search, and no process holds all. All processes get the neighbour lists and sparse encodings, O(N * neighbours); N x N
+is never stored. The labels equal those of one process, bit for bit: every row is computed from the same numbers in the
+same order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ccfast.training.shard import Shard, exchange_rows
 
 ops = torch.ops.ccfast
 
-#: Rows of features that a process fetches at a time beside its own, if it has fewer of its own.
+#: Rows of features that a process fetches at a time, if it holds fewer itself.
 _FETCHED = 4096
 
 Neighbours = tuple[Tensor, Tensor]
@@ -84,15 +84,15 @@ def nearest(features: Tensor | Shard, k1: int, group: Group) -> Neighbours:
     found = NearestSoFar(features.rows, k1)
     for first, block in features.ring():
         found.offer(block, first)
-        del block  # makes room for the one after the next
+        del block  # frees memory for the block after the next
     return found.lists(torch.arange(features.own.start, features.own.stop, device=features.device))
 
 
 def check_shard(features: Shard) -> None:
-    """The rows of all processes are finite and of unit norm; where they are not, all processes say the same."""
+    """Check that the rows of all processes are finite with unit norm; all processes raise the same error."""
     wrong = None
     norms = ops.squared_norms(features.rows).sqrt()
-    if not bool(((norms - 1).abs() <= checks.UNIT_NORM_TOLERANCE).all()):  # nor where one is not finite
+    if not bool(((norms - 1).abs() <= checks.UNIT_NORM_TOLERANCE).all()):  # also False for non-finite norms
         try:
             checks.unit_rows("features", features.rows, first=features.own.start)
         except ValueError as error:
@@ -119,7 +119,7 @@ def _encoding(features: Tensor | Shard, rank: Tensor, distances: Tensor, group: 
 
 
 def _rounds(i: Tensor, rows: slice, most: int, group: Group) -> list[slice]:
-    """``rows`` in stretches of up to ``most`` pairs (or one row), as many in every process; ``i``: each pair's row."""
+    """``rows`` in ranges of up to ``most`` pairs (or one row), equally many in every process; ``i``: rows of pairs."""
     pairs = torch.bincount(i - rows.start, minlength=rows.stop - rows.start).cumsum(0).tolist()
     ends: list[int] = []
     used = 0
@@ -145,13 +145,13 @@ def joined(parts: list[CsrTensors]) -> CsrTensors:
 def centroids(features: Shard, labels: Tensor) -> Tensor:
     """``ccfast.cluster_centroids(features, labels)``, the whole of it in every process.
 
-    The rows of a cluster go to one process, which has them in their order; clusters are dealt out so that processes get
-    about as many rows each.
+    The rows of a cluster go to one process, in their order; clusters are distributed so that all processes get about
+    the same number of rows.
     """
     group, clusters = features.group, int(labels.max()) + 1
     sizes = torch.bincount(labels[labels >= 0], minlength=clusters)
     before = sizes.cumsum(0) - sizes
-    owner = before * group.size // max(int(sizes.sum()), 1)  # ascending: each has a stretch of the clusters
+    owner = before * group.size // max(int(sizes.sum()), 1)  # ascending: each process has a range of the clusters
     own = labels[features.own]
     kept = (own >= 0).nonzero()[:, 0]
     order = kept[owner[own[kept]].argsort(stable=True)]

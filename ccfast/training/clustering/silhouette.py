@@ -1,27 +1,27 @@
-"""The mean silhouette of a clustering by cosine distances: a number that needs no identities."""
+"""The mean silhouette of a clustering with cosine distances, which needs no identities."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-#: The mean is taken over at most this many images; each is compared with all clusters.
+#: The mean is over at most this number of images; each is compared with all clusters.
 IMAGES = 2_000
 
-#: Similarities that are held at a time.
+#: Number of similarities in memory at the same time.
 HELD = 2**24
 
 
 def silhouette(features: Tensor, labels: Tensor, limit: int = IMAGES) -> float | None:
     """Rousseeuw's silhouette (1987) of ``features`` [N, D] of unit norm by cosine distances, in [-1, 1].
 
-    The mean, over at most ``limit`` images that are in a cluster (spread evenly), of ``(b - a) / max(a, b)``: ``a`` is
-    the mean distance to the other images of the cluster, ``b`` that to the images of the nearest other cluster; 0 for
-    clusters of one image. The mean of cosine distances to a cluster is that to the mean of its rows, so that each image
-    meets each cluster once. Images whose label [N] is -1 are left out.
+    The mean of ``(b - a) / max(a, b)`` over at most ``limit`` clustered images (spread evenly): ``a`` is the mean
+    distance to the other images of the cluster, ``b`` the mean distance to the images of the nearest other cluster; 0
+    for clusters of one image. The mean cosine distance to a cluster equals the distance to the mean of its rows, so
+    each image is compared with each cluster once. Images with the label -1 are left out.
 
     Returns:
-        None where there are fewer than two clusters.
+        None if there are fewer than two clusters.
     """
     inside = (labels >= 0).nonzero()[:, 0]
     numbers, own = labels[inside].unique(return_inverse=True)

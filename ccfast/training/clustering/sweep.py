@@ -1,4 +1,4 @@
-"""What each eps gives on some features, and which is best where nothing is known of the identities."""
+"""The clusters at each eps on some features, and the best eps without known identities."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ccfast.training.group import ALONE, Group
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
 
-#: More than this share of noise makes an eps no choice.
+#: An eps with a larger share of noise is not chosen.
 MOST_NOISE = 0.5
 
-#: Values of eps that a sweep tries, but for those on a structural tie.
+#: Values of eps in a sweep, without structural ties.
 GRID = tuple(step / 20 for step in range(4, 16))
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """What ``eps`` gives: the labels, and how many ``clusters``; ``noise`` and ``largest`` are shares of the images.
+    """The result at ``eps``: the labels and the number of ``clusters``; ``noise`` and ``largest`` are shares of images.
 
     ``silhouette``: of the clustered images, in [-1, 1]; None with fewer than two clusters.
     """
@@ -44,17 +44,18 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """The silhouette times the square of the share of images that are in clusters; -1 without a silhouette.
+        """The silhouette times the squared share of clustered images; -1 without a silhouette.
 
-        A smaller eps gives tighter clusters of fewer images: the share alone would weigh too little against that.
+        A smaller eps gives tighter clusters with fewer images; the share without the square would have too little
+        weight.
         """
         return -1.0 if self.silhouette is None else self.silhouette * (1 - self.noise) ** 2
 
 
 def sweep(features: Tensor | Shard, options: ClusterOptions, limit: int = SEARCH_LIMIT) -> list[Trial]:
-    """A trial for each eps of :data:`GRID`, on at most ``limit`` of ``features`` [N, D] of unit norm.
+    """One trial per eps of :data:`GRID`, on at most ``limit`` of ``features`` [N, D] of unit norm.
 
-    Fewer images than the run has are less dense: with more than ``limit`` the numbers are only near those of all.
+    A sample is less dense than all images: with more than ``limit`` images the numbers are only approximate.
     """
     some, _ = some_of(features, limit)
     return _trials(some, options, Stopwatch(some.device), ALONE)
@@ -74,9 +75,9 @@ def _trial(some: Tensor, rows: Tensor, eps: float, found: PseudoLabels) -> Trial
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of the highest :attr:`Trial.score` among those with at most half of the images noise.
+    """The trial with the highest :attr:`Trial.score` among those with at most half of the images noise.
 
-    Where all have more, among all with two clusters; None where there is none.
+    If all have more noise: among all with two clusters; None if there are none.
     """
     whole = [trial for trial in trials if trial.silhouette is not None]
     choice = [trial for trial in whole if trial.noise <= MOST_NOISE] or whole
@@ -84,7 +85,7 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def find_by_best_eps(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
-    """The labels of the best eps on all of ``features``: what ``--eps auto`` does in each epoch."""
+    """The labels at the best eps on all ``features``, for ``--eps auto`` in each epoch."""
     trials = _trials(features, options, watch, group)
     return trials[group.from_main(lambda: trials.index(best(trials) or trials[-1]))].found
 

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder, claimed by one run at a time, with records and checkpoints."""
+"""The files of a run: its folder, used by one run at a time, with records and checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read with what is wrong in words."""
+"""Checkpoints: written completely or not at all, and read with clear errors."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class State:
-    """All that a run is between two epochs.
+    """The complete state of a run between two epochs.
 
-    ``scaler`` scales the gradients of fp16; ``head`` is what is learnt beside the encoder, if anything is;
-    ``method`` is asked for what it keeps; ``labels`` [N] are the last epoch's clusters.
+    ``scaler`` scales the gradients of fp16; ``head`` is a module that is trained with the encoder, or None;
+    ``method`` provides its own state; ``labels`` [N] are the last epoch's clusters.
     """
 
     encoder: Encoder
@@ -50,7 +50,7 @@ class State:
 def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[str, Any]:
     """``state`` as tensors and plain values, readable with ``torch.load(..., weights_only=True)``.
 
-    Every process of ``group`` calls this: the checkpoint holds the random states of each.
+    Every process of ``group`` calls this, because the checkpoint has the random states of each.
     """
     return {
         "config": config.stored(),
@@ -75,26 +75,26 @@ def _state_of(method: Method | None) -> dict[str, Any]:
     try:
         check_plain(f"{type(method).__name__}.state_dict()", state)
     except Wrong as error:
-        raise RunError(f"{error}; a run could not be resumed from it") from error
+        raise RunError(f"{error}; the run could not be resumed from it") from error
     return state
 
 
 def for_search(state: State, config: TrainConfig) -> dict[str, Any]:
-    """The encoder alone, for evaluation and search: what best.pt holds."""
+    """The content of best.pt: only the encoder, for evaluation and search."""
     return {"config": config.stored(), "epoch": state.epoch, "best": state.best, "model": state.encoder.state_dict()}
 
 
 def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write ``path`` whole or not at all; what it held goes to ``previous``, if given.
+    """Write ``path`` completely or not at all; its old content goes to ``previous``, if given.
 
     Raises:
-        OSError: it cannot be written; ``path`` and ``previous`` are what they were.
+        OSError: it cannot be written; ``path`` and ``previous`` are unchanged.
     """
 
     def write(file: BinaryIO) -> None:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch makes one of a full disk
+        except RuntimeError as error:  # torch raises one if the disk is full
             if is_out_of_memory(error):
                 raise
             raise OSError(str(error).splitlines()[0]) from error
@@ -103,7 +103,7 @@ def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> N
 
 
 def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
-    """The content of the checkpoint in ``path``, or in ``previous`` where that one is damaged; and which it was."""
+    """The content of the checkpoint in ``path``, or in ``previous`` if that one is damaged; and the file."""
     damaged = None
     try:
         content = _read(path)
@@ -113,7 +113,7 @@ def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
         damaged, path, content = error, previous, _read(previous)
     _check(content, path)
     if damaged is not None:
-        log.warning("%s. Going back to the one before it, after epoch %d", damaged, content["epoch"])
+        log.warning("%s. Using the checkpoint before it, after epoch %d", damaged, content["epoch"])
     return content, path
 
 
@@ -121,7 +121,7 @@ def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint of ccfast, or of a best.safetensors.
 
     Raises:
-        InputError: there is none, it is damaged, or its entries are of other types.
+        InputError: there is none, it is damaged, or its entries have wrong types.
     """
     content = read_safetensors(path) if path.suffix == SUFFIX else _read(path)
     _check(content, path)
@@ -140,18 +140,18 @@ def _read(path: Path) -> Any:
     _check_sums(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the bytes lead it to
+    except Exception as error:  # torch.load can raise any error for damaged files
         if is_out_of_memory(error):
             raise
         raise InputError(f"{path}: not a checkpoint, or a truncated one ({type(error).__name__})") from error
 
 
 class _Damaged(InputError):
-    """A checkpoint that is not there, or not as it was written: the one before it may be."""
+    """A checkpoint that is missing or damaged; the one before it may be intact."""
 
 
 def _check_sums(path: Path) -> None:
-    """Raise where the file's content is not what was written: torch.load does not look at its checksums."""
+    """Raise if the file's content is not what was written, because torch.load does not verify checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -161,13 +161,13 @@ def _check_sums(path: Path) -> None:
         raise _Damaged(f"{path}: no such checkpoint") from error
     except MemoryError:
         raise
-    except Exception as error:  # zipfile raises what the bytes lead it to as well
+    except Exception as error:  # so can zipfile
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         raise _Damaged(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
 
 
 def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
-    """The weights of a checkpoint into ``encoder``."""
+    """Load the weights of a checkpoint into ``encoder``."""
     found = misfits(encoder.state_dict(), content["model"])
     if found:
         raise InputError(f"{path}: a checkpoint of another architecture: {found}")
@@ -180,7 +180,7 @@ def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
 
 
 def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) -> None:
-    """Bring ``state`` and the random generators of process ``rank`` to where the checkpoint was written."""
+    """Restore ``state`` and the random generators of process ``rank`` from the checkpoint."""
     load_model(state.encoder, content, path)
     try:
         check_state(content, state.optimizer.state_dict(), state.scheduler.state_dict())
@@ -192,7 +192,7 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
             name: value for name, value in state.optimizer.defaults.items() if value is None or isinstance(value, bool)
         }
         for settings in content["optimizer"]["param_groups"]:
-            settings.update(switches)  # "fused" is right for this device, which may be another one
+            settings.update(switches)  # "fused" must fit this device, which may differ
         state.optimizer.load_state_dict(content["optimizer"])
         check_moments(state.optimizer.state, kept_of_each(state.optimizer))
         own = state.scheduler.state_dict()
@@ -205,7 +205,7 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
         set_random_states(states[rank if rank < len(states) else 0])
     except (Wrong, InputError) as error:
         raise InputError(f"{path}: cannot be resumed from: {error}") from error
-    except Exception as error:  # what torch, NumPy and Python make of states that are none
+    except Exception as error:  # torch, NumPy and Python can raise any error for invalid states
         if is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0][:200] or type(error).__name__

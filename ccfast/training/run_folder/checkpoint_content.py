@@ -1,4 +1,4 @@
-"""What a checkpoint must hold: entries of other types are refused here, not where they would be used."""
+"""Checks of a checkpoint's content: entries of wrong types are an error here, and not later when they are used."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ccfast.training.run_folder.records import LARGEST_EPOCH
 
 
 class Wrong(ValueError):
-    """What is wrong with a checkpoint, in words."""
+    """The error in a checkpoint, as a text."""
 
 
 def check_content(content: Any) -> None:
-    """Raise :class:`Wrong` unless ``content`` holds config, epoch and model as every checkpoint does."""
+    """Raise :class:`Wrong` unless ``content`` has config, epoch and model, as every checkpoint must."""
     if not isinstance(content, dict) or not {"config", "epoch", "model"} <= content.keys():
         raise Wrong("not a checkpoint of ccfast train")
     _check_names("config", content["config"])
@@ -33,15 +33,15 @@ def check_content(content: Any) -> None:
     best = content.get("best", {})
     _check_names("best", best)
     if not all(_is_number(value) and math.isfinite(value) for value in best.values()):
-        raise Wrong(f"its best is not all numbers: {_told(best)}")
+        raise Wrong(f"its best does not consist of numbers: {_told(best)}")
     if best and not {"epoch", "mAP"} <= best.keys():
         raise Wrong(f"its best has no epoch and mAP: {_told(best)}")
 
 
 def check_state(content: dict[str, Any], optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None:
-    """Raise :class:`Wrong` unless ``content`` has what a run goes on with, beside what :func:`check_content` says.
+    """Raise :class:`Wrong` unless a run can resume from ``content``, which has passed :func:`check_content`.
 
-    ``optimizer`` and ``scheduler``: the states of a run that is about to begin, whose types those must have.
+    ``optimizer`` and ``scheduler``: the states of a new run, whose types the content must have.
     """
     missing = {"optimizer", "scheduler", "random", "best", "first_clusters"} - content.keys()
     if missing:
@@ -64,7 +64,7 @@ def check_state(content: dict[str, Any], optimizer: dict[str, Any], scheduler: d
 
 
 def check_plain(what: str, value: Any) -> None:
-    """Raise :class:`Wrong` unless ``value`` is made of what can be read back: tensors and plain values in tables."""
+    """Raise :class:`Wrong` unless ``value`` consists of tensors and plain values in tables, which can be read back."""
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int):
@@ -96,7 +96,7 @@ def _check_optimizer(found: Any, own: dict[str, Any]) -> None:
     if not isinstance(found.get("state"), dict) or not isinstance(found.get("param_groups"), list):
         raise Wrong("its optimizer has no state and param_groups")
     if len(found["param_groups"]) != len(own["param_groups"]):
-        raise Wrong(f"its optimizer has {len(found['param_groups'])} param_groups, here {len(own['param_groups'])}")
+        raise Wrong(f"its optimizer has {len(found['param_groups'])} param_groups, expected {len(own['param_groups'])}")
     for group, expected in zip(found["param_groups"], own["param_groups"], strict=True):
         _check_names("optimizer's param_groups", group)
         if "lr" not in group or "params" not in group:
@@ -104,7 +104,7 @@ def _check_optimizer(found: Any, own: dict[str, Any]) -> None:
         numbers = {name: value for name, value in expected.items() if _is_number(value) or isinstance(value, tuple)}
         _check_like("optimizer's param_groups", group, numbers)
     if not all(isinstance(moments, dict) for moments in found["state"].values()):
-        raise Wrong("its optimizer's state is not a table for each parameter")
+        raise Wrong("its optimizer's state is not one table per parameter")
 
 
 def _check_epoch(epoch: Any, epochs: Any) -> None:
@@ -120,7 +120,7 @@ def _check_names(what: str, found: Any) -> None:
 
 
 def _check_like(what: str, found: Any, expected: dict[str, Any]) -> None:
-    """What ``found`` has of ``expected`` are numbers where those are, and sequences of numbers of the same length."""
+    """Check the entries of ``found`` that ``expected`` has: numbers, or sequences of numbers of the same length."""
     _check_names(what, found)
     for name, own in expected.items():
         if name not in found:
@@ -133,7 +133,7 @@ def _check_like(what: str, found: Any, expected: dict[str, Any]) -> None:
         else:
             right = not _is_number(own) or _is_finite(value)
         if not right:
-            raise Wrong(f"its {what} has {_told(value)} for {name}, expected the like of {own}")
+            raise Wrong(f"its {what} has {_told(value)} for {name}, expected a value such as {own}")
 
 
 def _is_integer(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""A run folder for this process alone: made, locked, and found to hold a run to go on with or none."""
+"""A run folder for this process: makes it, locks it, and finds whether it has a run to resume."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 @contextlib.contextmanager
 def claimed(config: Config, group: Group) -> Iterator[tuple[RunFolder, Config]]:
-    """The run folder that ``config`` names, which other runs cannot have at the same time, and ``config``.
+    """The run folder of ``config``, which other runs cannot use at the same time, and ``config``.
 
-    Where there is nothing to resume yet, the configuration does not say ``resume`` any more. A folder that is empty in
-    the end, as nothing was begun, is removed if it was made here.
+    If there is nothing to resume yet, ``resume`` of the returned configuration is False. A folder that was made here
+    and is still empty at the end is removed.
 
     Raises:
-        InputError: it holds a run already, is in use, cannot be made or written to, or has lost its checkpoints.
+        InputError: it already has a run, is in use, cannot be made or written to, or has lost its checkpoints.
     """
     with contextlib.ExitStack() as stack:
 
@@ -65,26 +65,26 @@ def _locked(config: TrainConfig) -> Iterator[RunFolder]:
             yield RunFolder(path)
     finally:
         for folder in reversed(made):
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 
 def _is_new(folder: RunFolder) -> bool:
-    """Refuse a folder that holds a run; False: nothing is resumed."""
+    """Refuse a folder that already has a run; False: nothing is resumed."""
     held = folder.held()
     if held:
         raise InputError(
             f"--run: {folder.path} holds a run already ({', '.join(held)}); "
-            "pass --resume to go on with it, or another folder"
+            "pass --resume to continue it, or another folder"
         )
     return False
 
 
 def _goes_on(folder: RunFolder) -> bool:
-    """Whether there is a checkpoint to go on from; else what the run left before its first one is put out of the way.
+    """Whether there is a checkpoint to resume from; otherwise the run's files from before its first one move away.
 
     Raises:
-        InputError: there is none, and the run has been trained: what it learnt would be overwritten.
+        InputError: there is none although the run was trained, and its results would be overwritten.
     """
     if folder.has_checkpoint():
         return True
@@ -94,23 +94,23 @@ def _goes_on(folder: RunFolder) -> bool:
         last = max(last, load(folder.best)["epoch"])
     if last > 0:
         raise InputError(
-            f"--resume: {folder.path} holds {last} epoch(s) of a run, but not {folder.checkpoint.name}, without which "
-            "it cannot go on; pass another folder to begin anew"
+            f"--resume: {folder.path} has {last} epoch(s) of a run, but no {folder.checkpoint.name} to resume from; "
+            "pass another folder to start a new run"
         )
     if found.faults:
         aside = set_aside(folder.metrics)
-        log.warning("%s: %s; the file as it was is now %s", folder.metrics, found.told(), aside.name)
+        log.warning("%s: %s; the original file is now %s", folder.metrics, found.told(), aside.name)
     folder.metrics.unlink(missing_ok=True)
-    log.warning("--resume: %s holds no checkpoint yet: the run begins", folder.path)
+    log.warning("--resume: %s has no checkpoint yet; the run starts from the beginning", folder.path)
     return False
 
 
 def _make(path: Path, made: list[Path]) -> None:
-    """Make the folder ``path``; ``made`` gets each that was not there."""
+    """Make the folder ``path``; ``made`` collects each folder that did not exist."""
     missing = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
         for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)  # another process may want the same parent
+            folder.mkdir(exist_ok=True)  # another process may make the same parent
             made.append(folder)
         if not path.is_dir():
             raise NotADirectoryError(None, "there is a file of that name")
@@ -119,7 +119,7 @@ def _make(path: Path, made: list[Path]) -> None:
 
 
 def _make_fresh(dataset: str, made: list[Path]) -> Path:
-    """Make a folder in runs/ that nobody has, named after the data set and the time."""
+    """Make a new folder in runs/, named after the data set and the time."""
     runs = Path("runs")
     _make(runs, made)
     name = f"{dataset}-{time.strftime('%Y%m%d-%H%M%S')}"

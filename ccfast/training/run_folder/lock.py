@@ -1,4 +1,4 @@
-"""A lock on a run folder: two trainings in one folder would overwrite each other's checkpoints."""
+"""A lock on a run folder, because two runs in one folder would overwrite each other's checkpoints."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ log = logging.getLogger(__name__)
 
 NAME = ".lock"
 
-#: What flock says where a file system has no locks.
+#: The errors of flock on a file system without locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 
 
 class FolderLock:
-    """Holds ``folder``/.lock for as long as this process lives, or until :meth:`release`, which removes the file.
+    """Holds ``folder``/.lock until this process ends, or until :meth:`release`, which removes the file.
 
-    The system gives the lock back when the process dies, however that happens: a file that was left holds nobody up.
+    The system releases the lock when the process ends for any reason; a file that was left does not block others.
 
     Raises:
         InputError: another process holds it, or no file can be written in ``folder``.
@@ -54,7 +54,7 @@ class FolderLock:
         self.release()
 
     def _acquired(self) -> int | None:
-        """The open, locked file; None where its last holder has just removed it."""
+        """The open, locked file; None if its last holder has just removed it."""
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +68,7 @@ class FolderLock:
             if error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 raise
-            log.warning("%s: its file system has no locks: take care that no other run writes to it", self.path.parent)
+            log.warning("%s: its file system has no locks; make sure that no other run writes to it", self.path.parent)
             return descriptor
         if _is_at(descriptor, self.path):
             return descriptor
@@ -76,14 +76,14 @@ class FolderLock:
         return None
 
     def release(self) -> None:
-        """Remove the file and let others have the folder."""
+        """Remove the file and release the folder."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink()
             self.forget()
 
     def forget(self) -> None:
-        """Close the file: the lock is gone once all who have it open have done so."""
+        """Close the file; the lock is released when all processes that have it open have closed it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -105,7 +105,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _in_child() -> None:
-    """Workers that load images must not hold the lock when their parent has been killed."""
+    """Loading processes must not keep the lock after their parent was killed."""
     for lock in list(_held):
         lock.forget()
 

@@ -24,7 +24,7 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Undo what was drawn since :func:`random_states`; those of another number of GPUs are left as they are."""
+    """Restore the result of :func:`random_states`; the states of another number of GPUs are not restored."""
     torch.set_rng_state(states["cpu"])
     keys, *rest = states["numpy"]
     np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))

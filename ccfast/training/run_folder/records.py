@@ -1,4 +1,4 @@
-"""metrics.jsonl: one JSON object per epoch and line. Lines that are damaged are left out, and named."""
+"""metrics.jsonl: one JSON object per line and epoch. Damaged lines are left out and reported."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, NamedTuple
 
 Record = dict[str, Any]
 
-#: No run has as many epochs.
+#: More epochs than any run has.
 LARGEST_EPOCH = 2**31 - 1
 
-#: What a record says beside its epoch and its seconds: numbers, or None where there is none. A protocol beside the data
-#: set's own puts its name before its metrics ("clothes_changing/mAP").
+#: The numbers (or None) of a record, besides its epoch and its seconds. A further protocol puts its name before its
+#: metrics ("clothes_changing/mAP").
 NUMBERS = (
     "loss", "clusters", "noise", "largest", "eps", "silhouette", "last_ari", "lr", "nmi", "ari", "purity",
     "peak_memory_mb", "mAP", "mINP",
 )  # fmt: skip
 RANK = "rank"
 
-#: How many faults a message names.
+#: Number of faults that a message names.
 NAMED = 3
 
 
 class Found(NamedTuple):
-    """The whole ``records`` in the order of their epochs, and what is wrong with the other lines, in words."""
+    """The intact ``records`` in the order of their epochs, and texts about the other lines."""
 
     records: list[Record]
     faults: list[str]
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 def read_records(path: Path) -> Found:
-    """What the file ``path`` holds; nothing where there is none. Of two records of an epoch the later one counts.
+    """The content of the file ``path``; empty if it does not exist. If an epoch has two records, the later one is used.
 
     Raises:
         OSError: it cannot be read.
@@ -58,18 +58,18 @@ def read_records(path: Path) -> Found:
             faults.append(f"line {number} {_reason(error)}")
             continue
         if record["epoch"] in records:
-            faults.append(f"line {number} is of epoch {record['epoch']} again")
+            faults.append(f"line {number} repeats epoch {record['epoch']}")
         records[record["epoch"]] = record
     return Found([records[epoch] for epoch in sorted(records)], faults)
 
 
 def as_text(records: list[Record]) -> str:
-    """``records`` as :func:`read_records` reads them."""
+    """``records`` in the format of :func:`read_records`."""
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
 class _NotWhole(ValueError):
-    """What a line lacks."""
+    """The fault of a line."""
 
 
 def _reason(error: Exception) -> str:
@@ -77,25 +77,25 @@ def _reason(error: Exception) -> str:
 
 
 def _record(line: bytes) -> Record:
-    """The record in a line; a ValueError where it is none."""
+    """The record in a line; a ValueError if it has none."""
     record = json.loads(line.decode("utf-8-sig"))
     if not isinstance(record, dict):
         raise _NotWhole("is not an object")
     epoch = record.get("epoch")
     if not isinstance(epoch, int) or isinstance(epoch, bool) or not 0 <= epoch <= LARGEST_EPOCH:
-        raise _NotWhole("tells no epoch")
+        raise _NotWhole("has no epoch")
     seconds = record.get("seconds", {})
     if not isinstance(seconds, dict) or not all(map(_is_number, seconds.values())):
-        raise _NotWhole("has seconds that are no numbers")
+        raise _NotWhole("has seconds that are not numbers")
     for name, value in record.items():
         last = name.rpartition("/")[2]
         if (last in NUMBERS or last.startswith(RANK)) and value is not None and not _is_number(value):
-            raise _NotWhole(f"has something else than a number for {last}")
+            raise _NotWhole(f"has no number for {last}")
     return record
 
 
 def _is_number(value: Any) -> bool:
-    """Whether ``value`` can be counted with: an integer beyond the range of float64 cannot."""
+    """Whether ``value`` is a usable number; an integer beyond the range of float64 is not."""
     if isinstance(value, float):
         return True
     return isinstance(value, int) and not isinstance(value, bool) and math.isfinite(_as_float(value))

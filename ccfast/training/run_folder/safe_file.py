@@ -1,4 +1,4 @@
-"""best.safetensors: an encoder in a file that holds nothing but tensors and text, for programs without ccfast."""
+"""best.safetensors: an encoder in a file of only tensors and text, for programs without ccfast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccfast._optional import import_optional
 
 SUFFIX = ".safetensors"
 
-#: What of a checkpoint is text in the file's metadata, as JSON.
+#: The entries of a checkpoint that are JSON text in the file's metadata.
 AS_TEXT = ("config", "epoch", "best")
 
 
@@ -23,7 +23,7 @@ def can_be_written() -> bool:
 
 
 def write_safetensors(content: dict[str, Any], path: Path) -> None:
-    """Write what best.pt holds: the encoder's tensors, and config, epoch and best as JSON in the metadata."""
+    """Write the content of best.pt: the encoder's tensors, and config, epoch and best as JSON in the metadata."""
     from safetensors.torch import save
 
     metadata = {"format": "pt", **{name: json.dumps(content[name]) for name in AS_TEXT}}
@@ -32,10 +32,10 @@ def write_safetensors(content: dict[str, Any], path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """The content of such a file, as best.pt has it.
+    """The content of such a file, in the format of best.pt.
 
     Raises:
-        InputError: the package is not installed, or the file is none of ccfast's.
+        InputError: the package is not installed, or the file is not from ccfast.
     """
     safetensors = import_optional("safetensors", str(path))
     try:
@@ -44,7 +44,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it cannot be iterated over)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such checkpoint") from error
-    except Exception as error:  # it raises whatever the bytes lead it to
+    except Exception as error:  # safetensors can raise any error for damaged files
         if is_out_of_memory(error):
             raise
         raise InputError(f"{path}: not a safetensors file, or a truncated one ({type(error).__name__})") from error

@@ -10,7 +10,7 @@ from ccfast import _checks as checks
 
 
 def scale_rows(features: Any, factors: Any) -> tuple[Tensor, Tensor]:
-    """Of :func:`ccfast.scale_rows`."""
+    """The checked arguments of :func:`ccfast.scale_rows`."""
     features = checks.matrix("features", features, checks.SINGLE_OR_DOUBLE)
     factors = checks.tensor("factors", factors, 1, checks.SINGLE_OR_DOUBLE)
     checks.same_dtype(features=features, factors=factors)

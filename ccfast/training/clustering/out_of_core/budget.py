@@ -9,10 +9,10 @@ from ccfast._errors import InputError
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
-#: What the search allocates whatever the blocks are: a tile of products and its copy, and what the allocator keeps.
+#: Memory of the search for any block size: a tile of products and its copy, and what the allocator keeps.
 FIXED = 160 << 20
 
-#: Rows that a block should have at least.
+#: Smallest number of rows per block.
 FEWEST = 64
 
 
@@ -25,7 +25,7 @@ def parse_size(option: str, text: str | int) -> int:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now; 0 where the system does not say."""
+    """Bytes of memory that this process uses now; 0 if the system does not report them."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
     except (OSError, ValueError, IndexError):
@@ -33,17 +33,17 @@ def resident() -> int:
 
 
 class Budget:
-    """The bytes that blocks of N rows of D values, with k1 neighbours each, may take; what cannot be cut goes off it.
+    """The bytes for blocks of N rows of D values with k1 neighbours each, without the memory that all blocks share.
 
     Raises:
-        InputError: less than the lists of neighbours of all rows need.
+        InputError: less than the neighbour lists of all rows need.
     """
 
     def __init__(self, limit: int, count: int, dim: int, k1: int) -> None:
         self.count, self.dim, self.k1 = count, dim, k1
         used = resident()
         self.room = limit - used
-        # The encoding reads the neighbours of all rows, and makes reciprocal lists of them: int64, and twice int32.
+        # The encoding reads the neighbours of all rows and makes reciprocal lists: int64, and twice int32.
         self.lists = count * (8 * k1 + 4 * k1 + 4 * (k1 // 2 + 2) + 64)
         least = used + FIXED + self.lists + FEWEST * (16 * dim + 256 * k1)
         if limit < least:
@@ -56,7 +56,7 @@ class Budget:
         return max(1, min(self.count, room // per_row))
 
     def search(self) -> tuple[int, int]:
-        """Rows that are searched for at a time, and rows that they are searched among."""
+        """Queries per block, and targets per block."""
         keep = self.k1 + 16
         query = 8 * self.dim + 16 * keep + 160 * self.k1 + 64
         target = 8 * self.dim + 64
@@ -64,22 +64,22 @@ class Budget:
         return self._rows(room * 3 // 4, query), self._rows(room // 4, target)
 
     def plain(self) -> int:
-        """Rows of features that are read, checked and copied at a time."""
+        """Rows of features per block of the check and the copy."""
         return self._rows(min(self.room // 4, 64 << 20), 16 * self.dim)
 
     def index(self) -> int:
-        """Bytes that an index of faiss may take: half of what there is."""
+        """Bytes for a faiss index: half of the budget."""
         return (self.room - FIXED) // 2
 
     def candidates(self) -> int:
-        """Rows whose candidates, found by an index, are measured at a time."""
+        """Rows per block when the distances to an index's candidates are computed."""
         return self._rows(min((self.room - FIXED) // 4, 256 << 20), 8 * self.dim + 96 * (self.k1 + 16))
 
     def encode(self) -> int:
-        """Rows that are encoded at a time: entries of V, members to look at, and features to fetch."""
+        """Rows per block of the encoding: entries of V, members to check, and features to fetch."""
         per_row = 8 * self.dim + 40 * self.k1 * 8
         return self._rows((self.room - FIXED - self.lists) // 2, per_row)
 
     def entries(self) -> int:
-        """Entries of sparse rows, of 12 bytes, that may be at hand at a time with what is made of them."""
+        """Entries of sparse rows, of 12 bytes each, per block, including the results made from them."""
         return max(4096, (self.room - FIXED - 24 * self.count) // 64)

@@ -1,4 +1,4 @@
-"""The command: from a file of features to a file of labels, by blocks."""
+"""The command: clusters a file of features into a file of labels, by blocks."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def cluster_by_blocks(
     device: str | None,
     options: ClusterOptions,
 ) -> Tensor:
-    """Labels [N] of the rows of a .npy file, those of the clustering in memory on a CPU, in ``memory_limit``.
+    """Labels [N] of the rows of a .npy file within ``memory_limit``, equal to those computed in memory on a CPU.
 
-    On a GPU, blocks are searched there; what follows is computed on the CPU.
+    With a GPU, blocks are searched there; the rest is computed on the CPU.
 
     Raises:
-        InputError: wrong options or data, or too small a limit.
-        RunError: the work could not go on (a full disk); what is finished stays, and the same call goes on from there.
+        InputError: wrong options or data, or a limit that is too low.
+        RunError: the work cannot continue (a full disk); finished blocks are kept, and the same call continues.
     """
     if options.cluster != "dbscan":
         raise InputError(f"--memory-limit: expected --cluster dbscan, got {options.cluster}, which needs all links")
@@ -70,7 +70,7 @@ def cluster_by_blocks(
             stages = Stages(path, options, normalize, limit, work, on)
             found = PseudoLabels(_labels(stages, path, normalize, folder))
         except InputError:
-            if not work.done("search"):  # nothing that took long
+            if not work.done("search"):  # nothing expensive is lost
                 work.remove()
             raise
         write_whole(target, array_content(found.labels.numpy()))
@@ -86,14 +86,14 @@ def cluster_by_blocks(
 
 
 def _subject(path: Path, normalize: bool, options: ClusterOptions) -> dict[str, object]:
-    """What the files in the work folder depend on; min_samples changes nothing before DBSCAN."""
+    """The options on which the files in the work folder depend; min_samples affects DBSCAN only."""
     names = ("eps", "k1", "k2", "neighbours", "faiss_index", "faiss_search")
     return subject_of(path, normalize=normalize, **{name: getattr(options, name) for name in names})
 
 
 def _labels(stages: Stages, path: Path, normalize: bool, folder: Path) -> Tensor:
-    """The labels; errors say what was wrong with the file, or that a second start goes on."""
-    goes_on = f"what is finished is kept in {folder}: the same command goes on from there"
+    """The labels; errors name the problem in the file, or say that the same command continues."""
+    goes_on = f"finished blocks are kept in {folder}; the same command continues from there"
     try:
         return stages.labels()
     except InputError:

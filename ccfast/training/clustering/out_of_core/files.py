@@ -1,6 +1,6 @@
 """Rows in files of plain numbers, appended block by block and read block by block.
 
-Files are read, not mapped: what is mapped counts as memory of the process until the kernel wants it back.
+Files are read, not mapped, because mapped pages count as memory of the process until the kernel reclaims them.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ from ccfast._errors import RunError
 from ccfast._files import not_written
 from ccfast.ops.jaccard import CsrTensors
 
-#: Rows further apart than this many bytes are read one by one, others together with what is between them.
+#: Rows farther apart than this number of bytes are read separately, others together with the bytes between them.
 _GAP = 1 << 12
 
 #: Bytes from the first to the last row that are read together.
 _SPAN = 1 << 24
 
-#: Entries of sparse rows that are read at a time on the way to those that are wanted.
+#: Entries of sparse rows that are read at a time while skipping to the wanted ones.
 _ENTRIES = 1 << 20
 
 
 class RowFile:
-    """A file of rows of ``width`` numbers of one dtype, which begin after ``offset`` bytes."""
+    """A file with rows of ``width`` numbers of one dtype, which begin after ``offset`` bytes."""
 
     def __init__(self, path: Path, width: int, dtype: str, offset: int = 0) -> None:
         self.path, self.width, self.dtype, self.offset = path, width, np.dtype(dtype), offset
         self.row_bytes = width * self.dtype.itemsize
 
     def keep(self, rows: int) -> None:
-        """Cut off what was written after the first ``rows`` rows.
+        """Cut off everything after the first ``rows`` rows.
 
         Raises:
-            RunError: there are fewer.
+            RunError: the file has fewer rows.
         """
         with open(self.path, "ab") as file:
-            there = file.seek(0, os.SEEK_END)
-            if there < rows * self.row_bytes:
+            size = file.seek(0, os.SEEK_END)
+            if size < rows * self.row_bytes:
                 raise RunError(
-                    f"{self.path}: expected {rows * self.row_bytes:,} bytes of finished work, got {there:,}; "
-                    f"remove the folder {self.path.parent} to begin anew"
+                    f"{self.path}: expected {rows * self.row_bytes:,} bytes of finished work, got {size:,}; "
+                    f"remove the folder {self.path.parent} to start again"
                 )
             file.truncate(rows * self.row_bytes)
 
     def append(self, rows: Tensor) -> None:
-        """Write rows at the end, and to the disk."""
+        """Append rows and flush them to the disk."""
         array = np.ascontiguousarray(rows.cpu().numpy(), dtype=self.dtype)
         try:
             with open(self.path, "ab") as file:
@@ -68,7 +68,7 @@ class RowFile:
         return torch.from_numpy(array)
 
     def take(self, rows: Tensor) -> Tensor:
-        """The ``rows`` that are named, ascending."""
+        """The given ``rows``, which are in ascending order."""
         numbers = rows.numpy()
         array = np.empty((len(numbers), self.width), self.dtype)
         with open(self.path, "rb", buffering=0) as file:
@@ -89,12 +89,12 @@ class RowFile:
         while done < len(view):
             got = os.preadv(descriptor, [view[done:]], self.offset + begin * self.row_bytes + done)
             if got == 0:
-                raise RunError(f"{self.path}: has become shorter while it was read")
+                raise RunError(f"{self.path}: became shorter while it was read")
             done += got
 
 
 def _stretches(numbers: np.ndarray, gap: int, most: int) -> Iterator[tuple[int, int]]:
-    """Places first .. last - 1 of ascending numbers: neighbours up to ``gap``, all less than ``most`` apart."""
+    """Ranges first .. last - 1 of ascending numbers: gaps of at most ``gap``, and a span below ``most``."""
     apart = np.diff(numbers)
     ends = np.flatnonzero((apart > gap) | (np.diff(numbers // most) > 0)) + 1
     first = 0
@@ -105,7 +105,7 @@ def _stretches(numbers: np.ndarray, gap: int, most: int) -> Iterator[tuple[int, 
 
 
 class CsrFile:
-    """Sparse rows in three files: entries per row, and column and value of every entry. N columns."""
+    """Sparse rows with N columns in three files: entries per row, and column and value of every entry."""
 
     def __init__(self, stem: Path, columns: int, column_dtype: str = "int32") -> None:
         self.columns = columns
@@ -115,7 +115,7 @@ class CsrFile:
         self._crow: Tensor | None = None
 
     def keep(self, rows: int) -> None:
-        """Cut off what was written after the first ``rows`` rows."""
+        """Cut off everything after the first ``rows`` rows."""
         self.counts.keep(rows)
         entries = int(self.counts.read(0, rows).sum()) if rows else 0
         self.col.keep(entries)
@@ -123,15 +123,15 @@ class CsrFile:
         self._crow = None
 
     def append(self, csr: CsrTensors) -> None:
-        """Write the rows of ``csr`` (crow, col, values) at the end."""
+        """Append the rows of ``csr`` (crow, col, values)."""
         crow, col, values = csr
         self.col.append(col)
         self.values.append(values)
-        self.counts.append(crow.diff())  # last: rows that are counted are whole
+        self.counts.append(crow.diff())  # written last, so that counted rows are complete
         self._crow = None
 
     def crow(self) -> Tensor:
-        """Where each row begins, and the end: ``[rows + 1]`` int64."""
+        """The start of each row, and the end: ``[rows + 1]`` int64."""
         if self._crow is None:
             rows = self.counts.path.stat().st_size // self.counts.row_bytes
             crow = torch.zeros(rows + 1, dtype=torch.int64)
@@ -146,7 +146,7 @@ class CsrFile:
         return crow - first, self.col.read(first, last)[:, 0].long(), self.values.read(first, last)[:, 0]
 
     def only(self, rows: Tensor) -> CsrTensors:
-        """All rows, of which only ``rows`` [m], ascending, have their entries; the others are empty."""
+        """All rows, but only ``rows`` [m], ascending, with their entries; the others are empty."""
         crow = self.crow()
         counts = torch.zeros(self.columns, dtype=torch.int64)
         counts[rows] = crow.diff()[rows]
@@ -164,7 +164,7 @@ class CsrFile:
         return compact, col, values
 
     def stretches(self, most: int) -> Iterator[tuple[int, int]]:
-        """Rows begin .. end - 1 that have at most ``most`` entries, if more than one row: together all rows."""
+        """Ranges begin .. end - 1 that cover all rows, each with at most ``most`` entries or one row."""
         crow, begin = self.crow(), 0
         while begin < len(crow) - 1:
             end = int(torch.searchsorted(crow, crow[begin] + most, right=True)) - 1

@@ -13,7 +13,7 @@ from ccfast.ops.nearest_so_far import NearestSoFar
 from ccfast.training.clustering.out_of_core.budget import Budget
 from ccfast.training.clustering.out_of_core.files import RowFile
 
-#: Pairs whose rows are put side by side at a time.
+#: Number of pairs whose rows are gathered at the same time.
 _PAIRS = 1 << 15
 
 
@@ -27,7 +27,7 @@ def load_matrix(path: Path, *, mapped: bool = False) -> np.ndarray:
         array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except Exception as error:  # NumPy raises whatever the bytes lead it to
+    except Exception as error:  # NumPy can raise any error for damaged files
         if is_out_of_memory(error):
             raise
         raise InputError(f"{path}: cannot be read as a .npy file: {error}") from error
@@ -46,13 +46,13 @@ def opened(path: Path) -> np.ndarray:
 
 
 def not_clustered(features: str | Path, error: ValueError, normalize: bool) -> InputError:
-    """What the ops say of the rows of the file ``features``, with a hint where they are not of unit norm."""
+    """The ops' error about the rows of the file ``features``, with a hint if they do not have unit norm."""
     hint = "" if normalize else " (--normalize scales rows to unit norm)"
     return InputError(f"{features}: {error}{hint if 'norm' in str(error) else ''}")
 
 
 def as_it_is(path: Path) -> RowFile | None:
-    """The rows where they lie in the .npy file, if they are float32 one after the other."""
+    """The rows inside the .npy file, if they are contiguous float32."""
     array = opened(path)
     if array.dtype != np.dtype("<f4") or not array.flags.c_contiguous:
         return None
@@ -60,13 +60,13 @@ def as_it_is(path: Path) -> RowFile | None:
 
 
 def _offset(array: np.ndarray) -> int:
-    """Where the numbers of a mapped array begin in its file."""
+    """The offset of a mapped array's numbers in its file."""
     assert isinstance(array, np.memmap)
     return int(array.offset)
 
 
 class FeatureRows:
-    """``count`` rows of a :class:`RowFile`, which are searched by blocks of as many rows as ``budget`` allows."""
+    """``count`` rows of a :class:`RowFile`, searched by blocks whose size ``budget`` limits."""
 
     def __init__(self, file: RowFile, count: int, budget: Budget) -> None:
         self.file, self.count, self.dim, self.budget = file, count, file.width, budget
@@ -76,11 +76,11 @@ class FeatureRows:
         return self.file.read(begin, end)
 
     def take(self, rows: Tensor) -> Tensor:
-        """The rows that are named, ascending."""
+        """The given rows, which are in ascending order."""
         return self.file.take(rows)
 
     def search(self, queries: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The ``k`` nearest of all rows for ``queries``, which are the rows ``own``, as ``ccfast.knn`` has them."""
+        """The ``k`` nearest of all rows for ``queries``, as in ``ccfast.knn``; ``own`` are their row numbers."""
         nearest, step = NearestSoFar(queries, k), self.budget.search()[1]
         for begin in range(0, self.count, step):
             nearest.offer(self.read(begin, min(begin + step, self.count)).to(queries.device), begin)

@@ -1,4 +1,4 @@
-"""The stages between features and labels, each by blocks of rows; a block that is done is on the disk."""
+"""The stages between features and labels, each by blocks of rows; finished blocks are on the disk."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 ops = torch.ops.ccfast
 
 
-#: ``blocks(done)``: the blocks (begin, end) that are left when the first ``done`` rows are finished.
+#: ``blocks(done)``: the remaining blocks (begin, end) when the first ``done`` rows are finished.
 Blocks = Callable[[int], list[tuple[int, int]]]
 
 
 class Stages:
-    """The clustering of the rows of a file by blocks, with everything that is finished in ``folder``."""
+    """The clustering of the rows of a file by blocks, with all finished results in ``folder``."""
 
     def __init__(
         self, features: Path, options: ClusterOptions, normalize: bool, limit: int, folder: WorkFolder,
@@ -55,7 +55,7 @@ class Stages:
         self.near = CsrFile(path / "near", self.count, "int64")
 
     def labels(self) -> Tensor:
-        """Labels [N] of DBSCAN, those of the clustering without blocks."""
+        """Labels [N] of DBSCAN, equal to those without blocks."""
         copy = [self.rows.file] if self._copied else []
         self._stage("check", self._by_rows(self.budget.plain()), self._check, [self.shift, *copy])
         self._stage("search", self._by_rows(self._search_step()), self._searching(), [self.rank, self.distances])
@@ -72,20 +72,20 @@ class Stages:
     # ---- one stage ----
 
     def _by_rows(self, step: int) -> Blocks:
-        """Blocks of ``step`` rows: from any row on, so that a run with another limit can go on."""
+        """Blocks of ``step`` rows from any row on, so that a run with another limit can continue."""
         return lambda done: [(begin, min(begin + step, self.count)) for begin in range(done, self.count, step)]
 
     def _stage(
         self, name: str, blocks: Blocks, work: Callable[[int, int], None], files: list[RowFile] | list[CsrFile]
     ) -> None:
-        """``work(begin, end)`` for all ``blocks`` that are not done; it appends to ``files``."""
+        """Call ``work(begin, end)`` for all remaining ``blocks``; it appends to ``files``."""
         done = self.folder.done(name)
         if done >= self.count:
             return
         for file in files:
             file.keep(done)
         left = blocks(done)
-        after = f", going on after {done:,} rows" if done else ""
+        after = f", continuing after {done:,} rows" if done else ""
         log.info("%s: %s block(s) of up to %s rows%s", name, f"{len(left):,}", f"{left[0][1] - left[0][0]:,}", after)
         told, start = done * 10 // self.count, time.monotonic()
         with counter(name, self.count, done) as advance:
@@ -98,7 +98,7 @@ class Stages:
                     log.info("%s: %d%% after %.1f s; at most %s MB", name, 10 * told, time.monotonic() - start, peak())
 
     def _check(self, begin: int, end: int) -> None:
-        """Rows are of unit norm; copied where they do not lie in the file as the search reads them."""
+        """Check that rows have unit norm; copy them if the search cannot read them from the file."""
         if self._copied:
             rows = torch.from_numpy(np.array(opened(self.source)[begin:end], np.float32, order="C"))
             rows = F.normalize(rows, dim=1) if self.normalize else rows
@@ -117,7 +117,7 @@ class Stages:
             return self._search
         if self.options.neighbours == "exact":
             return self._search
-        log.info("search: making the index of faiss")
+        log.info("search: building the faiss index")
         index = FaissSearch(self.rows, self.options, most_bytes=self.budget.index())
 
         def search(begin: int, end: int) -> None:
@@ -159,7 +159,7 @@ class Stages:
         self.expanded.append(ops.expand_queries(*v, rank.contiguous(), self.options.k2))
 
     def _measure(self, v: CsrFile) -> None:
-        """Pairs within eps: blocks of rows against blocks of rows, each of as many entries as there is room for."""
+        """Pairs within eps: blocks of rows against blocks of rows; the budget limits their entries."""
         blocks = list(v.stretches(self.budget.entries() // 2))
 
         def measure(begin: int, end: int) -> None:
@@ -174,7 +174,7 @@ class Stages:
         crow = self.near.crow()
         entries = int(crow[-1])
         log.info("dbscan: %s pairs within eps", f"{entries:,}")
-        # Mapped, so that the kernel can take the memory back where there is too little.
+        # Mapped, so that the kernel can reclaim the memory if there is too little.
         col = torch.from_numpy(np.memmap(self.near.col.path, np.int64, "c", shape=(entries,)))
         values = torch.from_numpy(np.memmap(self.near.values.path, np.float32, "c", shape=(entries,)))
         return dbscan(csr_tensor((crow, col, values), self.count), self.options.eps, self.options.min_samples)
@@ -204,7 +204,7 @@ def _near_block(
 
 
 def csr_of_stretches(v: CsrFile, stretches: list[tuple[int, int]]) -> CsrTensors:
-    """All rows, of which only those of the ``stretches``, ascending, have their entries."""
+    """All rows, but only those of the ``stretches``, ascending, with their entries."""
     counts = torch.zeros(v.columns, dtype=torch.int64)
     parts = []
     for begin, end in stretches:
@@ -216,5 +216,5 @@ def csr_of_stretches(v: CsrFile, stretches: list[tuple[int, int]]) -> CsrTensors
 
 
 def peak() -> str:
-    """The most memory that this process has had, in MiB."""
+    """The peak memory of this process, in MiB."""
     return f"{peak_memory_mb(torch.device('cpu')):,}"

@@ -1,4 +1,4 @@
-"""What is finished of a clustering by blocks, so that a second start goes on from there."""
+"""The finished blocks of a clustering, so that a second start can continue."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 STATE = "state.json"
 
-#: How the names of the other files end: rows of a matrix, and sparse rows in three files.
+#: The endings of the other files: rows of a matrix, and sparse rows in three files.
 SUFFIXES = (".rows", ".counts", ".columns", ".values")
 
 
 class WorkFolder:
-    """The folder of a clustering's files, for this process alone, and how many rows each stage has finished.
+    """The folder of a clustering's files, locked by this process, and the number of finished rows of each stage.
 
-    ``subject`` says what is clustered and how: what was left of another subject is removed. Leaving it after an error
-    keeps the folder; :meth:`remove` is for the end.
+    ``subject`` describes the data and the options; the files of another subject are removed. After an error the folder
+    is kept; :meth:`remove` removes it at the end.
 
     Raises:
-        InputError: it cannot be made or written to, is in use, or holds other files than a clustering's.
+        InputError: it cannot be made or written to, is in use, or contains files that do not belong to a clustering.
     """
 
     def __init__(self, path: Path, subject: dict[str, Any]) -> None:
@@ -67,13 +67,13 @@ class WorkFolder:
                 "another folder, or remove it"
             )
         if before != json.loads(json.dumps(subject)):
-            log.warning("%s: what is there was of other features or options; beginning anew", self.path)
+            log.warning("%s: its files belong to other features or options; starting again", self.path)
             self._clear()
             return new
         return state
 
     def _clear(self) -> None:
-        """Remove the files of a clustering; what else somebody has put there stays."""
+        """Remove the files of a clustering; other files are kept."""
         for entry in self.path.iterdir():
             if entry.name == STATE or entry.suffix in SUFFIXES:
                 entry.unlink()
@@ -82,7 +82,7 @@ class WorkFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Let others have the folder; where nothing was finished, there is nothing to keep."""
+        """Release the folder, and remove it if nothing was finished."""
         if self._state["done"]:
             self._lock.release()
         elif not self._removed:
@@ -101,7 +101,7 @@ class WorkFolder:
         write_whole(self.path / STATE, json.dumps(self._state))
 
     def remove(self) -> None:
-        """Remove the files, and the folder where it holds nothing else."""
+        """Remove the files, and the folder if it is then empty."""
         self._state["done"], self._removed = {}, True
         self._clear()
         self._lock.release()
@@ -110,7 +110,7 @@ class WorkFolder:
 
 
 def subject_of(features: Path, **options: Any) -> dict[str, Any]:
-    """What tells a clustering from others: the file, as it is now, and the options that results depend on."""
+    """The identity of a clustering: the file in its current state, and the options that affect results."""
     try:
         status = features.stat()
     except OSError as error:
