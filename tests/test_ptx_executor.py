@@ -203,6 +203,15 @@ def test_all_halves_become_floats(launch: Callable[..., None]) -> None:
         np.testing.assert_array_equal(found, bits.astype(np.uint16).view(np.float16).astype(F32))
 
 
+def test_pairs_of_halves_are_compared(launch: Callable[..., None]) -> None:
+    a, b = np.random.default_rng(0).integers(0, 1 << 32, (2, 1024), dtype=U32)
+    b[::3] = a[::3]
+    b[1::3] = (b[1::3] & 0xFFFF0000) | (a[1::3] & 0xFFFF)
+    found = _compute(launch, "halves_at_least", [a, b, b], U32)
+    halves = (a.view(np.float16) >= b.view(np.float16)).astype(np.float16)
+    np.testing.assert_array_equal(found, halves.view(U32))
+
+
 @pytest.mark.parametrize(
     ("kernel", "function", "dtype"),
     [

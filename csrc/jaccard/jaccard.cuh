@@ -83,6 +83,12 @@ __device__ inline int64_t take_by_block(const ScatteredRows& rows, int64_t i, in
   return *shared;
 }
 
+// Tells that row i, which needs room for `entries`, does not fit the working set. By one thread.
+__device__ inline void leave_out(const ScatteredRows& rows, int64_t i, int64_t entries) {
+  atomicMax(rows.longest, static_cast<unsigned long long>(entries));
+  rows.start[i] = rows.count[i] = 0;
+}
+
 // The working set of this block: shared memory, or its slice of the workspace.
 __device__ inline char* working_set(const Workspace& workspace) {
   if (workspace.data == nullptr) return shared_memory<char>();

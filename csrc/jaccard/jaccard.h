@@ -72,17 +72,17 @@ struct DeviceCsr {
 // Where a stage puts its rows, whose sizes nobody knows before: each takes the next free stretch, in whatever order the
 // blocks come. What does not fit is counted and not written; `used` tells how much room another run needs.
 struct ScatteredRows {
-  unsigned long long* used;  // entries of all rows, 0 at the start
-  int64_t capacity;          // entries that fit col and val
-  int64_t* start;            // [rows]
-  int64_t* count;            // [rows]
-  int64_t* col;              // [capacity], ascending within a row
-  float* val;                // [capacity]
+  unsigned long long* used;     // entries of all rows, 0 at the start
+  unsigned long long* longest;  // of the rows that did not fit the working set, 0 at the start: what the longest needs
+  int64_t capacity;             // entries that fit col and val
+  int64_t* start;               // [rows]
+  int64_t* count;               // [rows]
+  int64_t* col;                 // [capacity], ascending within a row
+  float* val;                   // [capacity]
 };
 
-// The rows in their order: row i to crow[i] .. crow[i + 1] of col and val.
-void gather_rows_cuda(const ScatteredRows& rows, int64_t count, const int64_t* crow, int64_t* col, float* val,
-                      void* stream);
+// The rows in their order: row i to crow[i] .. crow[i + 1] of col and val. crow[0] is written here.
+void gather_rows_cuda(const ScatteredRows& rows, int64_t count, int64_t* crow, int64_t* col, float* val, void* stream);
 
 // Memory of the blocks that do not fit their working set into shared memory: `blocks` slices of `bytes` each, or none.
 struct Workspace {
@@ -98,10 +98,10 @@ struct ReciprocalParams {
 };
 void reciprocal_cuda(const ReciprocalParams& params, void* stream);
 
-// Bytes of working set a row of the encoding, and of the query expansion for rows of at most max_entries entries.
+// Bytes of working set per row of the encoding, and of the query expansion for means of up to so many entries.
 bool fits_shared_memory_cuda(int64_t bytes);
 int64_t encode_bytes_cuda(int64_t k1, int64_t half);
-int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries);
+int64_t expand_bytes_cuda(int64_t entries);
 
 void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace,
                  const ScatteredRows& out, void* stream);
@@ -109,7 +109,8 @@ void encode_cuda(const EncodingParams& params, const int32_t* back, const Worksp
 struct ExpandParams {
   DeviceCsr v;
   const int64_t* rank;
-  int64_t rank_rows, rank_stride, k2, max_entries;
+  int64_t rank_rows, rank_stride, k2;
+  int64_t entries;  // of k2 rows together, for which there is room; means of more are left out, where there is not
 };
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
                          void* stream);
@@ -136,6 +137,17 @@ struct PostingsParams {
 };
 void postings_cuda(const PostingsParams& params, void* stream);
 
+// Both triangles of a symmetric matrix from its upper one, which holds the whole diagonal: row j gets what the others
+// hold of column j, and then its own entries.
+struct MirrorParams {
+  DeviceCsr upper;
+  DevicePostings columns;  // upper, by columns
+  int64_t* crow;           // [rows + 1] out
+  int64_t* col;            // [2 nnz - rows] out
+  float* val;              // [2 nnz - rows] out
+};
+void mirror_cuda(const MirrorParams& params, void* stream);
+
 // Targets that a block has room for at a time in shared memory: 71 KiB in all, three blocks on a multiprocessor of an
 // H100 or H200. Rows of the usual data share something with 600 to 5,500 targets.
 constexpr int kDefaultSlots = 8192;
@@ -146,6 +158,7 @@ struct SparseDistanceParams {
   DevicePostings postings;
   float max_distance;  // below 1
   RowRange rows;
+  bool upper;                 // lists only the targets from the row itself on
   int slots = kDefaultSlots;  // a power of two, at least 4
 };
 void sparse_distance_cuda(const SparseDistanceParams& params, const ScatteredRows& out, void* stream);

@@ -28,7 +28,8 @@ CsrTensors k_reciprocal_encoding(const at::Tensor& features, int64_t k1, int64_t
   check_unit_rows("features", features, squares.sqrt());
   const auto [rank, distances] = knn.call(features, std::nullopt, k1, "fp32", std::nullopt);
   // 2 - 2 <x, y> = |x - y|^2 + (1 - |x|^2) + (1 - |y|^2); what depends on x alone cancels in the softmax.
-  const at::Tensor shift = (1 - squares).to(at::kFloat);
+  at::Tensor shift = at::empty_like(squares, at::kFloat);
+  at::sub_out(shift, at::scalar_tensor(1, at::kDouble), squares);
   const auto [crow, col, values] = encode.call(features, rank, distances, std::min(jaccard::half_width(k1), k1),
                                                std::nullopt, shift, 0, std::nullopt, std::nullopt);
   if (k2 == 1) return {crow, col, values};

@@ -242,7 +242,7 @@ template <class Visit>
 __device__ int64_t for_each_range(const SparseDistanceParams& params, int64_t i, Table& table, const Visit& visit) {
   const int64_t rows = params.v.rows;
   int64_t ranges = 0, width = rows;
-  for (int64_t first = 0; first < rows;) {
+  for (int64_t first = params.upper ? i : 0; first < rows;) {
     const int64_t last = first + width < rows ? first + width : rows;
     const int number = near_targets(params, i, first, last, table);
     if (number < 0) {

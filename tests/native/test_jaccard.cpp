@@ -213,12 +213,12 @@ template <class Stage>
 CsrRows run_stage(int64_t rows, const Stage& stage) {
   std::vector<int64_t> start(rows, -1), count(rows, -1), col;
   std::vector<float> val;
-  unsigned long long used = 0;
+  unsigned long long used = 0, longest = 0;
   const auto run = [&](int64_t capacity) {
-    used = 0;
+    used = longest = 0;
     col.assign(capacity + 1, -7);
     val.assign(capacity + 1, -7.0f);
-    const ScatteredRows out{&used, capacity, start.data(), count.data(), col.data(), val.data()};
+    const ScatteredRows out{&used, &longest, capacity, start.data(), count.data(), col.data(), val.data()};
     stage(out);
     CHECK_EQUAL(col[capacity], -7);  // nothing is written where there is no room
     return out;
@@ -229,6 +229,7 @@ CsrRows run_stage(int64_t rows, const Stage& stage) {
   out.crow.resize(rows + 1);
   std::partial_sum(count.begin(), count.end(), out.crow.begin() + 1);
   CHECK_EQUAL(out.crow[rows], static_cast<int64_t>(used));
+  CHECK_EQUAL(longest, 0ull);
   out.col.assign(used, -1);
   out.val.assign(used, NAN);
   gather_rows_cuda(found, rows, out.crow.data(), out.col.data(), out.val.data(), nullptr);
@@ -286,20 +287,54 @@ TEST(cuda_encodes_as_the_cpu_does) {
   });
 }
 
+// Entries of the k2 rows of V that a row's mean is made of, where there are most.
+int64_t most_entries(const Neighbours& n, const CsrRows& v, int64_t k2) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < n.rows; ++i) {
+    int64_t entries = 0;
+    for (int64_t m = 0; m < k2; ++m) entries += v.crow[n.rank[i * n.k1 + m] + 1] - v.crow[n.rank[i * n.k1 + m]];
+    most = std::max(most, entries);
+  }
+  return most;
+}
+
 TEST(cuda_expands_queries_as_the_cpu_does) {
   for_each_sample([](const Neighbours& n) {
     const CsrRows v = encoded(n, {});
-    int64_t most = 0;
-    for (int64_t i = 0; i < n.rows; ++i) most = std::max(most, v.crow[i + 1] - v.crow[i]);
     for (const int64_t k2 : {int64_t{1}, (n.k1 + 1) / 2}) {
+      const int64_t most = most_entries(n, v, k2);
       const ExpandParams params{device_csr(v), n.rank.data(), n.rows, n.k1, k2, most};
-      for_each_workspace(expand_bytes_cuda(k2, most), [&](const Workspace& workspace) {
+      for_each_workspace(expand_bytes_cuda(most), [&](const Workspace& workspace) {
         const CsrRows found =
             run_stage(n.rows, [&](const ScatteredRows& out) { expand_queries_cuda(params, workspace, out, nullptr); });
         check_same(found, expanded(n, k2), 0);
       });
     }
   });
+}
+
+// Nothing else is written of a row that needs more room than there is; the most that any needs is told.
+TEST(cuda_leaves_out_means_that_do_not_fit) {
+  const Neighbours n(67, 33, 21);
+  const CsrRows v = encoded(n, {});
+  const int64_t k2 = 6, most = most_entries(n, v, k2);
+  int64_t room = 4;  // a power of two, which is what the working set has
+  while (2 * room < most) room *= 2;
+  std::vector<int64_t> start(n.rows, -1), count(n.rows, -1), col(n.rows * most, -1);
+  std::vector<float> val(col.size());
+  unsigned long long used = 0, longest = 0;
+  const ScatteredRows out{&used, &longest, n.rows * most, start.data(), count.data(), col.data(), val.data()};
+  expand_queries_cuda({device_csr(v), n.rank.data(), n.rows, n.k1, k2, room}, {nullptr, 0, 0}, out, nullptr);
+  CHECK_EQUAL(longest, static_cast<unsigned long long>(most));
+  const CsrRows expected = expanded(n, k2);
+  int64_t left_out = 0, kept = 0;
+  for (int64_t i = 0; i < n.rows; ++i) {
+    left_out += count[i] == 0;
+    kept += count[i];
+    if (count[i]) CHECK_EQUAL(count[i], expected.crow[i + 1] - expected.crow[i]);
+  }
+  CHECK(0 < left_out && left_out < n.rows);
+  CHECK_EQUAL(used, static_cast<unsigned long long>(kept));
 }
 
 // V by columns, sorted as the glue sorts it.
@@ -332,14 +367,29 @@ TEST(cuda_postings_are_those_of_the_cpu) {
   });
 }
 
+// Both triangles, of which the upper one was computed.
+CsrRows mirrored(const CsrRows& upper) {
+  const Postings columns(upper);
+  const int64_t rows = upper.view().rows, entries = 2 * static_cast<int64_t>(upper.col.size()) - rows;
+  CsrRows full;
+  full.crow.assign(rows + 1, -1);
+  full.col.assign(entries, -1);
+  full.val.assign(entries, NAN);
+  mirror_cuda({device_csr(upper), columns.view(), full.crow.data(), full.col.data(), full.val.data()}, nullptr);
+  return full;
+}
+
 void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int slots) {
   const Postings postings(v);
   const int64_t rows = v.view().rows;
+  const CsrRows expected =
+      native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size());
+  const bool upper = range.size() == rows;  // as the glue does it
   const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
-    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, slots}, out, nullptr);
+    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, upper, slots}, out, nullptr);
   });
-  check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size()), 0);
-  CHECK_EQUAL(static_cast<int64_t>(found.crow.size()) - 1, std::min(range.size(), rows));
+  check_same(upper ? mirrored(found) : found, expected, 0);
+  CHECK_EQUAL(static_cast<int64_t>(expected.crow.size()) - 1, std::min(range.size(), rows));
 }
 
 TEST(cuda_distances_are_those_of_the_cpu) {

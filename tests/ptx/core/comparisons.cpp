@@ -2,6 +2,7 @@
 #include <map>
 #include <string>
 
+#include "half.h"
 #include "operations.h"
 
 namespace ptx {
@@ -32,6 +33,29 @@ bool compare(T a, T b, bool with_nan) {
   }
 }
 
+template <template <Comparison> class Operation>
+Compute by_comparison(const Instruction& in) {
+  switch (static_cast<Comparison>(in.comparison)) {
+    case Comparison::kEq:
+      return Operation<Comparison::kEq>::run;
+    case Comparison::kNe:
+      return Operation<Comparison::kNe>::run;
+    case Comparison::kLt:
+      return Operation<Comparison::kLt>::run;
+    case Comparison::kLe:
+      return Operation<Comparison::kLe>::run;
+    case Comparison::kGt:
+      return Operation<Comparison::kGt>::run;
+    case Comparison::kGe:
+      return Operation<Comparison::kGe>::run;
+    case Comparison::kNumber:
+      return Operation<Comparison::kNumber>::run;
+    case Comparison::kNan:
+      return Operation<Comparison::kNan>::run;
+  }
+  return nullptr;
+}
+
 template <class T, Comparison kComparison>
 void set_predicate(Warp& w, const Instruction& i, Mask m) {
   const uint64_t *a = w.operand(i.from[0]), *b = w.operand(i.from[1]);
@@ -58,28 +82,35 @@ void set_predicate(Warp& w, const Instruction& i, Mask m) {
 
 template <class T>
 struct SetPredicate {
-  static Compute find(const Instruction& in) {
-    switch (static_cast<Comparison>(in.comparison)) {
-      case Comparison::kEq:
-        return set_predicate<T, Comparison::kEq>;
-      case Comparison::kNe:
-        return set_predicate<T, Comparison::kNe>;
-      case Comparison::kLt:
-        return set_predicate<T, Comparison::kLt>;
-      case Comparison::kLe:
-        return set_predicate<T, Comparison::kLe>;
-      case Comparison::kGt:
-        return set_predicate<T, Comparison::kGt>;
-      case Comparison::kGe:
-        return set_predicate<T, Comparison::kGe>;
-      case Comparison::kNumber:
-        return set_predicate<T, Comparison::kNumber>;
-      case Comparison::kNan:
-        return set_predicate<T, Comparison::kNan>;
-    }
-    return nullptr;
+  template <Comparison kComparison>
+  struct Run {
+    static void run(Warp& w, const Instruction& i, Mask m) { set_predicate<T, kComparison>(w, i, m); }
+  };
+  static Compute find(const Instruction& in) { return by_comparison<Run>(in); }
+};
+
+// 1 or 0 in half precision for each half of a register.
+template <Comparison kComparison>
+struct SetHalves {
+  static void run(Warp& w, const Instruction& i, Mask m) {
+    const bool with_nan = i.with_nan;
+    map2<uint32_t, uint32_t, uint32_t>(w, i, m, [=](uint32_t a, uint32_t b) {
+      uint32_t result = 0;
+      for (int shift = 0; shift < 32; shift += 16) {
+        const auto half = [shift](uint32_t pair) {
+          return __half2float(__half{static_cast<uint16_t>(pair >> shift & 0xffff)});
+        };
+        result |= (compare<float, kComparison>(half(a), half(b), with_nan) ? 0x3c00u : 0u) << shift;
+      }
+      return result;
+    });
   }
 };
+
+Compute set(const Instruction& in) {
+  const bool halves = in.parts.size() == 4 && in.parts[2] == "f16x2" && in.parts[3] == "f16x2";
+  return halves ? by_comparison<SetHalves>(in) : nullptr;
+}
 
 template <class T>
 struct Select {
@@ -122,7 +153,8 @@ bool find_comparison(Instruction& in) {
       {"gt", Comparison::kGt}, {"ge", Comparison::kGe}, {"lo", Comparison::kLt},      {"ls", Comparison::kLe},
       {"hi", Comparison::kGt}, {"hs", Comparison::kGe}, {"num", Comparison::kNumber}, {"nan", Comparison::kNan}};
   std::string name = in.parts.at(1);
-  in.with_nan = is_float(in.type) && ((name.size() == 3 && name.back() == 'u') || name == "nan");
+  in.with_nan =
+      (is_float(in.type) || in.parts[0] == "set") && ((name.size() == 3 && name.back() == 'u') || name == "nan");
   if (in.with_nan && name.back() == 'u') name.pop_back();
   const auto found = names.find(name);
   if (found == names.end()) return false;
@@ -132,6 +164,7 @@ bool find_comparison(Instruction& in) {
 
 const Operations& comparison_operations() {
   static const Operations operations = {
+      {"set", {set, always<Class::kCompare>}},
       {"setp", {comparison, always<Class::kCompare>}},
       {"selp", {number_operation<Select>, always<Class::kCompare>}},
   };

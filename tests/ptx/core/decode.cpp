@@ -9,7 +9,7 @@ namespace {
 bool decode_compute(Instruction& in) {
   static const Operations* const tables[] = {&arithmetic_operations(), &bit_operations(), &comparison_operations(),
                                              &conversion_operations()};
-  if (in.parts[0] == "setp" && !find_comparison(in)) return false;
+  if ((in.parts[0] == "set" || in.parts[0] == "setp") && !find_comparison(in)) return false;
   for (const Operations* table : tables) {
     const auto found = table->find(in.parts[0]);
     if (found == table->end()) continue;

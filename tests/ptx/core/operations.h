@@ -116,7 +116,7 @@ Class always(const Instruction&) {
   return kClass;
 }
 
-// Sets what a setp compares by; false where its name is not known.
+// Sets what a set or setp compares by; false where its name is not known.
 bool find_comparison(Instruction& in);
 // cvta.
 void change_window(Warp& warp, const Instruction& in, Mask lanes);
