@@ -311,8 +311,8 @@ __device__ void merge_many(const Scratch& scratch, Key* kept, int held, int fres
   }
 }
 
-// The same by one warp, which holds the list in registers: two keys per lane, and a fresh one.
-constexpr int kFewKept = 2 * kWarp, kFewFresh = kWarp;
+// The same by one warp, which holds the list in registers, two keys per lane, and a fresh one.
+constexpr int kFewKept = 2 * kWarp, kFewFresh = 12;
 
 __device__ void merge_few(const Scratch& scratch, Key* kept, int held, int fresh) {
   const int lane = static_cast<int>(threadIdx.x), upper = lane + kWarp;
@@ -332,16 +332,64 @@ __device__ void merge_few(const Scratch& scratch, Key* kept, int held, int fresh
   if (lane < fresh && rank < scratch.keep) kept[rank] = mine;
 }
 
+// One step of a bitonic sort of the keys first and second of a warp's lanes, which stand at lane and lane + kWarp:
+// those `distance` apart change places where they are not in order, which is descending in blocks of `size`, ascending
+// in every other one.
+__device__ __forceinline__ Key in_order(Key key, int place, int size, int distance) {
+  const Key other = __shfl_xor_sync(kFullMask, key, distance);
+  const bool comes_first = (place & distance) == 0, descending = (place & size) == 0;
+  return (key > other) == (comes_first == descending) ? key : other;
+}
+
+__device__ __forceinline__ void exchange(Key& first, Key& second) {
+  const Key larger = first > second ? first : second;
+  second = first > second ? second : first;
+  first = larger;
+}
+
+__device__ void finish_in_order(Key& first, Key& second, int size) {
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int distance = min(size / 2, kWarp / 2); distance > 0; distance /= 2) {
+    first = in_order(first, lane, size, distance);
+    second = in_order(second, lane + kWarp, size, distance);
+  }
+}
+
+// The same by one warp for up to two fresh keys per lane and step: they are sorted, and of each of them and the one
+// that stands opposite in the list the larger stays.
+__device__ void merge_sorted(const Scratch& scratch, Key* kept, int held, int fresh) {
+  const int lane = static_cast<int>(threadIdx.x), upper = lane + kWarp;
+  Key first = lane < held ? kept[lane] : 0, second = upper < held ? kept[upper] : 0;
+  for (int from = 0; from < fresh; from += kFewKept) {
+    Key low = from + lane < fresh ? scratch.fresh[from + lane] : 0;
+    Key high = from + upper < fresh ? scratch.fresh[from + upper] : 0;
+    for (int size = 2; size <= kWarp; size *= 2) finish_in_order(low, high, size);
+    exchange(low, high);
+    finish_in_order(low, high, kFewKept);
+    const Key last = __shfl_sync(kFullMask, high, kWarp - 1 - lane),
+              before = __shfl_sync(kFullMask, low, kWarp - 1 - lane);
+    first = first > last ? first : last;
+    second = second > before ? second : before;
+    exchange(first, second);
+    finish_in_order(first, second, kFewKept);
+  }
+  __syncthreads();
+  if (lane < scratch.keep) kept[lane] = first;
+  if (upper < scratch.keep) kept[upper] = second;
+}
+
 // Merges what waits into the row's list; nothing waits after it. Begins and ends with a barrier.
 __device__ void merge(const Scratch& scratch, Key* kept, int held) {
   __syncthreads();
   const int fresh = min(*scratch.count, scratch.room);
   __syncthreads();
   if (threadIdx.x == 0) *scratch.count = 0;
-  if (blockDim.x == kWarp && scratch.keep <= kFewKept && fresh <= kFewFresh)
+  if (blockDim.x > kWarp)
+    merge_many(scratch, kept, held, fresh);
+  else if (fresh <= kFewFresh)
     merge_few(scratch, kept, held, fresh);
   else
-    merge_many(scratch, kept, held, fresh);
+    merge_sorted(scratch, kept, held, fresh);
   __syncthreads();
 }
 
