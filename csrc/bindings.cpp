@@ -4,7 +4,6 @@
 
 #include <string>
 
-#include "common/dispatch.h"
 #include "common/no_cuda.h"
 
 TORCH_LIBRARY(ccfast, m) {
@@ -45,7 +44,7 @@ TORCH_LIBRARY(ccfast, m) {
 
   m.def("cluster_centroids(Tensor features, Tensor labels) -> Tensor");
   m.def(
-      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str rule, bool normalize, "
+      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str mode, bool normalize, "
       "Tensor? reference=None, Tensor? groups=None) -> ()");
 
   m.def(

@@ -1,4 +1,4 @@
-// CUDA kernels of DBSCAN; the contract is in dbscan.h. One warp a row, in every pass.
+// CUDA kernels of DBSCAN; the contract is in dbscan.h. One warp per row in every pass.
 #include "../common/cuda.cuh"
 #include "dbscan.h"
 
@@ -9,7 +9,7 @@ constexpr int kThreads = 256;
 
 __device__ int64_t row_of_warp() { return (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp; }
 
-// Calls visit(j) for the entries of row i within eps, the lanes sharing the row.
+// Calls visit(j) for the entries of row i within eps; the lanes share the row.
 template <class Visit>
 __device__ void for_each_neighbour(const DeviceDistances& distances, int64_t i, const Visit& visit) {
   const int lane = threadIdx.x % kWarp;
@@ -78,8 +78,8 @@ __global__ void join_kernel(DeviceDistances distances, const bool* core, int32_t
   });
 }
 
-// A thread writes to its own entry alone, and its root there: on the way to the root nothing is halved, as that could
-// put a mere ancestor over the root that another thread has written.
+// A thread writes the root to its own entry and to no other. Paths are not halved here: that could replace a root,
+// which another thread has written, by another ancestor.
 __global__ void flatten_kernel(int64_t rows, const bool* core, int32_t* parent, int64_t* is_root) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= rows) return;

@@ -49,7 +49,7 @@ __device__ void add_rows(const ExpandParams& params, int64_t i, const MeanSet& r
   }
 }
 
-// One warp is a block.
+// One warp per block.
 __global__ void __launch_bounds__(kWarp)
     expand_queries_kernel(ExpandParams params, Workspace workspace, ScatteredRows out) {
   const MeanSet row(working_set(workspace), params.entries);

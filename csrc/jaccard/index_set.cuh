@@ -45,7 +45,8 @@ struct IndexSet {
       if (owner == kFree || owner == index) return slot;
     }
   }
-  // All that is in it, ascending, to sorted [capacity]; ends with a barrier. A few are counted, many sorted.
+  // All that is in it, ascending, to sorted [capacity]; ends with a barrier. A few are ranked by counting, many are
+  // sorted.
   __device__ void sort(int32_t* sorted) const {
     constexpr int kFew = 96;
     const int count = *size;

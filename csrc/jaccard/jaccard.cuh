@@ -47,10 +47,10 @@ struct StagedColumn {
   int64_t begin, end;
   float val;
 };
-constexpr int kStagedColumns = 128;  // no more than a block has threads
+constexpr int kStagedColumns = 128;  // at most the threads of a block
 
-// Stages the columns of the entries entry .. last_entry of a row, as many as fit, a thread each: their postings with
-// targets in [first, last). Returns how many. Begins and ends with a barrier.
+// Stages the columns of the entries entry .. last_entry of a row, as many as fit, one thread per column: their postings
+// with targets in [first, last). Returns how many. Begins and ends with a barrier.
 __device__ inline int stage_columns(const DeviceCsr& v, const DevicePostings& postings, int64_t entry,
                                     int64_t last_entry, int64_t first, int64_t last, StagedColumn* staged) {
   const int64_t left = last_entry - entry;

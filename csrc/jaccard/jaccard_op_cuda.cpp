@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "../common/checks.h"
+#include "../common/csr_tensors.h"
 #include "../common/device.h"
-#include "../common/dispatch.h"
 #include "arguments.h"
 #include "jaccard.h"
 
@@ -197,11 +197,11 @@ CsrTensors sparse_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, co
   const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
   const Postings postings(v, col, device.stream());
   const bool all = range.size() == v.rows;
-  const jaccard::SparseDistanceParams params{v, postings.view(), distance_limit(max_distance), range, all};
+  const jaccard::SparseJaccardParams params{v, postings.view(), distance_limit(max_distance), range, all};
   const CsrTensors near =
       run_stage(range.size(), {(all ? kExpectedNear / 2 : kExpectedNear) * range.size()}, values.options(),
                 device.stream(), [&](const jaccard::ScatteredRows& out, const Room&) {
-                  jaccard::sparse_distance_cuda(params, out, device.stream());
+                  jaccard::sparse_jaccard_cuda(params, out, device.stream());
                 });
   return all && v.rows ? mirrored(near, device.stream()) : near;
 }
@@ -216,7 +216,7 @@ at::Tensor dense_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, con
                     v.rows);
   const Postings postings(v, col, device.stream());
   const at::Tensor out = at::empty({row_end - row_begin, col_end - col_begin}, values.options());
-  jaccard::dense_distance_cuda(
+  jaccard::dense_jaccard_cuda(
       {v, postings.view(), row_begin, row_end, col_begin, col_end, out.mutable_data_ptr<float>()}, device.stream());
   return out;
 }

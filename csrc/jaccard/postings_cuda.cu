@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// A thread an entry of the postings, and one a column.
+// One thread per entry of the postings and one per column.
 __global__ void postings_kernel(PostingsParams params) {
   const int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (p < params.entries) {
@@ -19,7 +19,7 @@ __global__ void postings_kernel(PostingsParams params) {
     params.start[p] = lower_bound(0, params.entries, p, [&](int64_t q) { return int64_t{params.sorted_col[q]}; });
 }
 
-// A warp a row.
+// One warp per row.
 __global__ void gather_kernel(ScatteredRows rows, int64_t count, int64_t* crow, int64_t* col, float* val) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (i >= count) return;
@@ -31,7 +31,7 @@ __global__ void gather_kernel(ScatteredRows rows, int64_t count, int64_t* crow, 
   }
 }
 
-// One warp per row. Every row and every column before it has held an entry of the diagonal, which is written once.
+// One warp per row. The entry of the diagonal is in the row and in its column, and is written once.
 __global__ void mirror_kernel(MirrorParams params) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (i >= params.upper.rows) return;

@@ -2,7 +2,7 @@
 //
 // Truth is d(i, j) = sum over dimensions of (x_i - y_j)^2 in float64, to the bit that ccfast::squared_distance gives;
 // ties go to the lower index, and where the queries are the features a row comes first among its own neighbours. The
-// search finds `keep` >= k candidates a row from approximate scores (a matrix product in single or half precision),
+// search finds `keep` >= k candidates per row from approximate scores (a matrix product in single or half precision),
 // re-scores them exactly, and certifies the row: every target that was discarded has an approximate score of at most
 // `threshold`, so its distance is at least |x|^2 - 2 (threshold + error). Where that exceeds the k-th distance the row
 // is proven; the others are searched again with every target that the error bound cannot rule out. docs/exactness.md
@@ -117,7 +117,7 @@ struct SelectParams {
   int64_t keep;
   uint64_t* lists;  // [tile.rows, keep], 0 at the start
 };
-// The most candidates a row that the selection can hold in shared memory.
+// The most candidates per row that the selection can hold in shared memory.
 int64_t max_keep_cuda();
 void select_cuda(const SelectParams& params, void* stream);
 

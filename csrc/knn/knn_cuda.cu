@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// One warp a row. A row of padding has no dimensions, and gets zeros alone.
+// One warp per row. Rows of padding have no dimensions and are filled with zeros.
 __global__ void prepare_kernel(PrepareParams params) {
   const int64_t row = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (row >= max(params.rows, params.padded_rows)) return;
@@ -40,8 +40,8 @@ __global__ void prepare_kernel(PrepareParams params) {
   params.rounding[row] = params.half ? sqrt(lost) : 0;
 }
 
-// A lane turns a square of kQuad x kQuad products; the squares of a warp are kDown x kAcross, so that what it loads and
-// stores at a time are whole sectors, and the warp takes kSteps such patches beside each other.
+// A lane transposes a square of kQuad x kQuad products. The squares of a warp are arranged in kDown rows and kAcross
+// columns, so that each load and store covers whole sectors; a warp takes kSteps such patches, side by side.
 constexpr int kDown = 4, kAcross = 8, kSteps = 4;
 static_assert(kDown * kAcross == kWarp);
 constexpr int kBlockRows = kThreads / kWarp * kDown * kQuad, kBlockColumns = kSteps * kAcross * kQuad;
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads) transpose_kernel(TransposeParams par
   for (int step = 0; step < kSteps; ++step) turn<T>(params, row, col + step * kAcross * kQuad, quads);
 }
 
-// One thread a list. In nearly all of them nothing is to be done.
+// One thread per list. In nearly all lists the row is first already.
 __global__ void put_own_first_kernel(OwnFirstParams params) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (row >= params.rows) return;

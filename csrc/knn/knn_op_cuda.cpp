@@ -23,8 +23,8 @@ namespace {
 // Products in memory at a time. They are written once and read up to three times (as rows, for the transpose, and that
 // again), so a tile of halves, 16 MiB, and the 24 MiB that it is made from at 2,048 dimensions should fit into the
 // second-level cache together: 50 MB on an H100 or H200. Blocks of 128 x 256 products, of which cuBLAS computes one on
-// each multiprocessor, are 256 a tile: nearly two full turns of 132 multiprocessors. Fewer rows than columns, because
-// half of a diagonal block is in vain.
+// each multiprocessor, are 256 per tile: nearly two full turns of 132 multiprocessors. Fewer rows than columns, because
+// half of the products of a diagonal block are not needed.
 constexpr int64_t kTileRows = 2048;
 constexpr int64_t kTileColumns = 4096;
 constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padded to that, so that every load is whole
@@ -245,7 +245,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
                                             int64_t k, const std::string_view precision,
                                             std::optional<int64_t> row_begin) {
   const std::optional<int64_t> own = knn::checked_own_rows(features, queries, k, row_begin);
-  knn::operand_type(precision);  // known; which one makes no difference here, see ccfast/ops/knn.py
+  knn::operand_type(precision);  // raises where it is unknown; all give the same here, see ccfast/ops/knn.py
   const DeviceScope device(features);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const Search search{queries ? queries->to(at::kFloat).contiguous() : targets, targets, k, device.stream()};
@@ -265,7 +265,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
     search_in_single(search, extent, found);
   } else {
     const at::Tensor open = search_in_half(search, operands, extent, found);
-    if (open.size(0) > search.queries.size(0) / knn::kMostOpen)
+    if (open.size(0) > search.queries.size(0) / knn::kRowsPerOpenRow)
       search_in_single(search, extent, found);
     else if (open.size(0) > 0)
       search_open_rows(search, open, extent, found);

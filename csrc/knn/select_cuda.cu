@@ -4,6 +4,8 @@
 // once per warp. Products that can reach the lowest score kept so far, whatever their targets' norms, become scores;
 // the scores that do reach it wait. What waits is merged into the row's list when there is no more room, and at the
 // end.
+#include <cstring>
+
 #include "candidates.cuh"
 
 namespace ccfast::knn {
@@ -150,6 +152,14 @@ __device__ float first_floor(const ProductRow<T>& row, const Scratch& scratch) {
 template <class T>
 class Gate;
 
+template <class To, class From>
+__device__ __forceinline__ To same_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
 // A load of products, whatever their type.
 constexpr int kWords = kPackSize<unsigned>;
 using Words = Pack<unsigned, kWords>;
@@ -191,9 +201,8 @@ class Gate<__half> {
   __device__ unsigned passing(const Words& products) const {
     unsigned bits = 0;
     for (int pair = 0; pair < kWords; ++pair) {
-      const __half2 values = *reinterpret_cast<const __half2*>(&products.value[pair]);
-      const __half2 reached = __hge2(values, bound_);  // 1 has the bits 10 .. 13
-      bits |= *reinterpret_cast<const unsigned*>(&reached) & (0x04000400u << pair);
+      const __half2 reached = __hge2(same_bits<__half2>(products.value[pair]), bound_);  // 1 has the bits 10 .. 13
+      bits |= same_bits<unsigned>(reached) & (0x04000400u << pair);
     }
     return bits;
   }
@@ -311,7 +320,7 @@ __device__ void merge_many(const Scratch& scratch, Key* kept, int held, int fres
   }
 }
 
-// The same by one warp, which holds the list in registers, two keys per lane, and a fresh one.
+// The same by one warp, which holds the list in registers: two keys per lane, and one fresh key.
 constexpr int kFewKept = 2 * kWarp, kFewFresh = 12;
 
 __device__ void merge_few(const Scratch& scratch, Key* kept, int held, int fresh) {
@@ -332,9 +341,8 @@ __device__ void merge_few(const Scratch& scratch, Key* kept, int held, int fresh
   if (lane < fresh && rank < scratch.keep) kept[rank] = mine;
 }
 
-// One step of a bitonic sort of the keys first and second of a warp's lanes, which stand at lane and lane + kWarp:
-// those `distance` apart change places where they are not in order, which is descending in blocks of `size`, ascending
-// in every other one.
+// One step of a bitonic sort: keys whose places are `distance` apart are exchanged where they are not in order. The
+// order is descending in the first block of `size` places, ascending in the next, and so on.
 __device__ __forceinline__ Key in_order(Key key, int place, int size, int distance) {
   const Key other = __shfl_xor_sync(kFullMask, key, distance);
   const bool comes_first = (place & distance) == 0, descending = (place & size) == 0;
@@ -355,8 +363,8 @@ __device__ void finish_in_order(Key& first, Key& second, int size) {
   }
 }
 
-// The same by one warp for up to two fresh keys per lane and step: they are sorted, and of each of them and the one
-// that stands opposite in the list the larger stays.
+// The same for any number of fresh keys, two per lane at a time: they are sorted, and the larger of each of them and
+// its opposite in the list stays.
 __device__ void merge_sorted(const Scratch& scratch, Key* kept, int held, int fresh) {
   const int lane = static_cast<int>(threadIdx.x), upper = lane + kWarp;
   Key first = lane < held ? kept[lane] : 0, second = upper < held ? kept[upper] : 0;

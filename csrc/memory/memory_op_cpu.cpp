@@ -74,11 +74,11 @@ void check_rows_of_labels(const char* name, const at::Tensor& rows, const at::Te
 }
 
 void update_memory_cpu_(at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels, double momentum,
-                        const std::string& rule, bool normalize, const std::optional<at::Tensor>& reference,
+                        const std::string& mode, bool normalize, const std::optional<at::Tensor>& reference,
                         const std::optional<at::Tensor>& groups) {
   memory::check_update(memory, features, labels, momentum);
-  const memory::Mode update_mode = memory::mode_of(rule);
-  memory::check_extras(memory, labels, update_mode, rule, {reference, groups});
+  const memory::Mode update_mode = memory::mode_of(mode);
+  memory::check_extras(memory, labels, update_mode, mode, {reference, groups});
   const at::Tensor rows = memory.contiguous();
   at::Tensor x = memory::apart_from(rows, features);
   const at::Tensor y = memory::apart_from(rows, labels), other = memory::apart_from(rows, reference),

@@ -55,14 +55,14 @@ struct Scales {
             n.rows,
             n.dim,
             n.k1,
-            half_width(n.k1),
+            half_columns(n.k1),
             {0, n.rows}};
   }
 };
 
 // V by its definition, from sets held as dense rows of flags.
 Dense encode_naively(const Neighbours& n, const Scales& scales) {
-  const int64_t rows = n.rows, half = half_width(n.k1);
+  const int64_t rows = n.rows, half = half_columns(n.k1);
   Dense v(rows * rows, 0.0);
   for (int64_t i = 0; i < rows; ++i) {
     std::vector<char> expanded(rows);
@@ -173,11 +173,11 @@ TEST(the_dense_distance_equals_its_definition) {
     const Dense expected = distance_naively(dense_of(v.view()), n.rows);
     const PostingLists postings(v.view());
     std::vector<float> all(n.rows * n.rows);
-    dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
+    dense_jaccard(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
     CHECK_NEAR(Dense(all.begin(), all.end()), expected, 1e-6);
     const int64_t row0 = n.rows / 3, col0 = n.rows / 2, rows = n.rows - row0, cols = n.rows - col0;
     std::vector<float> block(rows * cols);
-    dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, block.data());
+    dense_jaccard(v.view(), postings, row0, n.rows, col0, n.rows, block.data());
     for (int64_t i = 0; i < rows * cols; ++i) CHECK_EQUAL(block[i], all[(row0 + i / cols) * n.rows + col0 + i % cols]);
   });
 }
@@ -187,9 +187,9 @@ TEST(the_sparse_distance_holds_every_near_pair_and_the_diagonal) {
     const CsrRows v = expanded(n, (n.k1 + 1) / 2);
     const PostingLists postings(v.view());
     std::vector<float> all(n.rows * n.rows);
-    dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
+    dense_jaccard(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
     for (const float limit : {0.0f, 0.6f, 0.999f}) {
-      const CsrRows found = native::csr_of(sparse_distance(v.view(), postings, limit, {0, n.rows}), n.rows);
+      const CsrRows found = native::csr_of(sparse_jaccard(v.view(), postings, limit, {0, n.rows}), n.rows);
       CsrRows expected;
       for (int64_t i = 0; i < n.rows; ++i) {
         for (int64_t j = 0; j < n.rows; ++j) {
@@ -277,7 +277,7 @@ TEST(cuda_encodes_as_the_cpu_does) {
     const std::vector<int32_t> back = back_of(n);
     for (const Scales& scales : {Scales(), some_scales(n.rows, 1), some_scales(n.rows, 1000)}) {
       const CsrRows expected = encoded(n, scales);
-      for_each_workspace(encode_bytes_cuda(n.k1, half_width(n.k1)), [&](const Workspace& workspace) {
+      for_each_workspace(encode_bytes_cuda(n.k1, half_columns(n.k1)), [&](const Workspace& workspace) {
         const CsrRows found = run_stage(n.rows, [&](const ScatteredRows& out) {
           encode_cuda(scales.params(n), back.data(), workspace, out, nullptr);
         });
@@ -379,14 +379,13 @@ CsrRows mirrored(const CsrRows& upper) {
   return full;
 }
 
-void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int slots) {
+void check_sparse_jaccard(const CsrRows& v, float limit, RowRange range, int slots) {
   const Postings postings(v);
   const int64_t rows = v.view().rows;
-  const CsrRows expected =
-      native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size());
+  const CsrRows expected = native::csr_of(sparse_jaccard(v.view(), PostingLists(v.view()), limit, range), range.size());
   const bool upper = range.size() == rows;  // as the glue does it
   const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
-    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, upper, slots}, out, nullptr);
+    sparse_jaccard_cuda({device_csr(v), postings.view(), limit, range, upper, slots}, out, nullptr);
   });
   check_same(upper ? mirrored(found) : found, expected, 0);
   CHECK_EQUAL(static_cast<int64_t>(expected.crow.size()) - 1, std::min(range.size(), rows));
@@ -399,12 +398,12 @@ TEST(cuda_distances_are_those_of_the_cpu) {
     const Postings device_postings(v);
     const int64_t row0 = n.rows / 3, col0 = n.rows / 2, size = (n.rows - row0) * (n.rows - col0);
     std::vector<float> expected(size), found(size, NAN);
-    dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, expected.data());
-    dense_distance_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
+    dense_jaccard(v.view(), postings, row0, n.rows, col0, n.rows, expected.data());
+    dense_jaccard_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
     CHECK_EQUAL(found, expected);
-    check_sparse_distance(v, 0.6f, {0, n.rows}, kDefaultSlots);
+    check_sparse_jaccard(v, 0.6f, {0, n.rows}, kDefaultSlots);
     const RowRange last = {std::max<int64_t>(0, n.rows - 4), n.rows};
-    for (const float limit : {0.0f, 0.999f}) check_sparse_distance(v, limit, last, kDefaultSlots);
+    for (const float limit : {0.0f, 0.999f}) check_sparse_jaccard(v, limit, last, kDefaultSlots);
   });
 }
 
@@ -427,14 +426,14 @@ CsrRows many_rows(int64_t rows) {
 TEST(cuda_sparse_distances_do_not_depend_on_the_room_for_targets) {
   const CsrRows v = many_rows(701);
   for (const int slots : {kDefaultSlots, 512, 64, 8, 4})
-    for (const float limit : {0.0f, 0.5f, 0.99999994f}) check_sparse_distance(v, limit, {690, 701}, slots);
+    for (const float limit : {0.0f, 0.5f, 0.99999994f}) check_sparse_jaccard(v, limit, {690, 701}, slots);
 }
 
 TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   const CsrRows v = many_rows(701);
-  check_sparse_distance(v, 0.5f, {0, 701}, kDefaultSlots);
-  check_sparse_distance(v, 0.7f, {0, 701}, 256);
-  check_sparse_distance(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
+  check_sparse_jaccard(v, 0.5f, {0, 701}, kDefaultSlots);
+  check_sparse_jaccard(v, 0.7f, {0, 701}, 256);
+  check_sparse_jaccard(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
 }
 
 // Limits that are distances of pairs to the last bit, and the next number below each: of the last kSome rows.
@@ -443,7 +442,7 @@ constexpr int64_t kSome = 9;
 std::vector<float> limits_of(const CsrRows& v) {
   const int64_t rows = v.view().rows, some = std::min<int64_t>(rows, kSome);
   std::vector<float> all(some * rows), limits;
-  dense_distance(v.view(), PostingLists(v.view()), rows - some, rows, 0, rows, all.data());
+  dense_jaccard(v.view(), PostingLists(v.view()), rows - some, rows, 0, rows, all.data());
   std::sort(all.begin(), all.end());
   all.erase(std::remove_if(all.begin(), all.end(), [](float distance) { return distance >= 1; }), all.end());
   for (size_t q = 1; q < 8; ++q) {
@@ -457,7 +456,7 @@ TEST(cuda_sparse_distances_at_the_limit_are_kept) {
   const Neighbours n(67, 33, 21);
   const CsrRows v = expanded(n, 6);
   for (const float limit : limits_of(v))
-    for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {n.rows - kSome, n.rows}, slots);
+    for (const int slots : {kDefaultSlots, 32}) check_sparse_jaccard(v, limit, {n.rows - kSome, n.rows}, slots);
 }
 
 // Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than a row has room
@@ -474,7 +473,7 @@ TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
     }
     v.end_row();
   }
-  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 3, rows}, kDefaultSlots);
+  for (const float limit : limits_of(v)) check_sparse_jaccard(v, limit, {rows - 3, rows}, kDefaultSlots);
 }
 
 // More targets than are accumulated at a time.
@@ -484,8 +483,8 @@ TEST(cuda_distances_span_several_tiles) {
   const Postings postings(v);
   for (const int64_t tile : {kDefaultTile, int64_t{700}, int64_t{67}}) {
     std::vector<float> expected(2 * (rows - col0)), found(expected.size(), NAN);
-    dense_distance(v.view(), PostingLists(v.view()), row0, row0 + 2, col0, rows, expected.data());
-    dense_distance_cuda({device_csr(v), postings.view(), row0, row0 + 2, col0, rows, found.data(), tile}, nullptr);
+    dense_jaccard(v.view(), PostingLists(v.view()), row0, row0 + 2, col0, rows, expected.data());
+    dense_jaccard_cuda({device_csr(v), postings.view(), row0, row0 + 2, col0, rows, found.data(), tile}, nullptr);
     CHECK_EQUAL(found, expected);
   }
 }
