@@ -94,7 +94,7 @@ Encoding rerank_encoding(const at::Tensor& query, const at::Tensor& gallery, int
 }
 
 // Distances [row_end - row_begin, gallery rows] of some of the queries, which are the first rows of the encoding.
-at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, const at::Tensor& inverse,
+at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, const at::Tensor& inverse_farthest,
                               const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, int64_t queries,
                               double lambda_value, int64_t row_begin, int64_t row_end) {
   const NoAutocast no_autocast;
@@ -111,7 +111,7 @@ at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, c
     const at::Tensor scaled =
         squared_distances(rows.narrow(0, first, count), rows.narrow(0, queries, total - queries),
                           norms.narrow(0, first, count), norms.narrow(0, queries, total - queries))
-            .mul_(inverse.narrow(0, first, count).unsqueeze(1));
+            .mul_(inverse_farthest.narrow(0, first, count).unsqueeze(1));
     result.narrow(0, first - row_begin, count).add_(scaled, lambda_value);
   }
   return result;
