@@ -418,5 +418,8 @@ def test_the_project_s_flatten_has_no_race() -> None:
     for seed in range(5 * SEEDS):
         parent = (torch.arange(256, dtype=torch.int32) - 1).clamp_min(0)
         executor.configure(seed=seed)
-        executor.run(module, "flatten_kernel", 8, 32, 0, ctypes.c_int64(256), parent)
+        core, is_root = torch.ones(256, dtype=torch.bool), torch.full((256,), -1)
+        executor.run(module, "flatten_kernel", 8, 32, 0, ctypes.c_int64(256), core, parent, is_root)
         assert not parent.any()
+        assert is_root[0] == 1
+        assert not is_root[1:].any()
