@@ -4,7 +4,6 @@
 
 #include <string>
 
-#include "common/dispatch.h"
 #include "common/no_cuda.h"
 
 TORCH_LIBRARY(ccfast, m) {
@@ -44,9 +43,10 @@ TORCH_LIBRARY(ccfast, m) {
   m.def("dbscan_sparse(Tensor crow, Tensor col, Tensor values, float eps, int min_samples) -> Tensor");
 
   m.def("cluster_centroids(Tensor features, Tensor labels) -> Tensor");
+  // Not `mode`: torch.compile passes the arguments of ops that write on to a function with an argument of that name.
   m.def(
-      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str mode, bool normalize, "
-      "Tensor? reference=None, Tensor? groups=None) -> ()");
+      "update_memory_(Tensor(a!) memory, Tensor features, Tensor labels, float momentum, str update_mode, "
+      "bool normalize, Tensor? reference=None, Tensor? groups=None) -> ()");
 
   m.def(
       "centroid_contrastive_loss(Tensor features, Tensor memory, Tensor labels, float temperature, bool normalize, "

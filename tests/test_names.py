@@ -44,6 +44,7 @@ BETWEEN_STAGES = {
     "rows": "[Q + G, D] query and gallery, centred",
     "norms": "[Q + G] squared norms of rows",
     "inverse_farthest": "[Q + G] one over the largest distance of a row",
+    "update_mode": "mode of update_memory_: torch.compile cannot take an op that writes and has an argument `mode`",
     "with_gradient": "whether the gradient of the features is computed with the loss",
     "temperatures": "[C] the temperature of each column, where it is not one number",
     "upstream": "gradient of a result, as autograd hands it to backward",

@@ -203,6 +203,15 @@ def test_all_halves_become_floats(launch: Callable[..., None]) -> None:
         np.testing.assert_array_equal(found, bits.astype(np.uint16).view(np.float16).astype(F32))
 
 
+def test_pairs_of_halves_are_compared(launch: Callable[..., None]) -> None:
+    a, b = np.random.default_rng(0).integers(0, 1 << 32, (2, 1024), dtype=U32)
+    b[::3] = a[::3]
+    b[1::3] = (b[1::3] & 0xFFFF0000) | (a[1::3] & 0xFFFF)
+    found = _compute(launch, "halves_at_least", [a, b, b], U32)
+    halves = (a.view(np.float16) >= b.view(np.float16)).astype(np.float16)
+    np.testing.assert_array_equal(found, halves.view(U32))
+
+
 @pytest.mark.parametrize(
     ("kernel", "function", "dtype"),
     [
@@ -409,5 +418,8 @@ def test_the_project_s_flatten_has_no_race() -> None:
     for seed in range(5 * SEEDS):
         parent = (torch.arange(256, dtype=torch.int32) - 1).clamp_min(0)
         executor.configure(seed=seed)
-        executor.run(module, "flatten_kernel", 8, 32, 0, ctypes.c_int64(256), parent)
+        core, is_root = torch.ones(256, dtype=torch.bool), torch.full((256,), -1)
+        executor.run(module, "flatten_kernel", 8, 32, 0, ctypes.c_int64(256), core, parent, is_root)
         assert not parent.any()
+        assert is_root[0] == 1
+        assert not is_root[1:].any()

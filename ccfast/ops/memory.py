@@ -139,7 +139,7 @@ def _(
     features: Tensor,
     labels: Tensor,
     momentum: float,
-    mode: str,
+    update_mode: str,
     normalize: bool,
     reference: Tensor | None = None,
     groups: Tensor | None = None,

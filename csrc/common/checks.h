@@ -1,5 +1,5 @@
-// Checks of the glue: what would read or write out of bounds, and what only a look at the data can tell. The messages
-// of shape, dtype and range mistakes that a user meets first are in ccfast/_checks.py.
+// Checks of the glue: against reads and writes out of bounds, and of the values of the data. Mistakes of shape, dtype
+// and range are found before, by ccfast/_checks.py, with messages for users.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -16,7 +16,7 @@ struct Csr {
 
 // Consecutive rows that one thread has finished.
 struct CsrChunk {
-  std::vector<int64_t> counts;  // entries a row
+  std::vector<int64_t> counts;  // entries per row
   std::vector<int64_t> col;
   std::vector<float> val;
 

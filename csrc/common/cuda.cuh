@@ -45,7 +45,7 @@ inline size_t max_shared_bytes() { return emulation::kMaxSharedBytes; }
 
 inline void check_cuda(cudaError_t status, const char* name, const char* what) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // reported here: the next caller shall not find it again
+  cudaGetLastError();  // reported here, so that the next caller does not get it
   throw std::runtime_error("kernel " + std::string(name) + ": " + what + ": " + cudaGetErrorString(status));
 }
 
@@ -111,7 +111,7 @@ __device__ __forceinline__ T* shared_memory() {
 #endif
 }
 
-// Reads and writes of what other threads change meanwhile. The emulation may let those come first.
+// Reads and writes of what other threads change at the same time. The emulation may switch to them before.
 template <class T>
 __device__ __forceinline__ T load_volatile(const T* address) {
 #ifdef CCFAST_EMULATE

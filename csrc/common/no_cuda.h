@@ -1,4 +1,4 @@
-// What an extension without CUDA kernels says to a CUDA tensor.
+// The error that an extension without CUDA kernels raises for a CUDA tensor.
 #pragma once
 
 namespace ccfast {

@@ -3,7 +3,7 @@
 
 #include "cuda.cuh"
 
-// Before a loop: so many of its passes side by side, so that their loads are on their way together.
+// Before a loop: unrolls so many of its passes, so that their loads are under way at the same time.
 #ifdef CCFAST_EMULATE
 #define CCFAST_UNROLL(passes)
 #else
@@ -16,7 +16,7 @@ namespace ccfast {
 template <class T>
 constexpr int kPackSize = 16 / static_cast<int>(sizeof(T));
 
-// kSize values that are loaded and stored together. kSize 1 is the way of rows that are not aligned.
+// kSize values that are loaded and stored together. kSize 1 is for rows that are not aligned.
 template <class T, int kSize>
 struct alignas(kSize * sizeof(T) < 16 ? kSize * sizeof(T) : 16) Pack {
   T value[kSize];
@@ -28,7 +28,7 @@ __host__ __device__ bool in_packs(const T* base, int64_t stride) {
   return stride % kPackSize<T> == 0 && reinterpret_cast<uintptr_t>(base) % 16 == 0;
 }
 
-// On the host: threads of a block that takes one pack a thread: whole warps, at most `most`.
+// On the host: threads of a block that takes one pack per thread: whole warps, at most `most`.
 inline int threads_for(int64_t values, int pack_size, int most) {
   const int64_t packs = (values + pack_size - 1) / pack_size, warps = (packs + kWarp - 1) / kWarp;
   return warps < 1 ? kWarp : warps * kWarp < most ? static_cast<int>(warps * kWarp) : most;

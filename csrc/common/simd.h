@@ -6,7 +6,7 @@
 #include <cstdint>
 
 // Compiles a function once per instruction set and picks one at load time: a package built on one machine runs on any.
-// By features, not by "arch=": that asks for the very processor, and leaves all others with the default.
+// By features, not by "arch=": that asks for one model of processor, and all others run the default.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__)
 #define CCFAST_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))

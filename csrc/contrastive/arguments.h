@@ -12,8 +12,8 @@
 
 namespace ccfast::contrastive {
 
-constexpr int64_t kLogitsAtATime = 1 << 22;  // what of the B x C logits exists at a time
-constexpr int64_t kFewestRows = 128;         // but this many rows: every block reads the memory twice
+constexpr int64_t kLogitsAtATime = 1 << 22;  // of the B x C logits, in memory at the same time
+constexpr int64_t kFewestRows = 128;         // but at least so many rows: every block reads the memory twice
 
 struct Options {
   double temperature;

@@ -54,9 +54,9 @@ struct TargetParams {
 template <class T>
 void softmax_cross_entropy(const SoftmaxParams<T>& params, const TargetParams<T>& targets);
 
-// ---- CUDA: the same three steps on a stream. Nothing is checked that would need the device to be waited for: a label
-// outside [0, classes) counts as ignored. What is left to do for the batch as a whole rides along as one more block: a
-// launch takes the host longer than such a kernel takes the device. ----
+// ---- CUDA: the same three steps on a stream. Nothing is checked that would need a wait for the device: a label
+// outside [0, classes) counts as ignored. What is done once per batch is one more block of a launch: a launch of its
+// own would take the host longer than the work takes the device. ----
 
 // The batch's labels, from which the first step finds what the mean divides by.
 struct LabelsToCount {
@@ -66,7 +66,7 @@ struct LabelsToCount {
   double* weight;  // [] out: 1 / max(1, rows that are not ignored) for the mean, otherwise 1
 };
 
-// x is read in its own precision and normalised into T on the way. rows = 0: the labels are counted and that is all.
+// x is read in its own precision and normalised into T. rows = 0: only the labels are counted.
 enum HalfBits : uint16_t {};
 enum BFloat16Bits : uint16_t {};
 template <class In, class T>
@@ -93,7 +93,7 @@ struct LossesToSum {
   T* loss;               // [] out: weight times the sum; nullptr: nothing to sum
 };
 
-// rows = 0: the losses are summed and that is all.
+// rows = 0: only the losses are summed.
 template <class T>
 void normalize_rows_backward_cuda(T* gradient, const T* normalized, const double* norms, int64_t rows, int64_t dim,
                                   const LossesToSum<T>& losses, void* stream);

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "../common/dispatch.h"
+#include "contrastive_op.h"
 
 namespace ccfast {
 namespace {
@@ -32,15 +33,9 @@ struct LossOptions {
   const Maybe &temperatures, &mask, &weights;
 };
 
-using LossSignature = Tensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double, bool, const std::string&,
-                              double, int64_t, bool, const Maybe&, const Maybe&, const Maybe&);
-using MemoryGradSignature = at::Tensor(const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                       double, bool, const std::string&, double, int64_t, const Maybe&, const Maybe&,
-                                       const Maybe&);
-
 Tensors compute(const at::Tensor& features, const at::Tensor& memory, const at::Tensor& labels,
                 const LossOptions& options, bool with_gradient) {
-  static const auto op = find_op<LossSignature>("ccfast::centroid_contrastive_loss");
+  static const auto op = find_op<CentroidContrastiveLossOp>();
   const at::AutoDispatchBelowADInplaceOrView below;
   return op.call(features, memory, labels, options.temperature, options.normalize, options.reduction,
                  options.label_smoothing, options.ignore_index, with_gradient, options.temperatures, options.mask,
@@ -50,7 +45,7 @@ Tensors compute(const at::Tensor& features, const at::Tensor& memory, const at::
 Maybe maybe(const at::Tensor& value) { return value.defined() ? Maybe(value) : std::nullopt; }
 
 at::Tensor memory_grad(const at::Tensor& upstream, AutogradContext* ctx, const variable_list& saved) {
-  static const auto op = find_op<MemoryGradSignature>("ccfast::centroid_contrastive_loss_memory_grad");
+  static const auto op = find_op<CentroidContrastiveLossMemoryGradOp>();
   auto& options = ctx->saved_data;
   return op.call(upstream, saved[1], saved[2], saved[3], options["temperature"].toDouble(),
                  options["normalize"].toBool(), options["reduction"].toStringRef(),
@@ -76,8 +71,8 @@ auto make_node(Args&&... args) {
   }
 }
 
-// A gradient that says so when it is to be differentiated in turn, instead of counting as a constant: its history leads
-// on to the inputs and to the upstream gradient, so that nobody who asks for a derivative by them can miss it.
+// A gradient that raises an error when it is differentiated again, instead of counting as a constant: its history
+// includes the inputs and the upstream gradient, so that derivatives by any of them raise.
 at::Tensor once_differentiable(const at::Tensor& gradient, const at::Tensor& upstream) {
   if (!gradient.defined()) return gradient;
   torch::autograd::edge_list edges;
@@ -103,8 +98,7 @@ class Loss : public torch::autograd::Function<Loss> {
       ctx->save_for_backward({by_features});
       return loss;
     }
-    // The memory is saved only for a caller who learns it: whoever updates it in place between forward and backward
-    // may.
+    // The memory is saved only where it is learned: others may update it in place between forward and backward.
     ctx->save_for_backward({by_features, features, memory, labels, options.temperatures.value_or(at::Tensor()),
                             options.mask.value_or(at::Tensor()), options.weights.value_or(at::Tensor())});
     ctx->saved_data["temperature"] = options.temperature;
@@ -118,7 +112,7 @@ class Loss : public torch::autograd::Function<Loss> {
   static variable_list backward(AutogradContext* ctx, const variable_list& upstream) {
     const bool again = at::GradMode::is_enabled();  // create_graph
     const at::AutoGradMode constants(false);
-    variable_list by_input(6);  // one an argument of forward
+    variable_list by_input(6);  // one per argument of forward
     const at::Tensor& by_loss = upstream[0];
     const variable_list saved = ctx->get_saved_variables();
     if (ctx->needs_input_grad(0)) {

@@ -1,4 +1,4 @@
-// CUDA kernels of the centroid contrastive loss; the contract is in contrastive.h. One block a row.
+// CUDA kernels of the centroid contrastive loss; the contract is in contrastive.h. One block per row.
 #include "../common/cuda.cuh"
 #include "../common/pack.cuh"
 #include "contrastive.h"
@@ -10,7 +10,7 @@ constexpr int kThreads = 512;        // of a block that normalises a row
 constexpr int kValues = 8;           // of a row that a thread keeps in registers; what is beyond is read again
 constexpr int kMostThreads = 1024;   // of a block that works on a row of logits
 constexpr int kTargetThreads = 512;  // the same with targets: more registers per thread
-constexpr int kBatchThreads = 256;   // of a block that is alone with the labels or the losses
+constexpr int kBatchThreads = 256;   // of the only block of a launch, which counts the labels or sums the losses
 constexpr size_t kScratchBytes = 32 * sizeof(double);
 
 __device__ __forceinline__ bool counts(int64_t label, int64_t classes, int64_t ignore_index) {
@@ -65,7 +65,7 @@ __global__ void normalize_rows_kernel(NormalizeParams<In, T> params, LabelsToCou
     squares += value * value;
   }
   const double norm = sqrt(block_sum(squares, scratch));
-  // A norm whose reciprocal a float32 could not hold well: half of the division comes first.
+  // The reciprocal of such a norm is not a normal float32: the division is done in two steps.
   const double early = norm > kLargestNorm ? 0x1p-64 : 1;
   const T first = static_cast<T>(early);
   const T factor = static_cast<T>(1 / ((norm > kSmallestNorm ? norm : kSmallestNorm) * early));

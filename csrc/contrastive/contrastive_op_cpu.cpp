@@ -159,7 +159,7 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(
   return {reduce(losses, reduction, batch.counted), gradient};
 }
 
-// Gradient by the memory, for the rare caller who learns it: the softmax is computed again. upstream: [] or [B].
+// Gradient by the memory, which is rarely asked for: the softmax is computed again. upstream: [] or [B].
 at::Tensor centroid_contrastive_loss_memory_grad_cpu(const at::Tensor& upstream, const at::Tensor& features,
                                                      const at::Tensor& memory, const at::Tensor& labels,
                                                      double temperature, bool normalize, const std::string& reduction,

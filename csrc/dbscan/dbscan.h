@@ -37,10 +37,12 @@ struct DeviceDistances {
 
 // core[i] = row i has at least min_samples entries within eps.
 void find_cores_cuda(const DeviceDistances& distances, int64_t min_samples, bool* core, void* stream);
-// root[i] = lowest core of the cluster of core i; i itself for other points.
-void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, void* stream);
-// labels of cores from cluster_of_root, of border points the lowest among the cores within eps, -1 for noise.
-void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* cluster_of_root,
+// root[i] = lowest core of the cluster of core i; i itself for other points. is_root[i] = 1 for a core that is its own
+// root, 0 otherwise: the sum up to a root counts the clusters up to its own.
+void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, int64_t* is_root, void* stream);
+// labels of cores from roots_up_to[i] = is_root[0] + .. + is_root[i], of border points the lowest among the cores
+// within eps, -1 for noise.
+void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* roots_up_to,
                 int64_t* labels, void* stream);
 
 }  // namespace ccfast::dbscan

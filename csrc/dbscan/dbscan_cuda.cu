@@ -1,4 +1,4 @@
-// CUDA kernels of DBSCAN; the contract is in dbscan.h. One warp a row, in every pass.
+// CUDA kernels of DBSCAN; the contract is in dbscan.h. One warp per row in every pass.
 #include "../common/cuda.cuh"
 #include "dbscan.h"
 
@@ -9,7 +9,7 @@ constexpr int kThreads = 256;
 
 __device__ int64_t row_of_warp() { return (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp; }
 
-// Calls visit(j) for the entries of row i within eps, the lanes sharing the row.
+// Calls visit(j) for the entries of row i within eps; the lanes share the row.
 template <class Visit>
 __device__ void for_each_neighbour(const DeviceDistances& distances, int64_t i, const Visit& visit) {
   const int lane = threadIdx.x % kWarp;
@@ -78,30 +78,31 @@ __global__ void join_kernel(DeviceDistances distances, const bool* core, int32_t
   });
 }
 
-// A thread writes to its own entry alone, and its root there: on the way to the root nothing is halved, as that could
-// put a mere ancestor over the root that another thread has written.
-__global__ void flatten_kernel(int64_t rows, int32_t* parent) {
+// A thread writes the root to its own entry and to no other. Paths are not halved here: that could replace a root,
+// which another thread has written, by another ancestor.
+__global__ void flatten_kernel(int64_t rows, const bool* core, int32_t* parent, int64_t* is_root) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= rows) return;
   int32_t root = static_cast<int32_t>(i);
   for (int32_t up = load_volatile(parent + root); up != root; up = load_volatile(parent + root)) root = up;
   store_volatile(parent + i, root);
+  is_root[i] = core[i] && root == i;
 }
 
 __global__ void label_kernel(DeviceDistances distances, const bool* core, const int32_t* root,
-                             const int64_t* cluster_of_root, int64_t* labels) {
+                             const int64_t* roots_up_to, int64_t* labels) {
   const int64_t i = row_of_warp();
   if (i >= distances.rows) return;
   if (core[i]) {
-    if (threadIdx.x % kWarp == 0) labels[i] = cluster_of_root[root[i]];
+    if (threadIdx.x % kWarp == 0) labels[i] = roots_up_to[root[i]] - 1;
     return;
   }
-  long long lowest = INT64_MAX;
+  long long lowest = INT64_MAX;  // from 1 on
   for_each_neighbour(distances, i, [&](int64_t j) {
-    if (core[j] && cluster_of_root[root[j]] < lowest) lowest = cluster_of_root[root[j]];
+    if (core[j] && roots_up_to[root[j]] < lowest) lowest = roots_up_to[root[j]];
   });
   lowest = -warp_max(-lowest);
-  if (threadIdx.x % kWarp == 0) labels[i] = lowest == INT64_MAX ? -1 : lowest;
+  if (threadIdx.x % kWarp == 0) labels[i] = lowest == INT64_MAX ? -1 : lowest - 1;
 }
 
 }  // namespace
@@ -111,18 +112,19 @@ void find_cores_cuda(const DeviceDistances& distances, int64_t min_samples, bool
          distances, min_samples, core);
 }
 
-void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, void* stream) {
+void join_cores_cuda(const DeviceDistances& distances, const bool* core, int32_t* root, int64_t* is_root,
+                     void* stream) {
   launch("dbscan start", start_kernel, blocks_for(distances.rows, kThreads), kThreads, 0, stream, distances.rows, root);
   launch("dbscan join", join_kernel, blocks_for(distances.rows * kWarp, kThreads), kThreads, 0, stream, distances, core,
          root);
   launch("dbscan flatten", flatten_kernel, blocks_for(distances.rows, kThreads), kThreads, 0, stream, distances.rows,
-         root);
+         core, root, is_root);
 }
 
-void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* cluster_of_root,
+void label_cuda(const DeviceDistances& distances, const bool* core, const int32_t* root, const int64_t* roots_up_to,
                 int64_t* labels, void* stream) {
   launch("dbscan label", label_kernel, blocks_for(distances.rows * kWarp, kThreads), kThreads, 0, stream, distances,
-         core, root, cluster_of_root, labels);
+         core, root, roots_up_to, labels);
 }
 
 }  // namespace ccfast::dbscan

@@ -3,7 +3,7 @@
 #include <torch/library.h>
 
 #include "../common/checks.h"
-#include "../common/dispatch.h"
+#include "../common/csr_tensors.h"
 #include "dbscan.h"
 
 namespace ccfast {

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <limits>
 
 #include "../common/checks.h"
@@ -22,14 +23,15 @@ at::Tensor labels_of(const dbscan::DeviceDistances& distances, int64_t min_sampl
   const at::TensorOptions options = like.options();
   const at::Tensor core = at::empty({distances.rows}, options.dtype(at::kBool));
   const at::Tensor root = at::empty({distances.rows}, options.dtype(at::kInt));
-  const at::Tensor labels = at::empty({distances.rows}, options.dtype(at::kLong));
+  const at::Tensor is_root = at::empty({distances.rows}, options.dtype(at::kLong));
+  const at::Tensor labels = at::empty_like(is_root);
   dbscan::find_cores_cuda(distances, min_samples, core.mutable_data_ptr<bool>(), stream);
-  dbscan::join_cores_cuda(distances, core.const_data_ptr<bool>(), root.mutable_data_ptr<int32_t>(), stream);
+  dbscan::join_cores_cuda(distances, core.const_data_ptr<bool>(), root.mutable_data_ptr<int32_t>(),
+                          is_root.mutable_data_ptr<int64_t>(), stream);
   // Clusters are numbered by their lowest core, which is their root.
-  const at::Tensor is_root = core.logical_and(root == at::arange(distances.rows, root.options()));
-  const at::Tensor cluster_of_root = is_root.to(at::kLong).cumsum(0).sub_(1);
+  const at::Tensor roots_up_to = is_root.cumsum(0);
   dbscan::label_cuda(distances, core.const_data_ptr<bool>(), root.const_data_ptr<int32_t>(),
-                     cluster_of_root.const_data_ptr<int64_t>(), labels.mutable_data_ptr<int64_t>(), stream);
+                     roots_up_to.const_data_ptr<int64_t>(), labels.mutable_data_ptr<int64_t>(), stream);
   return labels;
 }
 
@@ -57,7 +59,8 @@ at::Tensor dbscan_sparse_cuda(const at::Tensor& crow, const at::Tensor& col, con
       crow.is_contiguous() && col.is_contiguous() && values.is_contiguous() && values.sizes() == col.sizes(),
       "crow, col, values: expected contiguous tensors of one length");
   const DeviceScope device(values);
-  TORCH_CHECK_VALUE(!values.isnan().any().item<bool>(), "distances: expected numbers, got NaN");
+  TORCH_CHECK_VALUE(values.numel() == 0 || !std::isnan(values.amax().item<float>()),
+                    "distances: expected numbers, got NaN");
   return labels_of({crow.numel() - 1, crow.const_data_ptr<int64_t>(), col.const_data_ptr<int64_t>(),
                     values.const_data_ptr<float>(), dbscan::radius(eps)},
                    min_samples, values, device.stream());

@@ -24,7 +24,7 @@ inline float distance_limit(double max_distance) {
   return std::min(static_cast<float>(max_distance), std::nextafter(1.0f, 0.0f));
 }
 
-// A float32 number a row, or null.
+// One float32 number per row, or null.
 inline const float* optional_data(const std::optional<at::Tensor>& value, const char* name, int64_t rows) {
   if (!value) return nullptr;
   TORCH_CHECK_VALUE(value->dim() == 1 && value->size(0) == rows && value->is_contiguous(), name, ": expected [", rows,
@@ -33,7 +33,7 @@ inline const float* optional_data(const std::optional<at::Tensor>& value, const 
   return value->const_data_ptr<float>();
 }
 
-// An int64 number a row, below `count`, or null. Only the CPU looks at the numbers.
+// One int64 number per row, or null. The numbers are checked on the CPU only.
 inline const int64_t* optional_rows(const std::optional<at::Tensor>& value, const char* name, int64_t rows) {
   if (!value) return nullptr;
   TORCH_CHECK_VALUE(value->dim() == 1 && value->size(0) == rows && value->is_contiguous(), name, ": expected [", rows,

@@ -6,7 +6,7 @@ namespace {
 
 constexpr int kThreads = 128;  // of the reciprocal kernel; a row is encoded by one warp
 
-// One warp a row; its lanes look for i in the list of each neighbour.
+// One warp per row; its lanes look for i in the list of each neighbour.
 __global__ void reciprocal_kernel(ReciprocalParams params) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (i >= params.num_rows) return;
@@ -24,7 +24,7 @@ __global__ void reciprocal_kernel(ReciprocalParams params) {
 
 // Working set of the encoding of one row.
 struct EncodeSet {
-  double* weights;     // [capacity]; in the place of the set, which nobody needs by then
+  double* weights;     // [capacity]; in the place of the set, which is no longer needed
   IndexSet set;        // E(i) so far
   int32_t* members;    // [capacity] E(i), ascending
   int64_t* start;      // [2]: of the row's entries in the result
@@ -142,7 +142,7 @@ __device__ double member_distance(const EncodingParams& params, int64_t i, int32
   return distance;
 }
 
-// Sum of the weights, added as four warps would that take turns in them.
+// Sum of the weights, in the order of four warps that take 32 of them in turn.
 __device__ double sum_weights(const double* weights, int size) {
   constexpr int kParts = 4;
   double part[kParts] = {};
@@ -176,7 +176,7 @@ __device__ void weigh(const EncodingParams& params, int64_t i, int size, EncodeS
   }
 }
 
-// One warp is a block.
+// One warp per block.
 __global__ void __launch_bounds__(kWarp)
     encode_kernel(EncodingParams params, const int32_t* back, Workspace workspace, ScatteredRows out) {
   EncodeSet row(working_set(workspace), params.k1, params.half);

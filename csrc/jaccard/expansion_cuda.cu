@@ -4,6 +4,8 @@
 namespace ccfast::jaccard {
 namespace {
 
+constexpr int kQuad = kPackSize<float>;
+
 // Working set of one row.
 struct MeanSet {
   IndexSet set;     // columns
@@ -11,8 +13,8 @@ struct MeanSet {
   int32_t* sorted;  // [capacity] the columns, ascending
   int64_t* start;   // [2]: of the row's entries in the result
 
-  __host__ __device__ MeanSet(char* memory, int64_t k2, int64_t max_entries) {
-    const int64_t capacity = slots_of(k2 * max_entries);
+  __host__ __device__ MeanSet(char* memory, int64_t entries) {
+    const int64_t capacity = slots_of(entries);
     set.table = reinterpret_cast<int32_t*>(memory);
     set.gathered = set.table + capacity;
     set.capacity = static_cast<int>(capacity);
@@ -26,6 +28,16 @@ struct MeanSet {
   }
 };
 
+// Entries of the rows that the mean of row i is made of.
+__device__ int64_t count_entries(const ExpandParams& params, int64_t i) {
+  int64_t entries = 0;
+  for (int64_t m = threadIdx.x; m < params.k2; m += kWarp) {
+    const int64_t other = params.rank[i * params.rank_stride + m];
+    entries += params.v.crow[other + 1] - params.v.crow[other];
+  }
+  return warp_sum(entries);
+}
+
 // Sums of the columns of V[rank[i][m]], m < k2, in the order of m: the columns of one m differ, and a barrier stands
 // between two of them.
 __device__ void add_rows(const ExpandParams& params, int64_t i, const MeanSet& row) {
@@ -37,14 +49,20 @@ __device__ void add_rows(const ExpandParams& params, int64_t i, const MeanSet& r
   }
 }
 
-// One warp is a block.
+// One warp per block.
 __global__ void __launch_bounds__(kWarp)
     expand_queries_kernel(ExpandParams params, Workspace workspace, ScatteredRows out) {
-  const MeanSet row(working_set(workspace), params.k2, params.max_entries);
+  const MeanSet row(working_set(workspace), params.entries);
   const auto rows = static_cast<float>(params.k2);
   for (int64_t i = blockIdx.x; i < params.rank_rows; i += gridDim.x) {
+    const int64_t entries = count_entries(params, i);
+    if (entries > row.set.capacity) {
+      if (threadIdx.x == 0) leave_out(out, i, entries);
+      continue;
+    }
     row.set.clear();
-    for (int slot = threadIdx.x; slot < row.set.capacity; slot += kWarp) row.sum[slot] = 0.0f;
+    for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < row.set.capacity; slot += kQuad * kWarp)
+      store_pack(row.sum + slot, Pack<float, kQuad>{});
     __syncthreads();
     add_rows(params, i, row);
     row.set.sort(row.sorted);
@@ -60,12 +78,12 @@ __global__ void __launch_bounds__(kWarp)
 
 }  // namespace
 
-int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries) { return MeanSet(nullptr, k2, max_entries).bytes(); }
+int64_t expand_bytes_cuda(int64_t entries) { return MeanSet(nullptr, entries).bytes(); }
 
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
                          void* stream) {
   launch("jaccard expand_queries", expand_queries_kernel, grid_of(workspace, params.rank_rows), kWarp,
-         shared_of(workspace, expand_bytes_cuda(params.k2, params.max_entries)), stream, params, workspace, out);
+         shared_of(workspace, expand_bytes_cuda(params.entries)), stream, params, workspace, out);
 }
 
 }  // namespace ccfast::jaccard

@@ -13,15 +13,15 @@ __host__ __device__ inline int64_t slots_of(int64_t indices) {
 
 struct IndexSet {
   static constexpr int32_t kFree = -1;
+  static constexpr int kQuad = kPackSize<int32_t>;
 
   int32_t* table;     // [capacity], aligned to 16 bytes
-  int32_t* gathered;  // [capacity] what is in it, in no order
+  int32_t* gathered;  // [capacity] what is in it, in no order; aligned to 16 bytes
   int* size;
   int capacity;  // slots_of the most indices
 
   // A barrier has to follow.
   __device__ void clear() const {
-    constexpr int kQuad = kPackSize<int32_t>;
     for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < capacity; slot += kQuad * kWarp)
       store_pack(table + slot, Pack<int32_t, kQuad>{{kFree, kFree, kFree, kFree}});
     if (threadIdx.x == 0) *size = 0;
@@ -45,15 +45,22 @@ struct IndexSet {
       if (owner == kFree || owner == index) return slot;
     }
   }
-  // All that is in it, ascending, to sorted [capacity]; ends with a barrier. A few are counted, many sorted.
+  // All that is in it, ascending, to sorted [capacity]; ends with a barrier. A few are ranked by counting, many are
+  // sorted.
   __device__ void sort(int32_t* sorted) const {
     constexpr int kFew = 96;
     const int count = *size;
     if (count <= kFew) {
+      const int missing = (kQuad - count % kQuad) % kQuad;  // in the last quad
+      if (static_cast<int>(threadIdx.x) < missing) gathered[count + threadIdx.x] = 0x7fffffff;
+      __syncthreads();
       for (int u = threadIdx.x; u < count; u += kWarp) {
         const int32_t index = gathered[u];
         int rank = 0;
-        for (int other = 0; other < count; ++other) rank += gathered[other] < index;
+        for (int other = 0; other < count; other += kQuad) {
+          const auto quad = load_pack<kQuad>(gathered + other);
+          for (int e = 0; e < kQuad; ++e) rank += quad.value[e] < index;
+        }
         sorted[rank] = index;
       }
       __syncthreads();

@@ -47,10 +47,10 @@ struct StagedColumn {
   int64_t begin, end;
   float val;
 };
-constexpr int kStagedColumns = 128;  // no more than a block has threads
+constexpr int kStagedColumns = 128;  // at most the threads of a block
 
-// Stages the columns of the entries entry .. last_entry of a row, as many as fit, a thread each: their postings with
-// targets in [first, last). Returns how many. Begins and ends with a barrier.
+// Stages the columns of the entries entry .. last_entry of a row, as many as fit, one thread per column: their postings
+// with targets in [first, last). Returns how many. Begins and ends with a barrier.
 __device__ inline int stage_columns(const DeviceCsr& v, const DevicePostings& postings, int64_t entry,
                                     int64_t last_entry, int64_t first, int64_t last, StagedColumn* staged) {
   const int64_t left = last_entry - entry;
@@ -81,6 +81,12 @@ __device__ inline int64_t take_by_block(const ScatteredRows& rows, int64_t i, in
   if (threadIdx.x == 0) *shared = take(rows, i, count);
   __syncthreads();
   return *shared;
+}
+
+// Tells that row i, which needs room for `entries`, does not fit the working set. By one thread.
+__device__ inline void leave_out(const ScatteredRows& rows, int64_t i, int64_t entries) {
+  atomicMax(rows.longest, static_cast<unsigned long long>(entries));
+  rows.start[i] = rows.count[i] = 0;
 }
 
 // The working set of this block: shared memory, or its slice of the workspace.

@@ -1,8 +1,8 @@
 // k-reciprocal encoding and Jaccard distance (Zhong et al. 2017, section 3; Cluster Contrast's use of them).
 //
 // Stages answer for a range of the rows, so that several processes can share them; what they read is of all rows.
-// Everything is sparse: V holds 17-26 entries a row in practice, 42-95 after query expansion. Rows are independent and
-// every sum has a fixed order, so results do not depend on the number of threads, and J is bitwise symmetric.
+// Everything is sparse: V holds 17-26 entries per row in practice, 42-95 after query expansion. Rows are independent
+// and every sum has a fixed order, so results do not depend on the number of threads, and J is bitwise symmetric.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace ccfast::jaccard {
 
 // Columns of the half lists: round_half_even(k1 / 2) + 1, as the authors' np.around.
-inline int64_t half_width(int64_t k1) {
+inline int64_t half_columns(int64_t k1) {
   const int64_t floor = k1 / 2;
   return 1 + (k1 % 2 == 0 || floor % 2 == 0 ? floor : floor + 1);
 }
@@ -43,7 +43,7 @@ std::vector<CsrChunk> encode(const EncodingParams& params);
 std::vector<CsrChunk> expand_queries(const Csr& v, const int64_t* rank, int64_t rank_rows, int64_t rank_stride,
                                      int64_t k2);
 
-// V by columns: the rows of a column stand together, ascending.
+// V by columns: the rows of each column, ascending.
 struct PostingLists {
   explicit PostingLists(const Csr& v);
 
@@ -53,11 +53,11 @@ struct PostingLists {
 };
 
 // Every pair with J(i, j) <= max_distance and the whole diagonal, both triangles, for the rows i.
-std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance, RowRange rows);
+std::vector<CsrChunk> sparse_jaccard(const Csr& v, const PostingLists& postings, float max_distance, RowRange rows);
 
 // The block rows [row_begin, row_end) x columns [col_begin, col_end) of J, dense and row-major.
-void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
-                    int64_t col_end, float* out);
+void dense_jaccard(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
+                   int64_t col_end, float* out);
 
 // ---- CUDA: the same stages on a stream ----
 
@@ -69,20 +69,20 @@ struct DeviceCsr {
   const float* val;
 };
 
-// Where a stage puts its rows, whose sizes nobody knows before: each takes the next free stretch, in whatever order the
-// blocks come. What does not fit is counted and not written; `used` tells how much room another run needs.
+// Where a stage puts its rows, whose sizes are not known before: each takes the next free stretch, in any order. What
+// does not fit is counted and not written; `used` tells how much room another run needs.
 struct ScatteredRows {
-  unsigned long long* used;  // entries of all rows, 0 at the start
-  int64_t capacity;          // entries that fit col and val
-  int64_t* start;            // [rows]
-  int64_t* count;            // [rows]
-  int64_t* col;              // [capacity], ascending within a row
-  float* val;                // [capacity]
+  unsigned long long* used;     // entries of all rows, 0 at the start
+  unsigned long long* longest;  // of the rows that did not fit the working set, 0 at the start: what the longest needs
+  int64_t capacity;             // entries that fit col and val
+  int64_t* start;               // [rows]
+  int64_t* count;               // [rows]
+  int64_t* col;                 // [capacity], ascending within a row
+  float* val;                   // [capacity]
 };
 
-// The rows in their order: row i to crow[i] .. crow[i + 1] of col and val.
-void gather_rows_cuda(const ScatteredRows& rows, int64_t count, const int64_t* crow, int64_t* col, float* val,
-                      void* stream);
+// The rows in their order: row i to crow[i] .. crow[i + 1] of col and val. crow[0] is written here.
+void gather_rows_cuda(const ScatteredRows& rows, int64_t count, int64_t* crow, int64_t* col, float* val, void* stream);
 
 // Memory of the blocks that do not fit their working set into shared memory: `blocks` slices of `bytes` each, or none.
 struct Workspace {
@@ -98,10 +98,10 @@ struct ReciprocalParams {
 };
 void reciprocal_cuda(const ReciprocalParams& params, void* stream);
 
-// Bytes of working set a row of the encoding, and of the query expansion for rows of at most max_entries entries.
+// Bytes of working set per row of the encoding, and of the query expansion for means of up to so many entries.
 bool fits_shared_memory_cuda(int64_t bytes);
 int64_t encode_bytes_cuda(int64_t k1, int64_t half);
-int64_t expand_bytes_cuda(int64_t k2, int64_t max_entries);
+int64_t expand_bytes_cuda(int64_t entries);
 
 void encode_cuda(const EncodingParams& params, const int32_t* back, const Workspace& workspace,
                  const ScatteredRows& out, void* stream);
@@ -109,7 +109,8 @@ void encode_cuda(const EncodingParams& params, const int32_t* back, const Worksp
 struct ExpandParams {
   DeviceCsr v;
   const int64_t* rank;
-  int64_t rank_rows, rank_stride, k2, max_entries;
+  int64_t rank_rows, rank_stride, k2;
+  int64_t entries;  // of k2 rows together, for which there is room; means of more are left out, where there is not
 };
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
                          void* stream);
@@ -120,7 +121,7 @@ struct alignas(8) Posting {
   float val;
 };
 
-// V by columns in device memory: the rows of a column stand together, ascending.
+// V by columns in device memory: the rows of each column, ascending.
 struct DevicePostings {
   const int64_t* start;  // [columns + 1]
   const Posting* entry;  // [nnz]
@@ -136,31 +137,43 @@ struct PostingsParams {
 };
 void postings_cuda(const PostingsParams& params, void* stream);
 
+// Both triangles of a symmetric matrix from its upper one, which holds the whole diagonal: row j gets what the others
+// hold of column j, and then its own entries.
+struct MirrorParams {
+  DeviceCsr upper;
+  DevicePostings columns;  // upper, by columns
+  int64_t* crow;           // [rows + 1] out
+  int64_t* col;            // [2 nnz - rows] out
+  float* val;              // [2 nnz - rows] out
+};
+void mirror_cuda(const MirrorParams& params, void* stream);
+
 // Targets that a block has room for at a time in shared memory: 71 KiB in all, three blocks on a multiprocessor of an
 // H100 or H200. Rows of the usual data share something with 600 to 5,500 targets.
 constexpr int kDefaultSlots = 8192;
 
 // Rows of v are weights that sum to 1.
-struct SparseDistanceParams {
+struct SparseJaccardParams {
   DeviceCsr v;
   DevicePostings postings;
   float max_distance;  // below 1
   RowRange rows;
+  bool upper;                 // lists only the targets from the row itself on
   int slots = kDefaultSlots;  // a power of two, at least 4
 };
-void sparse_distance_cuda(const SparseDistanceParams& params, const ScatteredRows& out, void* stream);
+void sparse_jaccard_cuda(const SparseJaccardParams& params, const ScatteredRows& out, void* stream);
 
 // Targets that a block accumulates at a time in shared memory: 55 KiB in all, four blocks on a multiprocessor of an
 // H100 or H200, and all of the images of Market-1501.
 constexpr int64_t kDefaultTile = 13312;
 
-struct DenseDistanceParams {
+struct DenseJaccardParams {
   DeviceCsr v;
   DevicePostings postings;
   int64_t row_begin, row_end, col_begin, col_end;
   float* out;  // [row_end - row_begin, col_end - col_begin]
   int64_t tile = kDefaultTile;
 };
-void dense_distance_cuda(const DenseDistanceParams& params, void* stream);
+void dense_jaccard_cuda(const DenseJaccardParams& params, void* stream);
 
 }  // namespace ccfast::jaccard

@@ -121,7 +121,7 @@ PostingLists::PostingLists(const Csr& v) : start(v.rows + 1, 0) {
 }
 
 // Of all rows only the upper triangle is computed.
-std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings, float max_distance, RowRange rows) {
+std::vector<CsrChunk> sparse_jaccard(const Csr& v, const PostingLists& postings, float max_distance, RowRange rows) {
   const bool all = rows.size() == v.rows;
   std::vector<CsrChunk> chunks((rows.size() + kChunkRows - 1) / kChunkRows);
   parallel_chunks(
@@ -133,8 +133,8 @@ std::vector<CsrChunk> sparse_distance(const Csr& v, const PostingLists& postings
   return all ? mirror(chunks, v.rows) : std::move(chunks);
 }
 
-void dense_distance(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
-                    int64_t col_end, float* out) {
+void dense_jaccard(const Csr& v, const PostingLists& postings, int64_t row_begin, int64_t row_end, int64_t col_begin,
+                   int64_t col_end, float* out) {
   const int64_t columns = col_end - col_begin;
   parallel_chunks(
       row_end - row_begin, kChunkRows, [&] { return SharedMass(v.rows + 1); },

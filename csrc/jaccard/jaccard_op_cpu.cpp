@@ -3,7 +3,7 @@
 #include <torch/library.h>
 
 #include "../common/checks.h"
-#include "../common/dispatch.h"
+#include "../common/csr_tensors.h"
 #include "arguments.h"
 #include "jaccard.h"
 
@@ -57,7 +57,7 @@ CsrTensors sparse_jaccard_cpu(const at::Tensor& crow, const at::Tensor& col, con
                               double max_distance, int64_t row_begin, std::optional<int64_t> row_end) {
   const Csr v = csr_view(crow, col, values);
   const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
-  return csr_tensors(jaccard::sparse_distance(v, jaccard::PostingLists(v), distance_limit(max_distance), range),
+  return csr_tensors(jaccard::sparse_jaccard(v, jaccard::PostingLists(v), distance_limit(max_distance), range),
                      range.size());
 }
 
@@ -69,8 +69,8 @@ at::Tensor dense_jaccard_cpu(const at::Tensor& crow, const at::Tensor& col, cons
   TORCH_CHECK_VALUE(0 <= col_begin && col_begin <= col_end && col_end <= v.rows, "columns: expected a range within ",
                     v.rows);
   const at::Tensor out = at::empty({row_end - row_begin, col_end - col_begin}, values.options());
-  jaccard::dense_distance(v, jaccard::PostingLists(v), row_begin, row_end, col_begin, col_end,
-                          out.mutable_data_ptr<float>());
+  jaccard::dense_jaccard(v, jaccard::PostingLists(v), row_begin, row_end, col_begin, col_end,
+                         out.mutable_data_ptr<float>());
   return out;
 }
 

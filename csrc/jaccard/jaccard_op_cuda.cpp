@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "../common/checks.h"
+#include "../common/csr_tensors.h"
 #include "../common/device.h"
-#include "../common/dispatch.h"
 #include "arguments.h"
 #include "jaccard.h"
 
@@ -18,9 +18,11 @@ constexpr int64_t kWorkspaceBlocks =
     1024;  // blocks that share the device when a row's working set exceeds shared memory
 
 // What usual data need, with room to spare; more costs a second run of the stage.
-constexpr int64_t kExpectedSets = 2;    // entries of V a row, in multiples of k1
+constexpr int64_t kExpectedSets = 2;    // entries of V per row, in multiples of k1
 constexpr int64_t kExpectedGrowth = 4;  // of a row by query expansion
-constexpr int64_t kExpectedNear = 64;   // pairs a row within the largest distance
+constexpr int64_t kExpectedSpread =
+    2;  // entries of k2 rows of V together, in multiples of the mean; rounded up to a power of two
+constexpr int64_t kExpectedNear = 64;  // pairs per row within the largest distance
 
 // The workspace for rows of `bytes` each: none while they fit shared memory. The tensor owns the memory.
 std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t rows, const at::Tensor& like) {
@@ -30,43 +32,61 @@ std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t r
   return {{memory.mutable_data_ptr(), blocks, slice}, memory};
 }
 
+// What a stage has room for, or needs: entries of all rows, and, where it matters, of one while it is made.
+struct Room {
+  int64_t entries, row = 0;
+  bool holds(const Room& needed) const { return needed.entries <= entries && needed.row <= row; }
+};
+
 // Memory for the rows of a stage, which come in any order.
 struct Scattered {
   Scattered(int64_t rows, int64_t capacity, const at::TensorOptions& options)
-      : used(at::zeros({1}, options.dtype(at::kLong))),
+      : used(at::zeros({2}, options.dtype(at::kLong))),
         start(at::empty({rows}, options.dtype(at::kLong))),
         count(at::empty({rows}, options.dtype(at::kLong))),
         col(at::empty({capacity}, options.dtype(at::kLong))),
         values(at::empty({capacity}, options.dtype(at::kFloat))) {}
   jaccard::ScatteredRows view() const {
-    return {reinterpret_cast<unsigned long long*>(used.mutable_data_ptr<int64_t>()),
+    auto* counters = reinterpret_cast<unsigned long long*>(used.mutable_data_ptr<int64_t>());
+    return {counters,
+            counters + 1,
             col.numel(),
             start.mutable_data_ptr<int64_t>(),
             count.mutable_data_ptr<int64_t>(),
             col.mutable_data_ptr<int64_t>(),
             values.mutable_data_ptr<float>()};
   }
-  at::Tensor used, start, count, col, values;
+  // Waits for the device.
+  Room needed() const {
+    const at::Tensor copy = used.cpu();
+    const int64_t* counters = copy.const_data_ptr<int64_t>();
+    return {counters[0], counters[1]};
+  }
+  at::Tensor used;  // entries of all rows, and what the longest of the rows that were left out needs
+  at::Tensor start, count, col, values;
 };
 
 // Runs a stage with room for about as many entries as there will be, again with room for all where that was too little,
-// and brings the rows into their order. The one wait for the device is for the number of entries.
+// and brings the rows into their order. The one wait for the device is for what the stage needed.
 template <class Stage>
-CsrTensors run_stage(int64_t rows, int64_t expected_entries, const at::TensorOptions& options, void* stream,
-                     const Stage& stage) {
-  Scattered scattered(rows, expected_entries, options);
-  stage(scattered.view());
-  const int64_t nnz = scattered.used.item<int64_t>();
-  if (nnz > expected_entries) {
-    scattered = Scattered(rows, nnz, options);
-    stage(scattered.view());
+CsrTensors run_stage(int64_t rows, Room room, const at::TensorOptions& options, void* stream, const Stage& stage) {
+  Scattered scattered(rows, room.entries, options);
+  stage(scattered.view(), room);
+  Room needed = scattered.needed();
+  while (!room.holds(needed)) {
+    room = {std::max(room.entries, needed.entries), std::max(room.row, needed.row)};
+    scattered = Scattered(rows, room.entries, options);
+    stage(scattered.view(), room);
+    needed = scattered.needed();
   }
-  const at::Tensor crow = at::zeros({rows + 1}, options.dtype(at::kLong));
+  const int64_t nnz = needed.entries;
+  const at::Tensor crow =
+      rows ? at::empty({rows + 1}, options.dtype(at::kLong)) : at::zeros({1}, options.dtype(at::kLong));
   at::Tensor ends = crow.narrow(0, 1, rows);
   at::cumsum_out(ends, scattered.count, 0);
   const at::Tensor col = at::empty({nnz}, options.dtype(at::kLong)),
                    values = at::empty({nnz}, options.dtype(at::kFloat));
-  jaccard::gather_rows_cuda(scattered.view(), rows, crow.const_data_ptr<int64_t>(), col.mutable_data_ptr<int64_t>(),
+  jaccard::gather_rows_cuda(scattered.view(), rows, crow.mutable_data_ptr<int64_t>(), col.mutable_data_ptr<int64_t>(),
                             values.mutable_data_ptr<float>(), stream);
   return {crow, col, values};
 }
@@ -113,8 +133,8 @@ CsrTensors encode_neighbours_cuda(const at::Tensor& features, const at::Tensor& 
                                        optional_rows(feature_rows, "feature_rows", rows)};
   const auto [workspace, memory] = workspace_for(jaccard::encode_bytes_cuda(k1, half), range.size(), x);
   const int64_t expected = range.size() * std::min(k1 * (half + 1), kExpectedSets * k1);
-  return run_stage(range.size(), expected, x.options(), device.stream(),
-                   [&, &workspace = workspace](const jaccard::ScatteredRows& out) {
+  return run_stage(range.size(), {expected}, x.options(), device.stream(),
+                   [&, &workspace = workspace](const jaccard::ScatteredRows& out, const Room&) {
                      jaccard::encode_cuda(params, back.const_data_ptr<int32_t>(), workspace, out, device.stream());
                    });
 }
@@ -127,13 +147,13 @@ CsrTensors expand_queries_cuda(const at::Tensor& crow, const at::Tensor& col, co
   TORCH_CHECK_VALUE(k2 >= 1 && rank.dim() == 2 && rank.size(1) >= k2 && rank.is_contiguous(),
                     "rank: expected a contiguous [rows, >= ", k2, "], got ", rank.sizes());
   const int64_t rows = rank.size(0);
-  const int64_t max_entries = crow.diff().max().item<int64_t>();
-  const jaccard::ExpandParams params{v, rank.const_data_ptr<int64_t>(), rows, rank.size(1), k2, max_entries};
-  const auto [workspace, memory] = workspace_for(jaccard::expand_bytes_cuda(k2, max_entries), rows, values);
-  const int64_t expected = std::min(k2, kExpectedGrowth) * (col.numel() / std::max<int64_t>(v.rows, 1) + 1) * rows;
+  const int64_t mean = col.numel() / std::max<int64_t>(v.rows, 1) + 1;
+  const Room expected{std::min(k2, kExpectedGrowth) * mean * rows, std::min(k2, kExpectedSpread) * k2 * mean};
   return run_stage(rows, expected, values.options(), device.stream(),
-                   [&, &workspace = workspace](const jaccard::ScatteredRows& out) {
-                     jaccard::expand_queries_cuda(params, workspace, out, device.stream());
+                   [&](const jaccard::ScatteredRows& out, const Room& room) {
+                     const auto [workspace, memory] = workspace_for(jaccard::expand_bytes_cuda(room.row), rows, values);
+                     jaccard::expand_queries_cuda({v, rank.const_data_ptr<int64_t>(), rows, rank.size(1), k2, room.row},
+                                                  workspace, out, device.stream());
                    });
 }
 
@@ -155,16 +175,35 @@ struct Postings {
   at::Tensor start, entry;
 };
 
+// Both triangles of distances from the upper one.
+CsrTensors mirrored(const CsrTensors& upper, void* stream) {
+  const auto& [crow, col, values] = upper;
+  const int64_t rows = crow.numel() - 1, nnz = 2 * col.numel() - rows;
+  const jaccard::DeviceCsr view = device_csr(crow, col, values);
+  const Postings columns(view, col, stream);
+  const at::Tensor full_crow = at::empty({rows + 1}, crow.options()), full_col = at::empty({nnz}, col.options()),
+                   full_values = at::empty({nnz}, values.options());
+  jaccard::mirror_cuda({view, columns.view(), full_crow.mutable_data_ptr<int64_t>(),
+                        full_col.mutable_data_ptr<int64_t>(), full_values.mutable_data_ptr<float>()},
+                       stream);
+  return {full_crow, full_col, full_values};
+}
+
+// A pair's distance has the same bits from both sides: where all rows are asked for, it is computed once.
 CsrTensors sparse_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
                                double max_distance, int64_t row_begin, std::optional<int64_t> row_end) {
   const DeviceScope device(values);
   const jaccard::DeviceCsr v = device_csr(crow, col, values);
   const jaccard::RowRange range = row_range(row_begin, row_end, v.rows);
   const Postings postings(v, col, device.stream());
-  const jaccard::SparseDistanceParams params{v, postings.view(), distance_limit(max_distance), range};
-  return run_stage(
-      range.size(), kExpectedNear * range.size(), values.options(), device.stream(),
-      [&](const jaccard::ScatteredRows& out) { jaccard::sparse_distance_cuda(params, out, device.stream()); });
+  const bool all = range.size() == v.rows;
+  const jaccard::SparseJaccardParams params{v, postings.view(), distance_limit(max_distance), range, all};
+  const CsrTensors near =
+      run_stage(range.size(), {(all ? kExpectedNear / 2 : kExpectedNear) * range.size()}, values.options(),
+                device.stream(), [&](const jaccard::ScatteredRows& out, const Room&) {
+                  jaccard::sparse_jaccard_cuda(params, out, device.stream());
+                });
+  return all && v.rows ? mirrored(near, device.stream()) : near;
 }
 
 at::Tensor dense_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
@@ -177,7 +216,7 @@ at::Tensor dense_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, con
                     v.rows);
   const Postings postings(v, col, device.stream());
   const at::Tensor out = at::empty({row_end - row_begin, col_end - col_begin}, values.options());
-  jaccard::dense_distance_cuda(
+  jaccard::dense_jaccard_cuda(
       {v, postings.view(), row_begin, row_end, col_begin, col_end, out.mutable_data_ptr<float>()}, device.stream());
   return out;
 }

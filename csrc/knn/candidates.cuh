@@ -32,7 +32,7 @@ __device__ __forceinline__ float score_of(Key key) { return score_of_ordered(sta
 
 __device__ __forceinline__ int64_t index_of(Key key) { return static_cast<unsigned>(~key); }
 
-// Bytes of shared memory a query that the re-scoring takes.
+// Bytes of shared memory that the re-scoring takes per query.
 inline size_t rescore_bytes(int64_t keep) { return keep * (sizeof(double) + sizeof(int64_t)); }
 
 }  // namespace ccfast::knn

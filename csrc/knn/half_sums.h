@@ -20,8 +20,8 @@ bool sums_are_float16(const Context&, long) {  // before torch 2.7
 inline bool sums_are_float16() { return sums_are_float16(at::globalContext(), 0); }
 
 // While one lives, a product that is split into parts adds them in float32: by default torch lets cuBLAS round every
-// part to float16, which no bound covers, as nobody knows how many there are. Other threads' products become more exact
-// for the moment, at worst slower.
+// part to float16, which no bound covers, as their number is not known. Meanwhile the products of other threads are
+// more exact, and at worst slower.
 class PartsInSingle {
  public:
   PartsInSingle() {

@@ -2,7 +2,7 @@
 //
 // Truth is d(i, j) = sum over dimensions of (x_i - y_j)^2 in float64, to the bit that ccfast::squared_distance gives;
 // ties go to the lower index, and where the queries are the features a row comes first among its own neighbours. The
-// search finds `keep` >= k candidates a row from approximate scores (a matrix product in single or half precision),
+// search finds `keep` >= k candidates per row from approximate scores (a matrix product in single or half precision),
 // re-scores them exactly, and certifies the row: every target that was discarded has an approximate score of at most
 // `threshold`, so its distance is at least |x|^2 - 2 (threshold + error). Where that exceeds the k-th distance the row
 // is proven; the others are searched again with every target that the error bound cannot rule out. docs/exactness.md
@@ -85,9 +85,9 @@ struct PrepareParams {
   double scale;       // a power of two
   double* norms;      // [rows] out: squared norms
   float* half_norms;  // [rows] out: norms / 2
-  // In float16, padded with zeros, and the norms of what rounding has changed of a row; all unused where half is null.
-  void* half;        // [padded_rows, padded_dim] out, aligned to 16 bytes; padded_dim: a multiple of 4
-  double* rounding;  // [rows] out
+  double* rounding;   // [rows] out: norms of what rounding to float16 has changed; 0 where half is null
+  // In float16, padded with zeros; unused where half is null.
+  void* half;  // [padded_rows, padded_dim] out, aligned to 16 bytes; padded_dim: a multiple of 4
   int64_t padded_rows, padded_dim;
   float* single = nullptr;  // [rows, dim] out in float32, or null
 };
@@ -113,10 +113,11 @@ struct SelectParams {
   ProductTile tile;
   int64_t col0;
   const float* half_norms;  // of all targets
+  float least;              // of them, or below
   int64_t keep;
   uint64_t* lists;  // [tile.rows, keep], 0 at the start
 };
-// The most candidates a row that the selection can hold in shared memory.
+// The most candidates per row that the selection can hold in shared memory.
 int64_t max_keep_cuda();
 void select_cuda(const SelectParams& params, void* stream);
 
@@ -129,7 +130,7 @@ struct RowError {
 
 // Distances of the candidates that can be among the k nearest, sorted; proven[row] tells whether the certificate holds
 // (see above). A row with fewer candidates than k is not proven, and nothing is written of it. Distances have the bits
-// of ccfast::squared_distance, here and in distances_cuda.
+// of ccfast::squared_distance, here and in distances_cuda; those of a pair are the same from both sides.
 struct RescoreParams {
   const float* queries;   // [num_queries, dim]
   const float* features;  // [num_features, dim]
@@ -139,6 +140,9 @@ struct RescoreParams {
   const double* rounding;  // [num_queries] scaled; null: nothing has been rounded
   RowError error;          // of a score, scaled
   double unit;             // norms, scores and error are this many times those of the rows above
+  bool mutual;             // the queries are the features: rows that are each other's candidates are measured once
+  int32_t* counts;         // [num_queries] workspace: candidates that are measured
+  double* exact;           // [num_queries, keep] workspace: their distances
   int64_t* indices;        // [num_queries, k] out
   float* distances;        // [num_queries, k] out
   bool* proven;            // [num_queries] out

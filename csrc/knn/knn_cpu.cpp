@@ -90,7 +90,7 @@ double kth_highest(const float* score, int64_t count, int64_t k, std::vector<flo
   return scratch[k - 1];
 }
 
-// Rows come in no order: without this, each one's first lines are waited for.
+// Rows come in no order: without this, each would wait for its first lines.
 void prefetch(const float* row, int64_t dim) {
   for (int64_t d = 0; d < dim; d += 64 / sizeof(float)) __builtin_prefetch(row + d);
 }
@@ -99,7 +99,7 @@ double exact_distance(const Params& params, int64_t row, int64_t target) {
   return squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
 }
 
-// Without candidates: what answers a row whatever its scores and bounds are.
+// The answer for a row without enough candidates, whatever its scores and bounds are.
 void scan_all(const Params& params, int64_t row, std::vector<Neighbour>& found) {
   found.clear();
   for (int64_t j = 0; j < params.num_features; ++j) found.push_back({exact_distance(params, row, j), j});

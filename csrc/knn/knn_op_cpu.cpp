@@ -194,10 +194,10 @@ void search_by_aten(const Search& search, at::ScalarType type) {
   search_open_rows(search, operands, search_candidates(search, operands));
 }
 
-// In bfloat16 with float32 sums; what that leaves open in float32.
+// In bfloat16 with float32 sums; rows that are not proven by that are searched in float32.
 void search_by_half_panels(const Search& search) {
   const std::vector<int64_t> open = search_candidates(search, Operands(search, {at::kBFloat16, true}));
-  if (static_cast<int64_t>(open.size()) > search.params.num_queries / knn::kMostOpen)
+  if (static_cast<int64_t>(open.size()) > search.params.num_queries / knn::kRowsPerOpenRow)
     search_by_aten(search, at::kFloat);
   else if (!open.empty())
     search_open_rows(search, Operands(search, {at::kFloat, false}), open);

@@ -23,8 +23,8 @@ namespace {
 // Products in memory at a time. They are written once and read up to three times (as rows, for the transpose, and that
 // again), so a tile of halves, 16 MiB, and the 24 MiB that it is made from at 2,048 dimensions should fit into the
 // second-level cache together: 50 MB on an H100 or H200. Blocks of 128 x 256 products, of which cuBLAS computes one on
-// each multiprocessor, are 256 a tile: nearly two full turns of 132 multiprocessors. Fewer rows than columns, because
-// half of a diagonal block is in vain.
+// each multiprocessor, are 256 per tile: nearly two full turns of 132 multiprocessors. Fewer rows than columns, because
+// half of the products of a diagonal block are not needed.
 constexpr int64_t kTileRows = 2048;
 constexpr int64_t kTileColumns = 4096;
 constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padded to that, so that every load is whole
@@ -49,7 +49,7 @@ struct Operand {
   at::Tensor half_norms;  // [rows] float32
 
   Operand(const at::Tensor& rows, double scale, at::ScalarType type, void* stream)
-      : statistics(at::zeros({2, rows.size(0)}, rows.options().dtype(at::kDouble))),
+      : statistics(at::empty({2, rows.size(0)}, rows.options().dtype(at::kDouble))),
         half_norms(at::empty({rows.size(0)}, rows.options())) {
     const bool half = type == at::kHalf;
     const int64_t padded_rows = knn::round_up(rows.size(0), kHalfAlignment);
@@ -61,7 +61,7 @@ struct Operand {
     double* norms = statistics.mutable_data_ptr<double>();
     knn::prepare_cuda(
         {rows.const_data_ptr<float>(), rows.size(0), rows.size(1), scale, norms, half_norms.mutable_data_ptr<float>(),
-         half ? matrix.mutable_data_ptr() : nullptr, norms + rows.size(0), padded_rows, padded_dim,
+         norms + rows.size(0), half ? matrix.mutable_data_ptr() : nullptr, padded_rows, padded_dim,
          half || scale == 1 ? nullptr : matrix.mutable_data_ptr<float>()},
         stream);
   }
@@ -70,7 +70,14 @@ struct Operand {
   const double* rounding() const { return norms() + rows(); }
 };
 
-// Both sides of the products, and how wrong a score can be.
+// The largest norms of any row and of what rounding has changed, not finite where a row is not; and the least squared
+// norm of a target.
+struct Extent {
+  knn::RoundedNorm largest;
+  double least;
+};
+
+// Both sides of the products.
 class Operands {
  public:
   Operands(const Search& search, double scale, at::ScalarType type)
@@ -80,13 +87,13 @@ class Operands {
   const Operand& queries() const { return queries_ ? *queries_ : features; }
   double unit() const { return scale * scale; }
 
-  // The largest norms of any row and of what rounding has changed; not finite where a row is not. Waits for the device.
-  knn::RoundedNorm largest() const {
-    at::Tensor most = features.statistics.amax(1);
+  // Waits for the device.
+  Extent extent() const {
+    auto [least, most] = at::aminmax(features.statistics, /*dim=*/1);
     if (queries_) most = at::maximum(most, queries_->statistics.amax(1));
-    most = most.cpu();
-    const double* values = most.const_data_ptr<double>();
-    return {std::sqrt(values[0]), values[1]};
+    const at::Tensor ends = at::stack({least, most}).cpu();
+    const double* values = ends.const_data_ptr<double>();
+    return {{std::sqrt(values[2]), values[3]}, values[0]};
   }
 
   const at::ScalarType type;
@@ -127,7 +134,7 @@ knn::ProductTile part_of(const at::Tensor& products, const knn::Tile& tile, int6
 }
 
 // The best candidates of every query, as knn.h describes their lists.
-at::Tensor search_tiles(const Search& search, const Operands& operands, int64_t keep) {
+at::Tensor search_tiles(const Search& search, const Operands& operands, double least_square, int64_t keep) {
   const Operand &queries = operands.queries(), &features = operands.features;
   const at::Tensor lists = at::zeros({queries.rows(), keep}, search.features.options().dtype(at::kLong));
   const TileBuffer buffer(queries.rows(), features.matrix.size(0), features.matrix.options());
@@ -137,7 +144,9 @@ at::Tensor search_tiles(const Search& search, const Operands& operands, int64_t 
   const knn::PartsInSingle parts_in_single;
   const auto offer = [&](const knn::ProductTile& tile, int64_t first_query, int64_t first_target) {
     auto* list = reinterpret_cast<uint64_t*>(lists.mutable_data_ptr<int64_t>()) + first_query * keep;
-    knn::select_cuda({tile, first_target, features.half_norms.const_data_ptr<float>(), keep, list}, search.stream);
+    const auto least = static_cast<float>(least_square / 2);  // rounded as the others are
+    knn::select_cuda({tile, first_target, features.half_norms.const_data_ptr<float>(), least, keep, list},
+                     search.stream);
   };
   for (const knn::Tile& tile :
        knn::tiles_of(queries.rows(), features.rows(), search.symmetric(), kTileRows, kTileColumns)) {
@@ -169,18 +178,23 @@ int64_t kept_of(const Search& search, at::ScalarType type) {
 }
 
 // Candidates by tiles of products, re-scored. Returns the rows that are not proven, for which it waits.
-at::Tensor search_certified(const Search& search, const Operands& operands, knn::RoundedNorm largest,
+at::Tensor search_certified(const Search& search, const Operands& operands, const Extent& extent,
                             const Neighbours& found) {
   const int64_t keep = kept_of(search, operands.type);
-  const at::Tensor lists = search_tiles(search, operands, keep);
-  const at::Tensor proven = at::empty({search.queries.size(0)}, lists.options().dtype(at::kBool));
-  knn::rescore_cuda({search.queries.const_data_ptr<float>(), search.features.const_data_ptr<float>(),
-                     search.queries.size(0), search.features.size(0), search.dim(), search.k, keep,
-                     reinterpret_cast<const uint64_t*>(lists.const_data_ptr<int64_t>()), operands.queries().norms(),
-                     operands.queries().rounding(), error_of(search, operands, largest), operands.unit(),
-                     found.indices.mutable_data_ptr<int64_t>(), found.distances.mutable_data_ptr<float>(),
-                     proven.mutable_data_ptr<bool>()},
-                    search.stream);
+  const at::Tensor lists = search_tiles(search, operands, extent.least, keep);
+  const int64_t rows = search.queries.size(0);
+  const at::Tensor proven = at::empty({rows}, lists.options().dtype(at::kBool));
+  const at::Tensor counts = at::empty({rows}, lists.options().dtype(at::kInt));
+  const at::Tensor exact = at::empty({rows, keep}, lists.options().dtype(at::kDouble));
+  knn::rescore_cuda(
+      {search.queries.const_data_ptr<float>(), search.features.const_data_ptr<float>(), rows, search.features.size(0),
+       search.dim(), search.k, keep, reinterpret_cast<const uint64_t*>(lists.const_data_ptr<int64_t>()),
+       operands.queries().norms(), operands.queries().rounding(), error_of(search, operands, extent.largest),
+       operands.unit(), search.symmetric(), counts.mutable_data_ptr<int32_t>(), exact.mutable_data_ptr<double>(),
+       found.indices.mutable_data_ptr<int64_t>(), found.distances.mutable_data_ptr<float>(),
+       proven.mutable_data_ptr<bool>()},
+      search.stream);
+  if (proven.all().item<bool>()) return at::empty({0}, lists.options());
   return proven.logical_not().nonzero().squeeze(1);
 }
 
@@ -201,36 +215,37 @@ void search_exactly(const Search& search, const at::Tensor& chosen, const Neighb
   }
 }
 
-// By float32 products; what those leave open by all distances. largest: the largest norm of any row.
-void search_in_single(const Search& search, double largest, const Neighbours& found) {
-  const double scale = knn::scale_for(largest * largest, at::kFloat);
+// By float32 products; what those leave open by all distances. extent: of the rows as they are.
+void search_in_single(const Search& search, const Extent& extent, const Neighbours& found) {
+  const double norm = extent.largest.norm, scale = knn::scale_for(norm * norm, at::kFloat);
   const Operands operands(search, scale, at::kFloat);
-  search_exactly(search, search_certified(search, operands, {largest * scale, 0}, found), found);
+  const Extent scaled{{norm * scale, 0}, extent.least * scale * scale};
+  search_exactly(search, search_certified(search, operands, scaled, found), found);
 }
 
-void search_open_rows(const Search& search, const at::Tensor& open, double largest, const Neighbours& found) {
+void search_open_rows(const Search& search, const at::Tensor& open, const Extent& extent, const Neighbours& found) {
   if (open.size(0) <= kFewOpen) return search_exactly(search, open, found);
   const Search rest{search.queries.index_select(0, open), search.features, search.k, search.stream};
   const Neighbours rest_found(open.size(0), search.k, found.distances.options());
-  search_in_single(rest, largest, rest_found);
+  search_in_single(rest, extent, rest_found);
   found.indices.index_copy_(0, open, rest_found.indices);
   found.distances.index_copy_(0, open, rest_found.distances);
 }
 
 // By float16 products; returns the rows that those leave open.
-at::Tensor search_in_half(const Search& search, const Operands& operands, knn::RoundedNorm largest,
+at::Tensor search_in_half(const Search& search, const Operands& operands, const Extent& extent,
                           const Neighbours& found) {
-  const double scale = knn::scale_for(largest.norm * largest.norm, at::kHalf);
-  if (scale == 1) return search_certified(search, operands, largest, found);
+  const double scale = knn::scale_for(extent.largest.norm * extent.largest.norm, at::kHalf);
+  if (scale == 1) return search_certified(search, operands, extent, found);
   const Operands scaled(search, scale, at::kHalf);
-  return search_certified(search, scaled, scaled.largest(), found);
+  return search_certified(search, scaled, scaled.extent(), found);
 }
 
 std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const std::optional<at::Tensor>& queries,
                                             int64_t k, const std::string_view precision,
                                             std::optional<int64_t> row_begin) {
   const std::optional<int64_t> own = knn::checked_own_rows(features, queries, k, row_begin);
-  knn::operand_type(precision);  // known; which one makes no difference here, see ccfast/ops/knn.py
+  knn::operand_type(precision);  // raises where it is unknown; all give the same here, see ccfast/ops/knn.py
   const DeviceScope device(features);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const Search search{queries ? queries->to(at::kFloat).contiguous() : targets, targets, k, device.stream()};
@@ -239,21 +254,21 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
   if (search.queries.size(0) == 0) return {found.indices, found.distances};
   const bool half = !knn::sums_are_float16();
   const Operands operands(search, 1, half ? at::kHalf : at::kFloat);
-  const knn::RoundedNorm largest = operands.largest();
-  if (!std::isfinite(largest.norm)) {
+  const Extent extent = operands.extent();
+  if (!std::isfinite(extent.largest.norm)) {
     check_finite_rows("features", features);
     if (queries) check_finite_rows("queries", *queries);
   }
   if (kept_of(search, operands.type) > knn::max_keep_cuda()) {
     search_exactly(search, at::arange(search.queries.size(0), found.indices.options()), found);
   } else if (!half) {
-    search_in_single(search, largest.norm, found);
+    search_in_single(search, extent, found);
   } else {
-    const at::Tensor open = search_in_half(search, operands, largest, found);
-    if (open.size(0) > search.queries.size(0) / knn::kMostOpen)
-      search_in_single(search, largest.norm, found);
+    const at::Tensor open = search_in_half(search, operands, extent, found);
+    if (open.size(0) > search.queries.size(0) / knn::kRowsPerOpenRow)
+      search_in_single(search, extent, found);
     else if (open.size(0) > 0)
-      search_open_rows(search, open, largest.norm, found);
+      search_open_rows(search, open, extent, found);
   }
   if (own)
     knn::put_own_first_cuda({found.indices.mutable_data_ptr<int64_t>(), search.queries.size(0), k, *own},

@@ -6,17 +6,17 @@ namespace ccfast::knn {
 namespace {
 
 constexpr int kPairThreads = 256;
-constexpr int kLanesApiece = 4;  // of the 128 lanes that a distance is added up in, those of a thread
+constexpr int kLanesOfThread = 4;  // of the 128 lanes in which a distance is added up
 
-// One warp a pair: thread t has the lanes t, t + 32, t + 64 and t + 96.
+// One warp per pair: thread t has the lanes t, t + 32, t + 64 and t + 96.
 __global__ void pair_distances_kernel(PairDistancesParams params) {
   const int64_t pair = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
   if (pair >= params.num_queries * params.width) return;
   const float* query = params.queries + pair / params.width * params.dim;
   const float* target = params.features + params.indices[pair] * params.dim;
-  double lanes[kLanesApiece] = {};
-  for (int lane = 0; lane < kLanesApiece; ++lane)
-    for (int64_t d = threadIdx.x % kWarp + lane * kWarp; d < params.dim; d += kLanesApiece * kWarp) {
+  double lanes[kLanesOfThread] = {};
+  for (int lane = 0; lane < kLanesOfThread; ++lane)
+    for (int64_t d = threadIdx.x % kWarp + lane * kWarp; d < params.dim; d += kLanesOfThread * kWarp) {
       const double difference = static_cast<double>(query[d]) - static_cast<double>(target[d]);
       lanes[lane] = __dadd_rn(lanes[lane], __dmul_rn(difference, difference));
     }

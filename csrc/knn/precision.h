@@ -14,8 +14,8 @@ namespace ccfast::knn {
 // Candidates kept beyond k, so that the error bound rarely reaches the k-th.
 constexpr int64_t kExtraCandidates = 16;
 constexpr int64_t kExtraHalfCandidates = 32;  // where products are of half-precision rows
-// Above one row in so many without a certificate from half precision, float32 tiles search all of them.
-constexpr int64_t kMostOpen = 4;
+// Where more than one row in so many has no certificate from half precision, float32 tiles search all rows.
+constexpr int64_t kRowsPerOpenRow = 4;
 
 // Type of the operands of the products: 'fp32', 'fp16' or 'bf16'.
 at::ScalarType operand_type(std::string_view precision);

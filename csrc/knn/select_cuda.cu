@@ -1,17 +1,23 @@
 // CUDA kernel that keeps the best candidates of every query; the contract is in knn.h.
 //
 // One block owns one row of products, and is one warp for the usual lists: what it does beside the arithmetic, it does
-// once per warp. Scores that reach the lowest one kept so far wait; what waits is merged into the row's list when there
-// is no more room, and at the end.
+// once per warp. Products that can reach the lowest score kept so far, whatever their targets' norms, become scores;
+// the scores that do reach it wait. What waits is merged into the row's list when there is no more room, and at the
+// end.
+#include <cstring>
+
 #include "candidates.cuh"
 
 namespace ccfast::knn {
 namespace {
 
 constexpr int kMostThreads = 256;
-constexpr int kScores = 16;                            // that a thread looks at in one step
-constexpr int kLoads = kScores / kQuad;                // of neighbouring products, all under way at the same time
-constexpr int kFirstColumns = kMostThreads * kScores;  // that decide about a row's first floor
+constexpr int kLoads = 4;  // of neighbouring products, all under way at the same time
+template <class T>
+constexpr int kWide = kPackSize<T>;  // neighbouring products in a load
+template <class T>
+constexpr int kProducts = kLoads * kWide<T>;  // that a thread looks at in one step: a bit each
+constexpr int kFirstColumns = 4096;           // that decide about a row's first floor
 
 // A row of products, and |y|^2 / 2 of their targets.
 template <class T>
@@ -21,17 +27,17 @@ struct ProductRow {
   int cols;
 
   __device__ float score(int column) const { return to_float(products[column]) - half_norms[column]; }
-  // Columns that can be loaded kQuad at a time.
-  __device__ int whole() const {
-    const bool aligned = reinterpret_cast<uintptr_t>(products) % (kQuad * sizeof(T)) == 0 &&
+  // Columns of which so many neighbours can be loaded at a time.
+  __device__ int whole(int width) const {
+    const bool aligned = reinterpret_cast<uintptr_t>(products) % (width * sizeof(T)) == 0 &&
                          reinterpret_cast<uintptr_t>(half_norms) % (kQuad * sizeof(float)) == 0;
-    return aligned ? cols / kQuad * kQuad : 0;
+    return aligned ? cols / width * width : 0;
   }
 };
 
-// How many neighbouring scores of a thread count as one where the first floor is set: the best of them. A row of 2,048
-// then has at least twice as many as it keeps candidates, or is looked at score by score.
-__host__ __device__ int span_of(int64_t keep) { return keep <= 64 ? kScores : keep <= 256 ? kQuad : 1; }
+// How many neighbouring scores count as one where the first floor is set: the best of them. A row of 2,048 then has at
+// least twice as many as it keeps candidates, or is looked at score by score.
+__host__ __device__ int span_of(int64_t keep) { return keep <= 64 ? 4 * kQuad : keep <= 256 ? kQuad : 1; }
 
 // Candidates of a row that can wait to be merged; an even number.
 __host__ __device__ int room_of(int64_t keep) {
@@ -69,69 +75,37 @@ int select_threads(int64_t keep) {
   return threads;
 }
 
-// The columns first .. end that a block looks at in one step; a thread's n-th score is that of column_of(n).
-struct Step {
-  int first, end, width;  // width: neighbouring columns, kQuad or 1
-  int start;              // this thread's first one
+// --- the first floor ---
 
-  template <class T>
-  __device__ Step(const ProductRow<T>& row, int whole, int first) : first(first), width(first < whole ? kQuad : 1) {
-    end = min(first + columns(), first < whole ? whole : row.cols);
-    start = first + static_cast<int>(threadIdx.x / kWarp * (kWarp * kScores) + threadIdx.x % kWarp * width);
-  }
-  static __device__ int columns() { return static_cast<int>(blockDim.x) * kScores; }
-  __device__ int column_of(int n) const { return start + n / width * (kWarp * width) + n % width; }
-};
-
-// The scores of a thread in one step; -inf beyond its end. kFull: nothing is. All loads come before the arithmetic, and
-// none is skipped: beyond the end they read the first columns again.
-template <bool kFull, class T>
-__device__ void read_quads(const ProductRow<T>& row, const Step& step, float* scores) {
-  Pack<T, kQuad> products[kLoads];
-  Pack<float, kQuad> half_norms[kLoads];
-  for (int load = 0; load < kLoads; ++load) {
-    const int column = step.start + load * kWarp * kQuad, from = kFull || column < step.end ? column : step.first;
-    products[load] = load_pack<kQuad>(row.products + from);
-    half_norms[load] = load_pack<kQuad>(row.half_norms + from);
-  }
-  for (int load = 0; load < kLoads; ++load) {
-    const bool within = kFull || step.start + load * kWarp * kQuad < step.end;
-    for (int e = 0; e < kQuad; ++e)
-      scores[load * kQuad + e] = within ? to_float(products[load].value[e]) - half_norms[load].value[e] : -INFINITY;
+// The best of every kSpan scores among the first columns of a row, into scratch.best.
+template <int kSpan, class T>
+__device__ void write_bests(const ProductRow<T>& row, int bests, const Scratch& scratch) {
+  const bool quads = row.whole(kQuad) > 0;
+  for (int b = threadIdx.x; b < bests; b += blockDim.x) {
+    float best = -INFINITY;
+    if (kSpan % kQuad == 0 && quads) {
+      for (int column = b * kSpan; column < (b + 1) * kSpan; column += kQuad) {
+        const auto products = load_pack<kQuad>(row.products + column);
+        const auto half_norms = load_pack<kQuad>(row.half_norms + column);
+        for (int e = 0; e < kQuad; ++e) best = fmaxf(best, to_float(products.value[e]) - half_norms.value[e]);
+      }
+    } else {
+      for (int column = b * kSpan; column < (b + 1) * kSpan; ++column) best = fmaxf(best, row.score(column));
+    }
+    scratch.best[b] = ordered_of(best);
   }
 }
 
+// Returns how many there are.
 template <class T>
-__device__ void read_scores(const ProductRow<T>& row, const Step& step, float* scores) {
-  if (step.width == 1) {
-    for (int n = 0; n < kScores; ++n) {
-      const int column = step.start + n * kWarp;
-      scores[n] = column < step.end ? row.score(column) : -INFINITY;
-    }
-  } else if (step.end - step.first == Step::columns()) {
-    read_quads<true>(row, step, scores);
-  } else {
-    read_quads<false>(row, step, scores);
-  }
-}
-
-// The best of every `span` scores among the first columns of a row, into scratch.best; returns how many there are.
-template <class T>
-__device__ int best_of_spans(const ProductRow<T>& row, int whole, const Scratch& scratch) {
-  const int step_bests = Step::columns() / scratch.span;
-  int bests = 0;
-  for (int first = 0; first < row.cols && bests + step_bests <= kFirstColumns / scratch.span; bests += step_bests) {
-    const Step step(row, whole, first);
-    float scores[kScores], best = -INFINITY;
-    read_scores(row, step, scores);
-    for (int n = 0; n < kScores; ++n) {
-      best = fmaxf(best, scores[n]);
-      if ((n + 1) % scratch.span) continue;
-      scratch.best[bests + (static_cast<int>(threadIdx.x) * kScores + n) / scratch.span] = ordered_of(best);
-      best = -INFINITY;
-    }
-    first = step.end;
-  }
+__device__ int best_of_spans(const ProductRow<T>& row, const Scratch& scratch) {
+  const int bests = min(row.cols, kFirstColumns) / scratch.span;
+  if (scratch.span == 4 * kQuad)
+    write_bests<4 * kQuad>(row, bests, scratch);
+  else if (scratch.span == kQuad)
+    write_bests<kQuad>(row, bests, scratch);
+  else
+    write_bests<1>(row, bests, scratch);
   __syncthreads();
   return bests;
 }
@@ -149,7 +123,8 @@ __device__ unsigned floor_of(const unsigned* best, int bests, int keep) {
   for (int bit = bits - 1, reaching = bests; bit >= 0 && reaching > keep + keep / 16; --bit) {
     const unsigned higher = floor | 1u << bit;
     int count = 0;
-    for (int b = lane; b < bests; b += kWarp) count += __popc(__ballot_sync(kFullMask, best[b] >= higher));
+    for (int first = 0; first < bests; first += kWarp)
+      count += __popc(__ballot_sync(kFullMask, first + lane < bests && best[first + lane] >= higher));
     if (count < keep) continue;
     floor = higher;
     reaching = count;
@@ -159,8 +134,8 @@ __device__ unsigned floor_of(const unsigned* best, int bests, int keep) {
 
 // A score that at least `keep` of a row's first ones reach, and few more.
 template <class T>
-__device__ float first_floor(const ProductRow<T>& row, int whole, const Scratch& scratch) {
-  const int bests = best_of_spans(row, whole, scratch);
+__device__ float first_floor(const ProductRow<T>& row, const Scratch& scratch) {
+  const int bests = best_of_spans(row, scratch);
   if (bests < scratch.keep) return -INFINITY;
   if (threadIdx.x < kWarp) {
     const unsigned floor = floor_of(scratch.best, bests, scratch.keep);
@@ -170,27 +145,138 @@ __device__ float first_floor(const ProductRow<T>& row, int whole, const Scratch&
   return fmaxf(score_of_ordered(*scratch.floor), -INFINITY);
 }
 
-// Which of a thread's scores reach the floor, a bit each.
+// --- products that can reach the floor ---
+
+// Which products can have a score of at least `floor`, whatever their targets: product - least is rounded as the score
+// is, and no half norm is below `least`.
 template <class T>
-__device__ unsigned scan(const ProductRow<T>& row, const Step& step, float floor) {
-  float scores[kScores], best = -INFINITY;
-  read_scores(row, step, scores);
-  for (int n = 0; n < kScores; ++n) best = fmaxf(best, scores[n]);
+class Gate;
+
+template <class To, class From>
+__device__ __forceinline__ To same_bits(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+// A load of products, whatever their type.
+constexpr int kWords = kPackSize<unsigned>;
+using Words = Pack<unsigned, kWords>;
+
+template <>
+class Gate<float> {
+ public:
+  __device__ Gate(float floor, float least) : floor_(floor), least_(least) {}
+  __device__ bool passes(float product) const { return product - least_ >= floor_; }
+  // A bit for each product of a load.
+  __device__ unsigned passing(const Words& products) const {
+    unsigned bits = 0;
+    for (int e = 0; e < kWords; ++e) bits |= passes(__uint_as_float(products.value[e])) ? 1u << e : 0;
+    return bits;
+  }
+  // Among the bits of all loads: where those of one are, and which product a bit stands for.
+  static __device__ unsigned placed(unsigned bits, int load) { return bits << (load * kWide<float>); }
+  static __device__ int load_of(int bit) { return bit / kWide<float>; }
+  static __device__ int element_of(int bit) { return bit % kWide<float>; }
+
+ private:
+  float floor_, least_;
+};
+
+// Compares two products at a time, with a bound that is rounded down to half precision.
+template <>
+class Gate<__half> {
+ public:
+  __device__ Gate(float floor, float least) : floor_(floor), least_(least) {
+    constexpr float kLargest = 65504;
+    // More than what is rounded: the score, the sum here, and the bound to half precision.
+    constexpr float kOfFloor = 0x1p-22f, kOfBound = 0x1p-10f, kAbsolute = 0x1p-24f;
+    const float bound = fminf(floor + least, kLargest);
+    const __half lower = __float2half_rn(bound - fabsf(bound) * kOfBound - fabsf(floor) * kOfFloor - kAbsolute);
+    bound_ = __halves2half2(lower, lower);
+  }
+  __device__ bool passes(__half product) const { return to_float(product) - least_ >= floor_; }
+  // Bits 10 .. 13 and 26 .. 29: the first and the second of each pair.
+  __device__ unsigned passing(const Words& products) const {
+    unsigned bits = 0;
+    for (int pair = 0; pair < kWords; ++pair) {
+      const __half2 reached = __hge2(same_bits<__half2>(products.value[pair]), bound_);  // 1 has the bits 10 .. 13
+      bits |= same_bits<unsigned>(reached) & (0x04000400u << pair);
+    }
+    return bits;
+  }
+  static __device__ unsigned placed(unsigned bits, int load) {
+    const int shift = load * kWords - 10;
+    return shift < 0 ? bits >> -shift : bits << shift;
+  }
+  static __device__ int load_of(int bit) { return bit % 16 / kWords; }
+  static __device__ int element_of(int bit) { return bit % kWords * 2 + bit / 16; }
+
+ private:
+  float floor_, least_;
+  __half2 bound_;
+};
+
+// The columns first .. end that a block looks at in one step. kPacked: kWide of them in a load; one otherwise.
+template <class T, bool kPacked>
+struct Step {
+  static constexpr int kWidth = kPacked ? kWide<T> : 1;
+  int first, end;
+  int start;  // this thread's first column
+
+  __device__ Step(int first, int limit) : first(first), end(min(first + columns(), limit)) {
+    start = first + static_cast<int>(threadIdx.x / kWarp * (kWarp * kProducts<T>)+threadIdx.x % kWarp * kWidth);
+  }
+  static __device__ int columns() { return static_cast<int>(blockDim.x) * kProducts<T>; }
+  __device__ int column_of(int bit) const {
+    if constexpr (kPacked) return start + Gate<T>::load_of(bit) * kWarp * kWidth + Gate<T>::element_of(bit);
+    return start + bit * kWarp;
+  }
+};
+
+// A bit for each of a thread's products in one step that passes the gate. kFull: all columns are within the step.
+// Loads beyond its end read its first columns again.
+template <bool kFull, class T>
+__device__ unsigned passing(const ProductRow<T>& row, const Step<T, true>& step, const Gate<T>& gate) {
+  Words products[kLoads];
+  for (int load = 0; load < kLoads; ++load) {
+    const int column = step.start + load * kWarp * kWide<T>;
+    const T* from = row.products + (kFull || column < step.end ? column : step.first);
+    products[load] = load_pack<kWords>(reinterpret_cast<const unsigned*>(from));
+  }
   unsigned passed = 0;
-  if (best >= floor)
-    for (int n = 0; n < kScores; ++n)
-      if (scores[n] >= floor) passed |= 1u << n;
+  for (int load = 0; load < kLoads; ++load) {
+    const unsigned bits = gate.placed(gate.passing(products[load]), load);
+    if (kFull || step.start + load * kWarp * kWide<T> < step.end) passed |= bits;
+  }
   return passed;
 }
 
-// Adds the scores whose bits are set to the fresh candidates; returns the bits of those that found no room.
 template <class T>
-__device__ unsigned offer(const Scratch& scratch, const ProductRow<T>& row, const Step& step, int64_t col0,
+__device__ unsigned passing(const ProductRow<T>& row, const Step<T, true>& step, const Gate<T>& gate) {
+  const bool full = step.end - step.first == step.columns();
+  return full ? passing<true>(row, step, gate) : passing<false>(row, step, gate);
+}
+
+template <class T>
+__device__ unsigned passing(const ProductRow<T>& row, const Step<T, false>& step, const Gate<T>& gate) {
+  unsigned passed = 0;
+  for (int n = 0; n < kProducts<T>; ++n) {
+    const int column = step.column_of(n);
+    if (column < step.end && gate.passes(row.products[column])) passed |= 1u << n;
+  }
+  return passed;
+}
+
+// Adds the scores whose bits are set, where they reach the floor, to the fresh candidates; returns the bits of those
+// that found no room.
+template <class T, bool kPacked>
+__device__ unsigned offer(const Scratch& scratch, const ProductRow<T>& row, const Step<T, kPacked>& step, int64_t col0,
                           unsigned passed, float floor, Key lowest) {
   unsigned left = 0;
   for (; passed; passed &= passed - 1) {
-    const int n = __ffs(static_cast<int>(passed)) - 1, column = step.column_of(n);
-    if (column >= step.end) break;
+    const int bit = __ffs(static_cast<int>(passed)) - 1, column = step.column_of(bit);
     const float score = row.score(column);
     const Key key = key_of(score, col0 + column);
     if (score < floor || key <= lowest) continue;
@@ -198,7 +284,7 @@ __device__ unsigned offer(const Scratch& scratch, const ProductRow<T>& row, cons
     if (slot < scratch.room)
       scratch.fresh[slot] = key;
     else
-      left |= 1u << n;
+      left |= 1u << bit;
   }
   return left;
 }
@@ -216,16 +302,13 @@ __device__ int count_above(const Key* list, int count, Key key) {
   return low;
 }
 
-// Merges the fresh candidates into the row's list, of which the first `held` are given (the others are 0): each goes to
-// its rank. Keys differ, but for zeros at the list's end, so that no two have the same rank. In a list that is full few
-// are fresh, and counting beats sorting. Nothing is fresh after it. Begins and ends with a barrier.
-__device__ void merge(const Scratch& scratch, Key* kept, int held) {
-  __syncthreads();
-  const int fresh = min(*scratch.count, scratch.room), keep = scratch.keep;
+// Merges fresh candidates into the row's list, of which the first `held` are given (the others are 0): each goes to its
+// rank. Keys differ, but for zeros at the list's end, so that no two have the same rank. In a list that is full few are
+// fresh, and counting beats sorting.
+__device__ void merge_many(const Scratch& scratch, Key* kept, int held, int fresh) {
   for (int slot = threadIdx.x; slot < held; slot += blockDim.x) scratch.list[slot] = kept[slot];
   if (threadIdx.x == 0 && fresh % 2) scratch.fresh[fresh] = 0;
   __syncthreads();
-  if (threadIdx.x == 0) *scratch.count = 0;
   for (int slot = threadIdx.x; slot < held + fresh; slot += blockDim.x) {
     const Key key = slot < held ? scratch.list[slot] : scratch.fresh[slot - held];
     int rank = slot < held ? slot : count_above(scratch.list, held, key);
@@ -233,9 +316,99 @@ __device__ void merge(const Scratch& scratch, Key* kept, int held) {
       const auto pair = load_pack<2>(scratch.fresh + other);
       rank += (pair.value[0] > key) + (pair.value[1] > key);
     }
-    if (rank < keep) kept[rank] = key;
+    if (rank < scratch.keep) kept[rank] = key;
+  }
+}
+
+// The same by one warp, which holds the list in registers: two keys per lane, and one fresh key.
+constexpr int kFewKept = 2 * kWarp, kFewFresh = 12;
+
+__device__ void merge_few(const Scratch& scratch, Key* kept, int held, int fresh) {
+  const int lane = static_cast<int>(threadIdx.x), upper = lane + kWarp;
+  const Key mine = lane < fresh ? scratch.fresh[lane] : 0;
+  const Key first = lane < held ? kept[lane] : 0, second = upper < held ? kept[upper] : 0;
+  int rank = 0, first_rank = lane, second_rank = upper;
+  __syncthreads();
+  for (int other = 0; other < fresh; ++other) {
+    const Key key = __shfl_sync(kFullMask, mine, other);
+    const int above = __popc(__ballot_sync(kFullMask, first > key)) + __popc(__ballot_sync(kFullMask, second > key));
+    first_rank += key > first;
+    second_rank += key > second;
+    rank += (key > mine) + (lane == other ? above : 0);
+  }
+  if (lane < held && first_rank < scratch.keep) kept[first_rank] = first;
+  if (upper < held && second_rank < scratch.keep) kept[second_rank] = second;
+  if (lane < fresh && rank < scratch.keep) kept[rank] = mine;
+}
+
+// One step of a bitonic sort: keys whose places are `distance` apart are exchanged where they are not in order. The
+// order is descending in the first block of `size` places, ascending in the next, and so on.
+__device__ __forceinline__ Key in_order(Key key, int place, int size, int distance) {
+  const Key other = __shfl_xor_sync(kFullMask, key, distance);
+  const bool comes_first = (place & distance) == 0, descending = (place & size) == 0;
+  return (key > other) == (comes_first == descending) ? key : other;
+}
+
+__device__ __forceinline__ void exchange(Key& first, Key& second) {
+  const Key larger = first > second ? first : second;
+  second = first > second ? second : first;
+  first = larger;
+}
+
+__device__ void finish_in_order(Key& first, Key& second, int size) {
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int distance = min(size / 2, kWarp / 2); distance > 0; distance /= 2) {
+    first = in_order(first, lane, size, distance);
+    second = in_order(second, lane + kWarp, size, distance);
+  }
+}
+
+// The same for any number of fresh keys, two per lane at a time: they are sorted, and the larger of each of them and
+// its opposite in the list stays.
+__device__ void merge_sorted(const Scratch& scratch, Key* kept, int held, int fresh) {
+  const int lane = static_cast<int>(threadIdx.x), upper = lane + kWarp;
+  Key first = lane < held ? kept[lane] : 0, second = upper < held ? kept[upper] : 0;
+  for (int from = 0; from < fresh; from += kFewKept) {
+    Key low = from + lane < fresh ? scratch.fresh[from + lane] : 0;
+    Key high = from + upper < fresh ? scratch.fresh[from + upper] : 0;
+    for (int size = 2; size <= kWarp; size *= 2) finish_in_order(low, high, size);
+    exchange(low, high);
+    finish_in_order(low, high, kFewKept);
+    const Key last = __shfl_sync(kFullMask, high, kWarp - 1 - lane),
+              before = __shfl_sync(kFullMask, low, kWarp - 1 - lane);
+    first = first > last ? first : last;
+    second = second > before ? second : before;
+    exchange(first, second);
+    finish_in_order(first, second, kFewKept);
   }
   __syncthreads();
+  if (lane < scratch.keep) kept[lane] = first;
+  if (upper < scratch.keep) kept[upper] = second;
+}
+
+// Merges what waits into the row's list; nothing waits after it. Begins and ends with a barrier.
+__device__ void merge(const Scratch& scratch, Key* kept, int held) {
+  __syncthreads();
+  const int fresh = min(*scratch.count, scratch.room);
+  __syncthreads();
+  if (threadIdx.x == 0) *scratch.count = 0;
+  if (blockDim.x > kWarp)
+    merge_many(scratch, kept, held, fresh);
+  else if (fresh <= kFewFresh)
+    merge_few(scratch, kept, held, fresh);
+  else
+    merge_sorted(scratch, kept, held, fresh);
+  __syncthreads();
+}
+
+// Looks at one step from column `first` on, or at what was left of it; moves `first` behind it where nothing is left.
+template <bool kPacked, class T>
+__device__ unsigned look(const Scratch& scratch, const ProductRow<T>& row, int64_t col0, const Gate<T>& gate,
+                         float floor, Key lowest, int limit, unsigned left, int& first) {
+  const Step<T, kPacked> step(first, limit);
+  left = offer(scratch, row, step, col0, left ? left : passing(row, step, gate), floor, lowest);
+  if (!left) first = step.end;
+  return left;
 }
 
 template <class T>
@@ -245,9 +418,9 @@ __global__ void __launch_bounds__(kMostThreads, 4) select_kernel(SelectParams pa
   Key* const kept = reinterpret_cast<Key*>(params.lists) + blockIdx.x * params.keep;
   const ProductRow<T> row{static_cast<const T*>(params.tile.products) + blockIdx.x * params.tile.ld,
                           params.half_norms + params.col0, static_cast<int>(params.tile.cols)};
-  const int whole = row.whole();
+  const int whole = row.whole(kWide<T>);
   bool empty = !kept[0];
-  float floor = empty ? first_floor(row, whole, scratch) : -INFINITY;
+  float floor = empty ? first_floor(row, scratch) : -INFINITY;
   if (threadIdx.x == 0) *scratch.count = 0;
   __syncthreads();
 
@@ -257,11 +430,11 @@ __global__ void __launch_bounds__(kMostThreads, 4) select_kernel(SelectParams pa
   for (int first = 0; more; empty = false) {
     const Key lowest = empty ? 0 : kept[keep - 1];
     if (lowest) floor = fmaxf(floor, score_of(lowest));
+    const Gate<T> gate(floor, params.least);
     while (first < row.cols) {
-      const Step step(row, whole, first);
-      left = offer(scratch, row, step, params.col0, left ? left : scan(row, step, floor), floor, lowest);
+      left = first < whole ? look<true>(scratch, row, params.col0, gate, floor, lowest, whole, left, first)
+                           : look<false>(scratch, row, params.col0, gate, floor, lowest, row.cols, left, first);
       if (left) break;
-      first = step.end;
     }
     __syncthreads();
     const int count = *scratch.count;

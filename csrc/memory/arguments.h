@@ -29,7 +29,7 @@ inline Mode mode_of(const std::string& mode) {
   return Mode::kGroupHarmonic;
 }
 
-// Whether two elements of a matrix are one and the same: then their updates would meet.
+// Whether two elements of a matrix share memory: then two updates would write there.
 inline bool overlaps_itself(const at::Tensor& matrix) {
   const int64_t rows = matrix.size(0), columns = matrix.size(1), down = matrix.stride(0), across = matrix.stride(1);
   if (matrix.numel() < 2) return false;
@@ -71,16 +71,16 @@ struct Extras {
   const std::optional<at::Tensor>& groups;     // [B]
 };
 
-inline void check_extras(const at::Tensor& memory, const at::Tensor& labels, Mode mode, const std::string& rule,
+inline void check_extras(const at::Tensor& memory, const at::Tensor& labels, Mode mode, const std::string& name,
                          const Extras& extras) {
   if (extras.reference) {
-    TORCH_CHECK_VALUE(mode == Mode::kHardest, "reference: expected None for mode '", rule, "', got a tensor");
+    TORCH_CHECK_VALUE(mode == Mode::kHardest, "reference: expected None for mode '", name, "', got a tensor");
     CCFAST_CHECK_DTYPE(*extras.reference, memory.scalar_type());
     TORCH_CHECK_VALUE(extras.reference->sizes() == memory.sizes(), "reference: expected shape ", memory.sizes(),
                       " as of memory, got ", extras.reference->sizes());
   }
   TORCH_CHECK_VALUE(extras.groups.has_value() == needs_groups(mode), "groups: expected ",
-                    needs_groups(mode) ? "a tensor" : "None", " for mode '", rule, "', got ",
+                    needs_groups(mode) ? "a tensor" : "None", " for mode '", name, "', got ",
                     extras.groups ? "a tensor" : "None");
   if (!extras.groups) return;
   CCFAST_CHECK_DTYPE(*extras.groups, at::kLong);
@@ -101,8 +101,7 @@ inline void check_update(const at::Tensor& memory, const at::Tensor& features, c
   TORCH_CHECK_VALUE(momentum >= 0 && momentum <= 1, "momentum: expected a number in [0, 1], got ", momentum);
 }
 
-// Brings the updated rows home: a copy where the memory was not contiguous, otherwise word for autograd that it
-// changed.
+// Copies the updated rows to the memory where that was not contiguous; tells autograd otherwise that it changed.
 inline void finish_update(at::Tensor& memory, const at::Tensor& rows) {
   if (!rows.is_same(memory)) {
     memory.copy_(rows);

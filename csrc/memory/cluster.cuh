@@ -56,7 +56,7 @@ __device__ __forceinline__ double unit_factor(Row& row, double squares) {
   return inverse_norm(squares) * 0x1p64;
 }
 
-// A row of the memory, and the next sample to come into it, in registers.
+// A row of the memory, and the next sample that is mixed into it, in registers.
 template <class T, int kSize>
 class HeldRow {
  public:
@@ -167,8 +167,8 @@ struct Cluster {
     return params.features + static_cast<int64_t>(members.position[m]) * params.dim;
   }
 
-  // Whether this is not the first: another block takes the cluster then. From near to far, as batches mostly hold a
-  // cluster's samples side by side.
+  // Whether this sample is not the first: then another block updates the cluster. Near samples are looked at first, as
+  // batches mostly hold a cluster's samples side by side.
   __device__ bool has_earlier() const {
     constexpr int64_t kAtATime = 8 * kThreads;
     for (int64_t end = first; end > 0; end -= kAtATime) {
@@ -208,7 +208,7 @@ struct Cluster {
     return total;
   }
 
-  // scale, and similarity where `row` is given, of the listed members: a warp a member.
+  // scale, and similarity where `row` is given, of the listed members: one warp per member.
   __device__ void measure(int count, const T* row) const {
     if (!normalize && !row) return;
     for (int m = static_cast<int>(threadIdx.x / kWarp); m < count; m += kWarps) {

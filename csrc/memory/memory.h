@@ -30,7 +30,7 @@ enum class Mode {
   kMean,        // the mean of the samples, not normalised before: mix
   kLast,        // the last sample: mix
   kReplace,     // M[y] <- the last sample
-  // 3C, one rule each of cm_camera, cm_hard_camera, tccl_camera, hd_camera:
+  // Those of 3C: cm_camera, cm_hard_camera, tccl_camera, hd_camera, in this order.
   kGroupFirst,     // of every group the first sample, group after group: mix
   kGroupHardest,   // of every group the sample of lowest similarity, group after group: mix
   kGroupMean,      // of the groups' normalised means the one of lowest similarity: mix
@@ -76,8 +76,8 @@ struct CentroidsCudaParams {
 template <class T>
 void centroids_cuda(const CentroidsCudaParams<T>& params, void* stream);
 
-// As update(); labels outside [0, clusters) are skipped, since nobody could be told without waiting for the device.
-// normalize: divide every sample by its norm on the way (params.scale is not read).
+// As update(); labels outside [0, clusters) are skipped: to report them would need a wait for the device.
+// normalize: every sample is divided by its norm as well (params.scale is not read).
 template <class T>
 void update_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream);
 // Its part for kLast, kReplace and the modes of groups.

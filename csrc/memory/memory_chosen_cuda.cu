@@ -184,7 +184,7 @@ __device__ void update_by_last(const Cluster<T, kSize>& cluster, Row& row) {
 }
 
 // One block per sample; the block of the first sample of a cluster updates it, the others leave.
-// One block at least on a multiprocessor: without saying so, the compiler spills to have room for more of them.
+// At least one block per multiprocessor: without that bound the compiler spills registers to fit more blocks.
 template <class T, int kSize, class Row>
 __global__ void __launch_bounds__(kThreads, 1)
     update_chosen_kernel(UpdateParams<T> params, int64_t clusters, bool normalize) {
@@ -196,7 +196,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (cluster.has_earlier()) return;
   const Rows<T> rows{params.memory + label * params.dim,
                      params.scratch ? params.scratch + blockIdx.x * params.dim : nullptr};
-  // Samples of groups are measured with the old row while the new one comes into being.
+  // Samples of groups are measured with the old row while the new one is computed.
   const bool apart = params.mode == Mode::kGroupFirst || params.mode == Mode::kGroupHardest;
   Row row(rows.memory, params.dim, apart ? rows.scratch : rows.memory);
   if (apart) update_by_samples_of_groups(cluster, rows, row);

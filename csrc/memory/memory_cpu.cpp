@@ -11,7 +11,7 @@
 namespace ccfast::memory {
 namespace {
 
-constexpr int64_t kSerialWork = 1 << 15;  // elements below which waking a second thread costs more than it saves
+constexpr int64_t kSerialWork = 1 << 15;  // elements below which a second thread costs more than it saves
 
 // Positions of the samples of each label, in batch order; samples of negative label are left out.
 struct Groups {

@@ -21,7 +21,7 @@ __device__ __forceinline__ void add_members(const CentroidsCudaParams<T>& params
   });
 }
 
-// One block a cluster. The features are read once; twice where a row is longer than kLongestRow.
+// One block per cluster. The features are read once; twice where a row is longer than kLongestRow.
 template <class T, int kSize>
 __global__ void __launch_bounds__(kThreads, 2) centroids_kernel(CentroidsCudaParams<T> params) {
   double* scratch = shared_memory<double>();
@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads, 2) centroids_kernel(CentroidsCudaPar
 }
 
 // The row keeps a pending factor between samples, so that each takes one pass: row * factor is the normalised memory.
-// While a sample's norm crosses the block, the next sample is already on its way.
+// While a sample's norm is summed over the block, the next sample is loaded.
 template <class T, int kSize, class Row>
 __device__ void update_sequential(const Cluster<T, kSize>& cluster, Row& row) {
   const double momentum = cluster.params.momentum;
@@ -97,7 +97,7 @@ __device__ void update_mean(const Cluster<T, kSize>& cluster, Row& row) {
   row.store(static_cast<T>(unit_factor<T>(row, cluster.sums(squares))));
 }
 
-// One block a sample; the block of the first sample of a cluster updates it, the others leave.
+// One block per sample; the block of the first sample of a cluster updates it, the others leave.
 template <class T, int kSize, class Row>
 __global__ void __launch_bounds__(kThreads, 2) update_kernel(UpdateParams<T> params, int64_t clusters, bool normalize) {
   Members& members = *shared_memory<Members>();

@@ -74,23 +74,23 @@ void check_rows_of_labels(const char* name, const at::Tensor& rows, const at::Te
 }
 
 void update_memory_cpu_(at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels, double momentum,
-                        const std::string& mode, bool normalize, const std::optional<at::Tensor>& reference,
+                        const std::string& update_mode, bool normalize, const std::optional<at::Tensor>& reference,
                         const std::optional<at::Tensor>& groups) {
   memory::check_update(memory, features, labels, momentum);
-  const memory::Mode update_mode = memory::mode_of(mode);
-  memory::check_extras(memory, labels, update_mode, mode, {reference, groups});
+  const memory::Mode mode = memory::mode_of(update_mode);
+  memory::check_extras(memory, labels, mode, update_mode, {reference, groups});
   const at::Tensor rows = memory.contiguous();
   at::Tensor x = memory::apart_from(rows, features);
   const at::Tensor y = memory::apart_from(rows, labels), other = memory::apart_from(rows, reference),
                    g = memory::apart_from(rows, groups);
   check_labels("labels", y, memory.size(0), -1);
   const std::vector<double> scale = sample_scales(x, normalize);
-  if (update_mode != memory::Mode::kReplace) check_rows_of_labels("memory", rows, y);
+  if (mode != memory::Mode::kReplace) check_rows_of_labels("memory", rows, y);
   if (other.defined()) check_rows_of_labels("reference", other, y);
   AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "update_memory_", [&] {
     memory::update<scalar_t>({rows.mutable_data_ptr<scalar_t>(), x.const_data_ptr<scalar_t>(), scale.data(),
-                              y.const_data_ptr<int64_t>(), x.size(0), x.size(1), static_cast<scalar_t>(momentum),
-                              update_mode, other.defined() ? other.const_data_ptr<scalar_t>() : nullptr,
+                              y.const_data_ptr<int64_t>(), x.size(0), x.size(1), static_cast<scalar_t>(momentum), mode,
+                              other.defined() ? other.const_data_ptr<scalar_t>() : nullptr,
                               g.defined() ? g.const_data_ptr<int64_t>() : nullptr});
   });
   memory::finish_update(memory, rows);

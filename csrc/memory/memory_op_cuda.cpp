@@ -11,7 +11,7 @@
 namespace ccfast {
 namespace {
 
-// What the host has to know before it can allocate the centroids, brought over in one small copy: the highest label,
+// What the host has to know before it can allocate the centroids, in one small copy: the highest label,
 // and whether anything is wrong with the rows or the labels.
 int64_t highest_label(const at::Tensor& features, const at::Tensor& sorted_labels, bool* suspect) {
   const at::Tensor finite = at::isfinite(features.sum(1)).all().to(at::kLong);
@@ -58,11 +58,11 @@ at::Tensor cluster_centroids_cuda(const at::Tensor& features, const at::Tensor& 
 }
 
 void update_memory_cuda_(at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels, double momentum,
-                         const std::string& mode, bool normalize, const std::optional<at::Tensor>& reference,
+                         const std::string& update_mode, bool normalize, const std::optional<at::Tensor>& reference,
                          const std::optional<at::Tensor>& groups) {
   memory::check_update(memory, features, labels, momentum);
-  const memory::Mode update_mode = memory::mode_of(mode);
-  memory::check_extras(memory, labels, update_mode, mode, {reference, groups});
+  const memory::Mode mode = memory::mode_of(update_mode);
+  memory::check_extras(memory, labels, mode, update_mode, {reference, groups});
   const DeviceScope device(memory);
   const at::Tensor rows = memory.contiguous();
   const at::Tensor x = memory::apart_from(rows, features), y = memory::apart_from(rows, labels),
@@ -71,7 +71,7 @@ void update_memory_cuda_(at::Tensor& memory, const at::Tensor& features, const a
   AT_DISPATCH_FLOATING_TYPES(rows.scalar_type(), "update_memory_", [&] {
     memory::update_cuda<scalar_t>({rows.mutable_data_ptr<scalar_t>(), x.const_data_ptr<scalar_t>(), nullptr,
                                    y.const_data_ptr<int64_t>(), x.size(0), x.size(1), static_cast<scalar_t>(momentum),
-                                   update_mode, other.defined() ? other.const_data_ptr<scalar_t>() : nullptr,
+                                   mode, other.defined() ? other.const_data_ptr<scalar_t>() : nullptr,
                                    g.defined() ? g.const_data_ptr<int64_t>() : nullptr,
                                    scratch.defined() ? scratch.mutable_data_ptr<scalar_t>() : nullptr},
                                   rows.size(0), normalize, device.stream());

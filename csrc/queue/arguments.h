@@ -22,7 +22,7 @@ inline void check_arguments(const at::Tensor& queue, const std::optional<at::Ten
   TORCH_CHECK_VALUE(pointer->numel() == 1, "pointer: expected one value, got shape ", pointer->sizes());
 }
 
-// Tells autograd that the kernels changed a tensor, or brings its contiguous copy home.
+// Tells autograd that the kernels changed a tensor, or copies its contiguous copy back to it.
 inline void finish(at::Tensor& queue, const at::Tensor& written) {
   if (!written.is_same(queue)) {
     queue.copy_(written);

@@ -16,7 +16,7 @@ struct Params {
 template <class T>
 void enqueue_ring(const Params<T>& params, int64_t* pointer);
 
-// Rows move down by count; the last count of them are lost, and rows stand in front.
+// The rows of the queue move down by count, the last count of them are lost, and `rows` come first.
 template <class T>
 void enqueue_front(const Params<T>& params);
 

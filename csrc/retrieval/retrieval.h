@@ -26,7 +26,7 @@ struct RankingParams {
 template <class T>
 int64_t evaluate_ranking(const RankingParams<T>& params);
 
-// ---- CUDA: a warp walks the sorted gallery of one query. ----
+// ---- CUDA: one warp per query goes through its sorted gallery. ----
 
 template <class T>
 struct SortedRankingParams {

@@ -15,7 +15,7 @@ struct Seen {
   double precision = 0;              // sum over distances of (matches at it) * (matches / entries up to it)
 };
 
-// One warp a query. Lanes read 32 entries at a time; every lane then follows them in order from the ballots.
+// One warp per query. Lanes read 32 entries at a time; every lane then follows them in order from the ballots.
 template <class T>
 __global__ void evaluate_ranking_kernel(SortedRankingParams<T> params) {
   const RankingParams<T>& ranking = params.ranking;

@@ -11,6 +11,8 @@
 #include "../common/dispatch.h"
 #include "../common/subnormals.h"
 #include "../jaccard/jaccard.h"
+#include "../jaccard/jaccard_op.h"
+#include "../knn/knn_op.h"
 
 namespace ccfast {
 namespace {
@@ -52,11 +54,11 @@ at::Tensor farthest(const at::Tensor& rows, const at::Tensor& norms) {
 
 // V' of query and gallery rows together. Ranks hold k1 + 1 columns; weights are exp(-d / farthest) (Zhong et al. 2017).
 CsrTensors encode(const at::Tensor& rows, const at::Tensor& inverse_farthest, int64_t k1, int64_t k2) {
-  static const auto knn = find_op<KnnSignature>("ccfast::knn");
-  static const auto encode = find_op<EncodeSignature>("ccfast::encode_neighbours");
-  static const auto expand = find_op<ExpandSignature>("ccfast::expand_queries");
+  static const auto knn = find_op<KnnOp>();
+  static const auto encode = find_op<EncodeNeighboursOp>();
+  static const auto expand = find_op<ExpandQueriesOp>();
   const auto [rank, distances] = knn.call(rows, std::nullopt, k1 + 1, "fp32", std::nullopt);
-  const auto [crow, col, values] = encode.call(rows, rank, distances, jaccard::half_width(k1), inverse_farthest,
+  const auto [crow, col, values] = encode.call(rows, rank, distances, jaccard::half_columns(k1), inverse_farthest,
                                                std::nullopt, 0, std::nullopt, std::nullopt);
   if (k2 == 1) return {crow, col, values};
   return expand.call(crow, col, values, rank, k2);
@@ -101,7 +103,7 @@ at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, c
                     lambda_value);
   TORCH_CHECK_VALUE(0 <= row_begin && row_begin <= row_end && row_end <= queries && queries <= rows.size(0),
                     "row_begin, row_end: expected a part of the ", queries, " queries, got ", row_begin, ", ", row_end);
-  static const auto dense = find_op<DenseSignature>("ccfast::dense_jaccard");
+  static const auto dense = find_op<DenseJaccardOp>();
   const int64_t total = rows.size(0);
   const at::Tensor result = dense.call(crow, col, values, row_begin, row_end, queries, total).mul_(1 - lambda_value);
   for (int64_t first = row_begin; first < row_end; first += kBlockRows) {

@@ -75,7 +75,7 @@ CCFAST_CLONES double sum_of(const double* row, const double* shares, int64_t cou
   return sum_in_lanes(row, shares, count, highest);
 }
 
-// out = factor * (softmax - positive / count), a row at a time; two loops, of which compilers make vector code.
+// out = factor * (softmax - positive / count), row by row, in two loops that compilers turn into vector code.
 template <class T>
 inline __attribute__((always_inline)) void gradient_in_lanes(const T* row, const T* shares, const bool* positives,
                                                              int64_t count, T log_sum, T factor, T pull, T* out) {

@@ -36,7 +36,7 @@ __global__ void add_partial_sums_kernel(const double* partial_sums, int64_t bloc
   sums[j] = sum;
 }
 
-// First a warp per row finds the row's factor, then the threads go down the columns.
+// First one warp per row finds the row's factor, then the threads go down the columns.
 template <class T>
 __global__ void column_sums_kernel(ScaledParams<T> params, double* partial_sums) {
   double* factors = shared_memory<double>();  // [kRowsPerBlock]

@@ -51,6 +51,18 @@ inline __half __float2half_rn(float value) {
   return with_sign(bits - 0x3f000000u);
 }
 
+struct alignas(4) __half2 {
+  __half x, y;
+};
+
+inline __half2 __halves2half2(__half low, __half high) { return {low, high}; }
+
+// 1 or 0 for each of the two.
+inline __half2 __hge2(__half2 a, __half2 b) {
+  const auto as_half = [](bool is) { return __half{static_cast<uint16_t>(is ? 0x3c00u : 0u)}; };
+  return {as_half(__half2float(a.x) >= __half2float(b.x)), as_half(__half2float(a.y) >= __half2float(b.y))};
+}
+
 inline float __bfloat162float(__nv_bfloat16 value) {
   return ccfast::emulation::float_of_bits(static_cast<uint32_t>(value.bits) << 16);
 }

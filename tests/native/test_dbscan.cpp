@@ -1,5 +1,6 @@
 // dbscan: labels by the definition of Ester et al., on the CPU and in the CUDA kernels.
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -114,13 +115,14 @@ std::vector<int64_t> label_by_cuda(const Problem& problem, const DeviceDistances
   std::vector<char> flags(problem.rows, 2);
   bool* core = reinterpret_cast<bool*>(flags.data());
   std::vector<int32_t> root(problem.rows, -7);
-  std::vector<int64_t> labels(problem.rows, -7);
+  std::vector<int64_t> is_root(problem.rows, -7), labels(problem.rows, -7);
   find_cores_cuda(distances, problem.min_samples, core, nullptr);
-  join_cores_cuda(distances, core, root.data(), nullptr);
+  join_cores_cuda(distances, core, root.data(), is_root.data(), nullptr);
   const std::vector<int64_t> lowest(root.begin(), root.end());
   CHECK_EQUAL(lowest, lowest_reachable(problem));
-  const std::vector<int64_t> cluster = number_clusters(problem, lowest);
-  label_cuda(distances, core, root.data(), cluster.data(), labels.data(), nullptr);
+  std::vector<int64_t> roots_up_to(problem.rows);
+  std::partial_sum(is_root.begin(), is_root.end(), roots_up_to.begin());
+  label_cuda(distances, core, root.data(), roots_up_to.data(), labels.data(), nullptr);
   return labels;
 }
 
@@ -156,7 +158,8 @@ TEST(roots_of_a_chain_do_not_depend_on_who_comes_first) {
   for (int seed = 0; seed < 100; ++seed) {
     const emulation::WithOrder order(("shuffle:" + std::to_string(seed)).c_str());
     std::vector<int32_t> root(kPoints, -7);
-    join_cores_cuda(distances, reinterpret_cast<const bool*>(core.data()), root.data(), nullptr);
+    std::vector<int64_t> is_root(kPoints, -7);
+    join_cores_cuda(distances, reinterpret_cast<const bool*>(core.data()), root.data(), is_root.data(), nullptr);
     wrong += std::any_of(root.begin(), root.end(), [](int32_t lowest) { return lowest != 0; });
   }
   CHECK_EQUAL(wrong, 0);

@@ -55,14 +55,14 @@ struct Scales {
             n.rows,
             n.dim,
             n.k1,
-            half_width(n.k1),
+            half_columns(n.k1),
             {0, n.rows}};
   }
 };
 
 // V by its definition, from sets held as dense rows of flags.
 Dense encode_naively(const Neighbours& n, const Scales& scales) {
-  const int64_t rows = n.rows, half = half_width(n.k1);
+  const int64_t rows = n.rows, half = half_columns(n.k1);
   Dense v(rows * rows, 0.0);
   for (int64_t i = 0; i < rows; ++i) {
     std::vector<char> expanded(rows);
@@ -173,11 +173,11 @@ TEST(the_dense_distance_equals_its_definition) {
     const Dense expected = distance_naively(dense_of(v.view()), n.rows);
     const PostingLists postings(v.view());
     std::vector<float> all(n.rows * n.rows);
-    dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
+    dense_jaccard(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
     CHECK_NEAR(Dense(all.begin(), all.end()), expected, 1e-6);
     const int64_t row0 = n.rows / 3, col0 = n.rows / 2, rows = n.rows - row0, cols = n.rows - col0;
     std::vector<float> block(rows * cols);
-    dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, block.data());
+    dense_jaccard(v.view(), postings, row0, n.rows, col0, n.rows, block.data());
     for (int64_t i = 0; i < rows * cols; ++i) CHECK_EQUAL(block[i], all[(row0 + i / cols) * n.rows + col0 + i % cols]);
   });
 }
@@ -187,9 +187,9 @@ TEST(the_sparse_distance_holds_every_near_pair_and_the_diagonal) {
     const CsrRows v = expanded(n, (n.k1 + 1) / 2);
     const PostingLists postings(v.view());
     std::vector<float> all(n.rows * n.rows);
-    dense_distance(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
+    dense_jaccard(v.view(), postings, 0, n.rows, 0, n.rows, all.data());
     for (const float limit : {0.0f, 0.6f, 0.999f}) {
-      const CsrRows found = native::csr_of(sparse_distance(v.view(), postings, limit, {0, n.rows}), n.rows);
+      const CsrRows found = native::csr_of(sparse_jaccard(v.view(), postings, limit, {0, n.rows}), n.rows);
       CsrRows expected;
       for (int64_t i = 0; i < n.rows; ++i) {
         for (int64_t j = 0; j < n.rows; ++j) {
@@ -213,12 +213,12 @@ template <class Stage>
 CsrRows run_stage(int64_t rows, const Stage& stage) {
   std::vector<int64_t> start(rows, -1), count(rows, -1), col;
   std::vector<float> val;
-  unsigned long long used = 0;
+  unsigned long long used = 0, longest = 0;
   const auto run = [&](int64_t capacity) {
-    used = 0;
+    used = longest = 0;
     col.assign(capacity + 1, -7);
     val.assign(capacity + 1, -7.0f);
-    const ScatteredRows out{&used, capacity, start.data(), count.data(), col.data(), val.data()};
+    const ScatteredRows out{&used, &longest, capacity, start.data(), count.data(), col.data(), val.data()};
     stage(out);
     CHECK_EQUAL(col[capacity], -7);  // nothing is written where there is no room
     return out;
@@ -229,6 +229,7 @@ CsrRows run_stage(int64_t rows, const Stage& stage) {
   out.crow.resize(rows + 1);
   std::partial_sum(count.begin(), count.end(), out.crow.begin() + 1);
   CHECK_EQUAL(out.crow[rows], static_cast<int64_t>(used));
+  CHECK_EQUAL(longest, 0ull);
   out.col.assign(used, -1);
   out.val.assign(used, NAN);
   gather_rows_cuda(found, rows, out.crow.data(), out.col.data(), out.val.data(), nullptr);
@@ -276,7 +277,7 @@ TEST(cuda_encodes_as_the_cpu_does) {
     const std::vector<int32_t> back = back_of(n);
     for (const Scales& scales : {Scales(), some_scales(n.rows, 1), some_scales(n.rows, 1000)}) {
       const CsrRows expected = encoded(n, scales);
-      for_each_workspace(encode_bytes_cuda(n.k1, half_width(n.k1)), [&](const Workspace& workspace) {
+      for_each_workspace(encode_bytes_cuda(n.k1, half_columns(n.k1)), [&](const Workspace& workspace) {
         const CsrRows found = run_stage(n.rows, [&](const ScatteredRows& out) {
           encode_cuda(scales.params(n), back.data(), workspace, out, nullptr);
         });
@@ -286,20 +287,58 @@ TEST(cuda_encodes_as_the_cpu_does) {
   });
 }
 
+// Entries of the k2 rows of V that a row's mean is made of, where there are most.
+int64_t most_entries(const Neighbours& n, const CsrRows& v, int64_t k2) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < n.rows; ++i) {
+    int64_t entries = 0;
+    for (int64_t m = 0; m < k2; ++m) entries += v.crow[n.rank[i * n.k1 + m] + 1] - v.crow[n.rank[i * n.k1 + m]];
+    most = std::max(most, entries);
+  }
+  return most;
+}
+
 TEST(cuda_expands_queries_as_the_cpu_does) {
   for_each_sample([](const Neighbours& n) {
     const CsrRows v = encoded(n, {});
-    int64_t most = 0;
-    for (int64_t i = 0; i < n.rows; ++i) most = std::max(most, v.crow[i + 1] - v.crow[i]);
     for (const int64_t k2 : {int64_t{1}, (n.k1 + 1) / 2}) {
+      const int64_t most = most_entries(n, v, k2);
       const ExpandParams params{device_csr(v), n.rank.data(), n.rows, n.k1, k2, most};
-      for_each_workspace(expand_bytes_cuda(k2, most), [&](const Workspace& workspace) {
+      for_each_workspace(expand_bytes_cuda(most), [&](const Workspace& workspace) {
         const CsrRows found =
             run_stage(n.rows, [&](const ScatteredRows& out) { expand_queries_cuda(params, workspace, out, nullptr); });
         check_same(found, expanded(n, k2), 0);
       });
     }
   });
+}
+
+// Nothing is written of a mean that needs more room than there is; the most that any needs is told.
+TEST(cuda_leaves_out_means_that_do_not_fit) {
+  const Neighbours n(67, 33, 21);
+  const CsrRows v = encoded(n, {});
+  int64_t left_out = 0, kept = 0;
+  for (int64_t k2 = 1; k2 < 12; ++k2) {
+    const int64_t most = most_entries(n, v, k2);
+    int64_t room = 4;  // a power of two, which is what the working set has
+    while (2 * room < most) room *= 2;
+    std::vector<int64_t> start(n.rows, -1), count(n.rows, -1), col(n.rows * most, -1);
+    std::vector<float> val(col.size());
+    unsigned long long used = 0, longest = 0;
+    const ScatteredRows out{&used, &longest, n.rows * most, start.data(), count.data(), col.data(), val.data()};
+    expand_queries_cuda({device_csr(v), n.rank.data(), n.rows, n.k1, k2, room}, {nullptr, 0, 0}, out, nullptr);
+    CHECK_EQUAL(longest, static_cast<unsigned long long>(most));
+    const CsrRows expected = expanded(n, k2);
+    int64_t entries = 0;
+    for (int64_t i = 0; i < n.rows; ++i) {
+      CHECK(count[i] == 0 || count[i] == expected.crow[i + 1] - expected.crow[i]);
+      left_out += count[i] == 0;
+      kept += count[i] > 0;
+      entries += count[i];
+    }
+    CHECK_EQUAL(used, static_cast<unsigned long long>(entries));
+  }
+  CHECK(left_out > 0 && kept > 0);
 }
 
 // V by columns, sorted as the glue sorts it.
@@ -332,14 +371,28 @@ TEST(cuda_postings_are_those_of_the_cpu) {
   });
 }
 
-void check_sparse_distance(const CsrRows& v, float limit, RowRange range, int slots) {
+// Both triangles, of which the upper one was computed.
+CsrRows mirrored(const CsrRows& upper) {
+  const Postings columns(upper);
+  const int64_t rows = upper.view().rows, entries = 2 * static_cast<int64_t>(upper.col.size()) - rows;
+  CsrRows full;
+  full.crow.assign(rows + 1, -1);
+  full.col.assign(entries, -1);
+  full.val.assign(entries, NAN);
+  mirror_cuda({device_csr(upper), columns.view(), full.crow.data(), full.col.data(), full.val.data()}, nullptr);
+  return full;
+}
+
+void check_sparse_jaccard(const CsrRows& v, float limit, RowRange range, int slots) {
   const Postings postings(v);
   const int64_t rows = v.view().rows;
+  const CsrRows expected = native::csr_of(sparse_jaccard(v.view(), PostingLists(v.view()), limit, range), range.size());
+  const bool upper = range.size() == rows;  // as the glue does it
   const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
-    sparse_distance_cuda({device_csr(v), postings.view(), limit, range, slots}, out, nullptr);
+    sparse_jaccard_cuda({device_csr(v), postings.view(), limit, range, upper, slots}, out, nullptr);
   });
-  check_same(found, native::csr_of(sparse_distance(v.view(), PostingLists(v.view()), limit, range), range.size()), 0);
-  CHECK_EQUAL(static_cast<int64_t>(found.crow.size()) - 1, std::min(range.size(), rows));
+  check_same(upper ? mirrored(found) : found, expected, 0);
+  CHECK_EQUAL(static_cast<int64_t>(expected.crow.size()) - 1, std::min(range.size(), rows));
 }
 
 TEST(cuda_distances_are_those_of_the_cpu) {
@@ -349,12 +402,12 @@ TEST(cuda_distances_are_those_of_the_cpu) {
     const Postings device_postings(v);
     const int64_t row0 = n.rows / 3, col0 = n.rows / 2, size = (n.rows - row0) * (n.rows - col0);
     std::vector<float> expected(size), found(size, NAN);
-    dense_distance(v.view(), postings, row0, n.rows, col0, n.rows, expected.data());
-    dense_distance_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
+    dense_jaccard(v.view(), postings, row0, n.rows, col0, n.rows, expected.data());
+    dense_jaccard_cuda({device_csr(v), device_postings.view(), row0, n.rows, col0, n.rows, found.data()}, nullptr);
     CHECK_EQUAL(found, expected);
-    check_sparse_distance(v, 0.6f, {0, n.rows}, kDefaultSlots);
+    check_sparse_jaccard(v, 0.6f, {0, n.rows}, kDefaultSlots);
     const RowRange last = {std::max<int64_t>(0, n.rows - 4), n.rows};
-    for (const float limit : {0.0f, 0.999f}) check_sparse_distance(v, limit, last, kDefaultSlots);
+    for (const float limit : {0.0f, 0.999f}) check_sparse_jaccard(v, limit, last, kDefaultSlots);
   });
 }
 
@@ -377,14 +430,14 @@ CsrRows many_rows(int64_t rows) {
 TEST(cuda_sparse_distances_do_not_depend_on_the_room_for_targets) {
   const CsrRows v = many_rows(701);
   for (const int slots : {kDefaultSlots, 512, 64, 8, 4})
-    for (const float limit : {0.0f, 0.5f, 0.99999994f}) check_sparse_distance(v, limit, {690, 701}, slots);
+    for (const float limit : {0.0f, 0.5f, 0.99999994f}) check_sparse_jaccard(v, limit, {690, 701}, slots);
 }
 
 TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   const CsrRows v = many_rows(701);
-  check_sparse_distance(v, 0.5f, {0, 701}, kDefaultSlots);
-  check_sparse_distance(v, 0.7f, {0, 701}, 256);
-  check_sparse_distance(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
+  check_sparse_jaccard(v, 0.5f, {0, 701}, kDefaultSlots);
+  check_sparse_jaccard(v, 0.7f, {0, 701}, 256);
+  check_sparse_jaccard(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
 }
 
 // Limits that are distances of pairs to the last bit, and the next number below each: of the last kSome rows.
@@ -393,7 +446,7 @@ constexpr int64_t kSome = 9;
 std::vector<float> limits_of(const CsrRows& v) {
   const int64_t rows = v.view().rows, some = std::min<int64_t>(rows, kSome);
   std::vector<float> all(some * rows), limits;
-  dense_distance(v.view(), PostingLists(v.view()), rows - some, rows, 0, rows, all.data());
+  dense_jaccard(v.view(), PostingLists(v.view()), rows - some, rows, 0, rows, all.data());
   std::sort(all.begin(), all.end());
   all.erase(std::remove_if(all.begin(), all.end(), [](float distance) { return distance >= 1; }), all.end());
   for (size_t q = 1; q < 8; ++q) {
@@ -407,7 +460,7 @@ TEST(cuda_sparse_distances_at_the_limit_are_kept) {
   const Neighbours n(67, 33, 21);
   const CsrRows v = expanded(n, 6);
   for (const float limit : limits_of(v))
-    for (const int slots : {kDefaultSlots, 32}) check_sparse_distance(v, limit, {n.rows - kSome, n.rows}, slots);
+    for (const int slots : {kDefaultSlots, 32}) check_sparse_jaccard(v, limit, {n.rows - kSome, n.rows}, slots);
 }
 
 // Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than a row has room
@@ -424,7 +477,7 @@ TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
     }
     v.end_row();
   }
-  for (const float limit : limits_of(v)) check_sparse_distance(v, limit, {rows - 3, rows}, kDefaultSlots);
+  for (const float limit : limits_of(v)) check_sparse_jaccard(v, limit, {rows - 3, rows}, kDefaultSlots);
 }
 
 // More targets than are accumulated at a time.
@@ -434,8 +487,8 @@ TEST(cuda_distances_span_several_tiles) {
   const Postings postings(v);
   for (const int64_t tile : {kDefaultTile, int64_t{700}, int64_t{67}}) {
     std::vector<float> expected(2 * (rows - col0)), found(expected.size(), NAN);
-    dense_distance(v.view(), PostingLists(v.view()), row0, row0 + 2, col0, rows, expected.data());
-    dense_distance_cuda({device_csr(v), postings.view(), row0, row0 + 2, col0, rows, found.data(), tile}, nullptr);
+    dense_jaccard(v.view(), PostingLists(v.view()), row0, row0 + 2, col0, rows, expected.data());
+    dense_jaccard_cuda({device_csr(v), postings.view(), row0, row0 + 2, col0, rows, found.data(), tile}, nullptr);
     CHECK_EQUAL(found, expected);
   }
 }

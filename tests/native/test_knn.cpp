@@ -217,10 +217,36 @@ TEST(the_cuda_selection_keeps_the_best_of_many) {
           if (tile == 333 && keep != 37) continue;
           std::vector<uint64_t> lists(products.rows * keep);
           for (int64_t col0 = 0; col0 < cols; col0 += tile)
-            select_cuda({products.tile(col0, std::min(tile, cols - col0)), col0, half_norms.data(), keep, lists.data()},
-                        nullptr);
+            select_cuda(
+                {products.tile(col0, std::min(tile, cols - col0)), col0, half_norms.data(), 0, keep, lists.data()},
+                nullptr);
           check_lists(lists, products, half_norms, keep);
         }
+      }
+    }
+  }
+}
+
+// Scores of every size, where the norms decide and where the products do, and the last bits of either.
+TEST(the_cuda_selection_misses_no_score_that_reaches_the_floor) {
+  const int64_t cols = 1803, tile = 600, keep = 37;
+  native::Numbers numbers(5);
+  for (const bool half : {false, true}) {
+    for (const double scale : {1e-7, 1e-4, 1.0, 300.0}) {
+      for (const double spread : {0.0, 1e-4, 1.0, 100.0}) {
+        Products products(3, cols, cols + 5, half);
+        std::vector<float> half_norms(cols);
+        for (int64_t j = 0; j < cols; ++j) {
+          half_norms[j] = static_cast<float>(scale * (0.5 + spread * (1 + numbers.next())));
+          for (int64_t r = 0; r < 3; ++r) products.set(r, j, static_cast<float>(scale * numbers.next()));
+        }
+        const float least = *std::min_element(half_norms.begin(), half_norms.end());
+        std::vector<uint64_t> lists(3 * keep);
+        for (int64_t col0 = 0; col0 < cols; col0 += tile)
+          select_cuda(
+              {products.tile(col0, std::min(tile, cols - col0)), col0, half_norms.data(), least, keep, lists.data()},
+              nullptr);
+        check_lists(lists, products, half_norms, keep);
       }
     }
   }
@@ -230,7 +256,7 @@ TEST(a_list_with_fewer_targets_than_slots_ends_in_zeros) {
   const Products products = offered_products(9, 9, true);
   const std::vector<float> half_norms(9);
   std::vector<uint64_t> lists(5 * 12);
-  select_cuda({products.tile(0, 9), 0, half_norms.data(), 12, lists.data()}, nullptr);
+  select_cuda({products.tile(0, 9), 0, half_norms.data(), 0, 12, lists.data()}, nullptr);
   for (int64_t r = 0; r < 5; ++r)
     for (int64_t m = 0; m < 12; ++m) CHECK_EQUAL(lists[r * 12 + m] == 0, m >= 9);
 }
@@ -279,10 +305,10 @@ struct Operand {
         padded_dim(half ? (problem.dim + 7) / 8 * 8 : problem.dim),
         halves(half ? padded_rows * padded_dim + 8 : 0, __half{0x7bff}),
         norms(problem.rows),
-        rounding(problem.rows),
+        rounding(problem.rows, NAN),
         half_norms(problem.rows) {
     prepare_cuda({problem.features.data(), problem.rows, problem.dim, scale, norms.data(), half_norms.data(),
-                  half ? halves.data() : nullptr, rounding.data(), padded_rows, padded_dim},
+                  rounding.data(), half ? halves.data() : nullptr, padded_rows, padded_dim},
                  nullptr);
   }
   float value(const Problem& problem, int64_t i, int64_t d) const {
@@ -293,6 +319,7 @@ struct Operand {
     for (int64_t d = 0; d < problem.dim; ++d) sum += value(problem, i, d) * value(problem, j, d);
     return sum;
   }
+  float least() const { return *std::min_element(half_norms.begin(), half_norms.end()); }
   RowError error(int64_t dim) const {
     const double norm = std::sqrt(*std::max_element(norms.begin(), norms.end()));
     const double lost = *std::max_element(rounding.begin(), rounding.end());
@@ -352,29 +379,44 @@ std::vector<uint64_t> lists_of(const Problem& problem, const Operand& operand, i
     for (int64_t r = 0; r < tile.rows; ++r)
       for (int64_t c = 0; c < tile.cols; ++c)
         products.set(r, c, operand.product(problem, tile.row0 + r, tile.col0 + c));
-    select_cuda(
-        {products.tile(0, tile.cols), tile.col0, operand.half_norms.data(), keep, lists.data() + tile.row0 * keep},
-        nullptr);
+    select_cuda({products.tile(0, tile.cols), tile.col0, operand.half_norms.data(), operand.least(), keep,
+                 lists.data() + tile.row0 * keep},
+                nullptr);
     if (tile.mirrored == tile.cols) continue;
     const int64_t width = tile.cols - tile.mirrored;
     Products transposed(width, tile.rows, tile.rows, operand.half);
     transpose_cuda({products.tile(tile.mirrored, width), transposed.data(), tile.rows}, nullptr);
-    select_cuda({transposed.tile(0, tile.rows), tile.row0, operand.half_norms.data(), keep,
+    select_cuda({transposed.tile(0, tile.rows), tile.row0, operand.half_norms.data(), operand.least(), keep,
                  lists.data() + (tile.col0 + tile.mirrored) * keep},
                 nullptr);
   }
   return lists;
 }
 
-// Which rows are proven.
+// Which rows are proven; the same, with the same bits, where pairs are measured once and where each row measures its
+// own.
 std::vector<char> rescore(const Problem& problem, const Operand& operand, const std::vector<uint64_t>& lists,
                           int64_t keep, RowError error, Result& result) {
   std::vector<char> proven(problem.rows, 2);
-  rescore_cuda({problem.features.data(), problem.features.data(), problem.rows, problem.rows, problem.dim, problem.k,
-                keep, lists.data(), operand.norms.data(), operand.rounding.data(), error, 1, result.indices.data(),
-                result.distances.data(), reinterpret_cast<bool*>(proven.data())},
-               nullptr);
-  for (const char row : proven) CHECK(row == 0 || row == 1);
+  for (const bool mutual : {true, false}) {
+    Result found(problem.rows, problem.k);
+    std::fill(found.indices.begin(), found.indices.end(), -1);
+    std::vector<char> again(problem.rows, 2);
+    std::vector<int32_t> counts(problem.rows, -1);
+    std::vector<double> exact(problem.rows * keep, NAN);
+    rescore_cuda({problem.features.data(), problem.features.data(), problem.rows, problem.rows, problem.dim, problem.k,
+                  keep, lists.data(), operand.norms.data(), operand.rounding.data(), error, 1, mutual, counts.data(),
+                  exact.data(), found.indices.data(), found.distances.data(), reinterpret_cast<bool*>(again.data())},
+                 nullptr);
+    for (const char row : again) CHECK(row == 0 || row == 1);
+    if (!mutual) {
+      CHECK_EQUAL(found.indices, result.indices);
+      CHECK_EQUAL(found.distances, result.distances);
+      CHECK_EQUAL(again, proven);
+    }
+    result = std::move(found);
+    proven = std::move(again);
+  }
   return proven;
 }
 

@@ -8,6 +8,9 @@ using i32 = int32_t;
 using u64 = unsigned long long;
 using i64 = long long;
 
+static __device__ __half2 halves_of(u32 bits) { return *reinterpret_cast<const __half2*>(&bits); }
+static __device__ u32 bits_of(__half2 halves) { return *reinterpret_cast<const u32*>(&halves); }
+
 #define EACH(name, result, type, expression)                                                     \
   extern "C" __global__ void name(const type* a_, const type* b_, const type* c_, result* out) { \
     const type a = a_[threadIdx.x], b = b_[threadIdx.x], c = c_[threadIdx.x];                    \
@@ -28,6 +31,7 @@ EACH(exponential_f32, float, float, expf(a))
 EACH(exponential_f64, double, double, exp(a))
 EACH(logarithm_f32, float, float, logf(a))
 EACH(to_half, u32, float, __half_as_ushort(__float2half_rn(a)))
+EACH(halves_at_least, u32, u32, bits_of(__hge2(halves_of(a), halves_of(b))))
 EACH(from_half, float, u32, __half2float(__ushort_as_half(static_cast<unsigned short>(a))))
 EACH(to_i32, i32, float, __float2int_rz(a))
 EACH(to_nearest_i32, i32, float, __float2int_rn(a))

@@ -15,18 +15,18 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kPart = 8;  // lanes that compute a distance; a warp computes four at a time
 constexpr int32_t kFree = -1;
 constexpr int kQuad = kPackSize<int32_t>;
-constexpr int kMostProbes = 128;     // of the table for one target, before it counts as full
-constexpr float kOne = 16777216.0f;  // a mass of 1 as an integer: 2^24, so that hundreds of them do not overflow
+constexpr int kMostProbes = 128;       // of the table for one target, before it counts as full
+constexpr float kUnits = 16777216.0f;  // of a mass of 1: 2^24, so that sums of hundreds do not overflow
 
-// Rounded up.
-__device__ unsigned fixed_point(float mass) { return static_cast<unsigned>(fminf(mass, 1.0f) * kOne) + 1; }
+// In these units, rounded up.
+__device__ unsigned fixed_point(float mass) { return static_cast<unsigned>(fminf(mass, 1.0f) * kUnits) + 1; }
 
-// The least mass, in that unit, that a pair within max_distance can share: s / (2 - s) >= 1 - max_distance, less what
+// The least mass, in these units, that a pair within max_distance can share: s / (2 - s) >= 1 - max_distance, less what
 // the rounding of a float32 sum of `terms` numbers and of the distance can be.
 __device__ unsigned least_mass(float max_distance, int64_t terms) {
   constexpr double kDistanceRounding = 1e-6;
   const double nearness = 1.0 - max_distance;
-  const double least = (2 * nearness / (1 + nearness) - kDistanceRounding) * kOne - static_cast<double>(terms);
+  const double least = (2 * nearness / (1 + nearness) - kDistanceRounding) * kUnits - static_cast<double>(terms);
   return least < 1 ? 1 : static_cast<unsigned>(least);
 }
 
@@ -37,7 +37,7 @@ struct Table {
   int32_t* key;         // [slots] target, or kFree
   unsigned* mass;       // [slots] what it shares with the row
   int32_t* found;       // [capacity] targets near enough, ascending
-  float* distance;      // of each; in the place of mass, which nobody needs by then
+  float* distance;      // of each; in the place of mass, which is no longer needed
   int* number;          // of them
   int* full;            // something did not fit
   int slots, capacity;  // powers of two
@@ -81,9 +81,9 @@ struct Table {
   }
 };
 
-// Adds up what row i shares with the targets in [first, last), a warp a column; targets may be missing where the table
-// turns out to be full.
-__device__ void gather_mass(const SparseDistanceParams& params, int64_t i, int64_t first, int64_t last, Table& table) {
+// Adds up what row i shares with the targets in [first, last), one warp per column. Targets may be missing where the
+// table is full.
+__device__ void gather_mass(const SparseJaccardParams& params, int64_t i, int64_t first, int64_t last, Table& table) {
   const DeviceCsr& v = params.v;
   const int lane = threadIdx.x % kWarp;
   for (int64_t entry = v.crow[i]; entry < v.crow[i + 1]; entry += kStagedColumns) {
@@ -100,7 +100,7 @@ __device__ void gather_mass(const SparseDistanceParams& params, int64_t i, int64
   __syncthreads();
 }
 
-// Sorts what is listed, ascending; begins after and ends with a barrier. A few are counted, many sorted.
+// Sorts what is listed, ascending; begins after and ends with a barrier. A few are ranked by counting, many are sorted.
 __device__ void sort_targets(int32_t* found, int number) {
   constexpr int kFew = kThreads / 2;
   const int slot = static_cast<int>(threadIdx.x);
@@ -157,7 +157,7 @@ struct OwnTerms {
   }
 };
 
-// J(i, j) by each part of a warp, for a j of its own: what the rows share of every common column, added in ascending
+// J(i, j) by each part of a warp, with its own j: what the rows share of every common column, added in ascending
 // order of the columns. Other columns add 0, which changes no bit. active: whether the part has a j.
 template <class Column>
 __device__ float pair_distance(const DeviceCsr& v, const OwnTerms<Column>& own, int64_t j, bool active) {
@@ -184,7 +184,7 @@ __device__ void measure(const DeviceCsr& v, const OwnTerms<Column>& own, int num
   __syncthreads();
 }
 
-// The same, with the terms of row i in the place of the staged columns, which nobody needs by then.
+// The same, with the terms of row i in the place of the staged columns, which are no longer needed.
 __device__ void measure(const DeviceCsr& v, int64_t i, int number, Table& table) {
   constexpr int kMostTerms = kStagedColumns * sizeof(StagedColumn) / (sizeof(int32_t) + sizeof(float));
   const int64_t begin = v.crow[i], count = v.crow[i + 1] - begin;
@@ -200,7 +200,7 @@ __device__ void measure(const DeviceCsr& v, int64_t i, int number, Table& table)
 }
 
 // Computes the distances of the listed targets and keeps those within max_distance, and i itself; returns how many.
-__device__ int keep_near(const SparseDistanceParams& params, int64_t i, int number, Table& table) {
+__device__ int keep_near(const SparseJaccardParams& params, int64_t i, int number, Table& table) {
   measure(params.v, i, number, table);
   if (threadIdx.x < kWarp) {
     int kept = 0;
@@ -210,7 +210,7 @@ __device__ int keep_near(const SparseDistanceParams& params, int64_t i, int numb
       const float distance = t < number ? table.distance[t] : 0.0f;
       const bool keep = t < number && (distance <= params.max_distance || target == i);
       const unsigned mask = __ballot_sync(kFullMask, keep);
-      __syncwarp();  // nobody writes before all have read
+      __syncwarp();  // all have read before any writes
       if (keep) {    // at or before the place that it was read from
         const int place = kept + __popc(mask & ((1u << threadIdx.x) - 1));
         table.found[place] = target;
@@ -227,7 +227,7 @@ __device__ int keep_near(const SparseDistanceParams& params, int64_t i, int numb
 
 // The targets in [first, last) within max_distance of row i, and i itself, in table.found and table.distance; returns
 // how many, or -1 where the range is too wide.
-__device__ int near_targets(const SparseDistanceParams& params, int64_t i, int64_t first, int64_t last, Table& table) {
+__device__ int near_targets(const SparseJaccardParams& params, int64_t i, int64_t first, int64_t last, Table& table) {
   const unsigned least = least_mass(params.max_distance, params.v.crow[i + 1] - params.v.crow[i]);
   table.clear();
   if (threadIdx.x == 0 && first <= i && i < last) table.add(static_cast<int32_t>(i), least);
@@ -239,10 +239,10 @@ __device__ int near_targets(const SparseDistanceParams& params, int64_t i, int64
 
 // Calls visit(how many) for ascending ranges of targets, with those near row i in the table. Returns the ranges.
 template <class Visit>
-__device__ int64_t for_each_range(const SparseDistanceParams& params, int64_t i, Table& table, const Visit& visit) {
+__device__ int64_t for_each_range(const SparseJaccardParams& params, int64_t i, Table& table, const Visit& visit) {
   const int64_t rows = params.v.rows;
   int64_t ranges = 0, width = rows;
-  for (int64_t first = 0; first < rows;) {
+  for (int64_t first = params.upper ? i : 0; first < rows;) {
     const int64_t last = first + width < rows ? first + width : rows;
     const int number = near_targets(params, i, first, last, table);
     if (number < 0) {
@@ -256,8 +256,8 @@ __device__ int64_t for_each_range(const SparseDistanceParams& params, int64_t i,
   return ranges;
 }
 
-// Rows of more than one range are gone through twice: how many entries there are has to be known before the first.
-__global__ void __launch_bounds__(kThreads, 3) sparse_distance_kernel(SparseDistanceParams params, ScatteredRows out) {
+// Rows of more than one range are computed twice: the number of entries has to be known before the first is written.
+__global__ void __launch_bounds__(kThreads, 3) sparse_jaccard_kernel(SparseJaccardParams params, ScatteredRows out) {
   Table table(shared_memory<char>(), params.slots);
   const int64_t i = params.rows.begin + blockIdx.x;
   int64_t total = 0;
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(kThreads, 3) sparse_distance_kernel(SparseDist
   }
 }
 
-// As many slots as leave the table half empty whatever comes, up to those asked for and those that fit.
+// As many slots as leave the table half empty in any case, at most those asked for and those that fit.
 int slots_for(int64_t rows, int64_t most) {
   int slots = 4;
   while (slots < 2 * rows && slots < most) slots *= 2;
@@ -288,10 +288,10 @@ int slots_for(int64_t rows, int64_t most) {
 
 }  // namespace
 
-void sparse_distance_cuda(const SparseDistanceParams& params, const ScatteredRows& out, void* stream) {
-  SparseDistanceParams fitted = params;
+void sparse_jaccard_cuda(const SparseJaccardParams& params, const ScatteredRows& out, void* stream) {
+  SparseJaccardParams fitted = params;
   fitted.slots = slots_for(params.v.rows, params.slots);
-  launch("jaccard sparse_distance", sparse_distance_kernel, params.rows.size(), kThreads, Table::bytes(fitted.slots),
+  launch("jaccard sparse_jaccard", sparse_jaccard_kernel, params.rows.size(), kThreads, Table::bytes(fitted.slots),
          stream, fitted, out);
 }
 

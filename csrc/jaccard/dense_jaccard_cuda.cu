@@ -22,7 +22,7 @@ __device__ void accumulate(const DeviceCsr& v, const DevicePostings& postings, i
     for (int c = 0; c < columns; ++c) {
       const StagedColumn column = staged[c];
       Posting posting = next;
-      if (c + 1 < columns && has_posting(staged[c + 1])) next = entry[staged[c + 1].begin];  // on its way meanwhile
+      if (c + 1 < columns && has_posting(staged[c + 1])) next = entry[staged[c + 1].begin];  // loaded meanwhile
       for (int64_t p = column.begin; p + threadIdx.x < column.end; p += blockDim.x) {
         if (p > column.begin) posting = entry[p];
         mass[posting.row - first] += shared_mass(column.val, posting.val);
@@ -32,7 +32,7 @@ __device__ void accumulate(const DeviceCsr& v, const DevicePostings& postings, i
   }
 }
 
-__global__ void dense_distance_kernel(DenseDistanceParams params) {
+__global__ void dense_jaccard_kernel(DenseJaccardParams params) {
   StagedColumn* staged = shared_memory<StagedColumn>();
   float* mass = reinterpret_cast<float*>(staged + kStagedColumns);
   const int64_t row = blockIdx.x, columns = params.col_end - params.col_begin;
@@ -46,9 +46,9 @@ __global__ void dense_distance_kernel(DenseDistanceParams params) {
 
 }  // namespace
 
-void dense_distance_cuda(const DenseDistanceParams& params, void* stream) {
+void dense_jaccard_cuda(const DenseJaccardParams& params, void* stream) {
   const int64_t targets = params.col_end - params.col_begin, tile = targets < params.tile ? targets : params.tile;
-  launch("jaccard dense_distance", dense_distance_kernel, params.row_end - params.row_begin, kThreads,
+  launch("jaccard dense_jaccard", dense_jaccard_kernel, params.row_end - params.row_begin, kThreads,
          kStagedColumns * sizeof(StagedColumn) + tile * sizeof(float), stream, params);
 }
 

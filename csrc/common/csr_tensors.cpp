@@ -1,4 +1,4 @@
-#include "dispatch.h"
+#include "csr_tensors.h"
 
 #include "checks.h"
 
