@@ -19,14 +19,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
     """Flags for the fields ``names``, and where else their values may come from."""
     from ccfast.commands._options import add_fields
-    from ccfast.training.recipes import PRESETS
+    from ccfast.training.recipes import PRESETS, SMALL
 
     parser.epilog = (
         "The value of an option is the one on the command line, else the one in --config, else that of --preset, else "
         "the default for the data set."
     )
     parser.add_argument(
-        "--preset", choices=tuple(PRESETS), metavar="NAME", help=f"a published recipe: {', '.join(PRESETS)}"
+        "--preset",
+        choices=tuple(PRESETS),
+        metavar="NAME",
+        help=f"a recipe: {SMALL}, for a few thousand images or fewer, or a published one: "
+        f"{', '.join(name for name in PRESETS if name != SMALL)}",
     )
     parser.add_argument("--config", metavar="FILE.yaml", help="options from a file, such as a run's config.yaml")
     add_fields(parser, names)
