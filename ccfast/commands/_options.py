@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 #: What the help calls the value of an option whose type says too little.
 METAVARS = {
-    "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "run": "DIR",
-    "device": "DEVICE", "faiss_index": "FACTORY", "faiss_search": "PARAMETERS",
+    "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "source_dir": "DIR",
+    "run": "DIR", "device": "DEVICE", "faiss_index": "FACTORY", "faiss_search": "PARAMETERS",
 }  # fmt: skip
 
 #: The options of an encoder that was not trained here.

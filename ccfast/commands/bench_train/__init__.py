@@ -7,8 +7,11 @@ from typing import Any
 
 HELP = "how fast a training run's steps are"
 
-#: Options of ``ccfast train`` that mean nothing where no run folder is made.
-OF_A_RUN_FOLDER = ("run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras")
+#: Options of ``ccfast train`` that mean nothing where no run folder is made, or that are not measured.
+NOT_MEASURED = (
+    "run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras", "source", "source_dir", "mean_teacher",
+    "teacher_momentum",
+)  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from ccfast.commands.train import add_recipe
     from ccfast.training.config import FIELDS
 
-    add_recipe(parser, tuple(name for name in FIELDS if name not in OF_A_RUN_FOLDER))
+    add_recipe(parser, tuple(name for name in FIELDS if name not in NOT_MEASURED))
     parser.description = "Measure a run's steps with its own data and options: nothing is learnt or written."
     parser.add_argument("--steps", type=int, metavar="INT", help="steps of every pass that is timed (default: 20)")
     parser.add_argument("--output", metavar="FILE.json", help="write the numbers to a file too")
