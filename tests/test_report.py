@@ -16,7 +16,7 @@ from PIL import Image
 from ccfast.cli import main
 from ccfast.data import Comparison, Part, Protocol, ReIDData
 from ccfast.data.protocol import everything
-from ccfast.report import clusters, curves, history, page, thumbnails, write_report
+from ccfast.report import clusters, comparison, curves, history, page, thumbnails, write_report
 from ccfast.report.ranked import choose, ranked_lists
 from ccfast.training import TrainConfig, train
 from ccfast.training.trained import load_trained
@@ -381,3 +381,12 @@ def test_a_browser_draws_the_page(market, market_page, tmp_path, width):
     with Image.open(picture) as image:
         assert image.size == (width, 1500)
         assert len(image.convert("RGB").getcolors(1 << 24)) > 100  # something was drawn
+
+
+def test_a_comparison_names_the_metrics_as_the_page_does():
+    before = {"epoch": 0, "mAP": 0.145, "rank1": 0.331, "loss": None, "clusters": None, "noise": None}
+    after = {"epoch": 1, "mAP": 0.192, "rank1": 0.38, "rank5": 0.6, "loss": 2.0, "clusters": 142, "noise": 1260}
+    results = comparison._results(history.readable([before, after]))
+    assert results["rank-1"] == "38.0" and results["rank-5"] == "60.0"
+    assert (results["mAP before training"], results["rank-1 before training"]) == ("14.5", "33.1")
+    assert (results["clusters, last epoch"], results["noise, last epoch"]) == ("142", "1,260")

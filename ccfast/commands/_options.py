@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 #: The groups of ``--help``, in this order, and the fields of a configuration in each.
 GROUPS = {
     "recipe": (),
-    "images": ("dataset", "data_dir", "workers", "cache", "bad_images", "max_image_pixels"),
-    "method": ("method", "memory", "temperature", "momentum"),
+    "images": (
+        "dataset", "data_dir", "source", "source_dir", "workers", "cache", "bad_images", "max_image_pixels",
+    ),
+    "method": ("method", "memory", "temperature", "momentum", "mean_teacher", "teacher_momentum"),
     "encoder": (
         "arch", "weights", "init", "pooling", "projection", "height", "width", "freeze_bn", "freeze_patch_embed",
         "bn_group",
@@ -35,8 +37,8 @@ GROUPS = {
 
 #: Metavars of options whose type says too little.
 METAVARS = {
-    "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "run": "DIR",
-    "device": "DEVICE", "faiss_index": "FACTORY", "faiss_search": "PARAMETERS",
+    "arch": "NAME", "weights": "NAME_OR_FILE", "init": "RUN_OR_CHECKPOINT", "data_dir": "DIR", "source_dir": "DIR",
+    "run": "DIR", "device": "DEVICE", "faiss_index": "FACTORY", "faiss_search": "PARAMETERS",
 }  # fmt: skip
 
 #: The options of an encoder that was not trained by a run of ccfast.

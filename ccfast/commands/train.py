@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
     """Flags for the fields ``names``, and the options that set several of them."""
     from ccfast.commands._options import add_fields, group
-    from ccfast.training.recipes import PRESETS
+    from ccfast.training.recipes import PRESETS, SMALL
 
     parser.epilog = (
         "The command line overrides --config, --config overrides --preset, and --preset overrides the default of the "
@@ -27,7 +27,11 @@ def add_recipe(parser: argparse.ArgumentParser, names: tuple[str, ...]) -> None:
     )
     recipe = group(parser, "recipe")
     recipe.add_argument(
-        "--preset", choices=tuple(PRESETS), metavar="NAME", help=f"a published recipe: {', '.join(PRESETS)}"
+        "--preset",
+        choices=tuple(PRESETS),
+        metavar="NAME",
+        help=f"a recipe: {SMALL}, for a few thousand images or fewer, or a published one: "
+        f"{', '.join(name for name in PRESETS if name != SMALL)}",
     )
     recipe.add_argument("--config", metavar="FILE.yaml", help="read options from a file, such as a run's config.yaml")
     add_fields(parser, names)

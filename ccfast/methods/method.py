@@ -15,6 +15,7 @@ from ccfast.data import ClusterSampler, ReIDData
 
 if TYPE_CHECKING:
     from ccfast.data.sampler import BatchSampler
+    from ccfast.methods.source import Source
     from ccfast.training.clustering.pseudo_labels import Clustering
     from ccfast.training.config import TrainConfig
     from ccfast.training.shard import Shard
@@ -36,11 +37,15 @@ class Method(ABC):
         memories: class attribute: the allowed values of ``--memory``, the default first; empty: no such option.
         needs_cameras: class attribute: refuse training images without cameras, or from one camera only.
         needs_modalities: class attribute: refuse data without visible and infrared training images.
+        joint: class attribute: can also learn from a labelled source, which ``--source`` names.
         shards: class attribute: with several processes, receive features of which each process has a slice
             (``ccfast.training.shard.Shard``), so that no process must hold all; :func:`centroids` takes both.
         config: the options of the run.
         device: the device of features and memory.
         cameras: ``[N]`` int64 on ``device``, the camera of each training image; None if unknown.
+        source: the labelled images of ``--source``: ``.labels`` ``[M]`` on ``device``, their classes from 0,
+            ``.cameras`` ``[M]`` or None, and ``.extract()``, their features ``[M, D]`` by the current encoder; None
+            without a source. In batches these are the images N to N + M - 1, and their targets are their classes.
 
     Examples:
         >>> import torch, ccfast
@@ -65,7 +70,10 @@ class Method(ABC):
     memories: ClassVar[tuple[str, ...]] = ()
     needs_cameras: ClassVar[bool] = False
     needs_modalities: ClassVar[bool] = False
+    joint: ClassVar[bool] = False
     shards: ClassVar[bool] = False
+
+    source: Source | None = None
 
     def __init__(self, config: TrainConfig, data: ReIDData, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -126,9 +134,19 @@ class Method(ABC):
 
     def clusters(self, labels: Tensor, iters: int, generator: torch.Generator, share: int = 1) -> ClusterSampler:
         """Batches of ``--batch-size`` / ``--num-instances`` / ``share`` clusters of ``labels`` ``[N]``, without -1."""
+        return self._drawn(labels, self.cameras, iters, generator, share)
+
+    def source_classes(self, iters: int, generator: torch.Generator) -> ClusterSampler:
+        """The same for the classes of the source; its indices count the images of the source."""
+        assert self.source is not None
+        return self._drawn(self.source.labels, self.source.cameras, iters, generator)
+
+    def _drawn(
+        self, labels: Tensor, cameras: Tensor | None, iters: int, generator: torch.Generator, share: int = 1
+    ) -> ClusterSampler:
         return ClusterSampler(
             labels,
-            self.cameras,
+            cameras,
             num_clusters=self.config.clusters_per_batch // share,
             num_instances=self.config.num_instances,
             iters=iters,
@@ -165,13 +183,16 @@ def centroids(features: Tensor | Shard, labels: Tensor) -> Tensor:
     return sharded.centroids(features, labels)
 
 
-def prepared(method: type[Method], config: TrainConfig, data: ReIDData, device: torch.device) -> Method:
-    """A ``method`` that has checked the data.
+def prepared(
+    method: type[Method], config: TrainConfig, data: ReIDData, device: torch.device, source: Source | None = None
+) -> Method:
+    """A ``method`` that has checked the data; ``source``: the labelled images that it learns from too, if any.
 
     Raises:
         InputError: the data are not suitable; the method may raise any ValueError.
     """
     made = method(config, data, device)
+    made.source = source
     try:
         made.prepare(data)
     except InputError:

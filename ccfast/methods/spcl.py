@@ -10,9 +10,10 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import InputError, RunError
-from ccfast.data import ClusterSampler, ReIDData
-from ccfast.data.sampler import FillingSampler
+from ccfast.data import ReIDData
+from ccfast.data.sampler import BatchSampler, FillingSampler
 from ccfast.methods.method import Method
+from ccfast.methods.source import WithSource
 from ccfast.training.clustering.pseudo_labels import PseudoLabels
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ class SpCL(Method):
 
     A cluster that splits or grows if DBSCAN's eps is slightly smaller or larger is unreliable. Each image of such a
     cluster, and each image in no cluster, is a separate class (section 3.2). Such images are in the batches too.
+
+    With a labelled source the memory has one row per class of the source, before the rows of the images: first the
+    mean of the class, then moved by each of its images. A batch has as many source images as target images, the loss is
+    the sum of both, and only the rows of the target images are clustered.
     """
+
+    joint = True
 
     defaults: ClassVar = {"momentum": 0.2}
 
@@ -49,11 +56,19 @@ class SpCL(Method):
                 f"clusters at eps - {self.gap} and eps + {self.gap}, got {config.eps}"
             )
 
+    @property
+    def first(self) -> int:
+        """The memory's first row of an image: before it are those of the source's classes."""
+        return 0 if self.source is None else self.source.num_classes
+
     def features(self, extract: Callable[[], Tensor]) -> Tensor:
-        """The rows of the memory ``[N, D]``; their initial values are the features of the untrained encoder."""
+        """The images' rows of the memory ``[N, D]``; their initial values are the features of the untrained encoder."""
         if self.memory is None:
-            self.memory = self._memory(extract())
-        return self.memory.features
+            rows = extract()
+            if self.source is not None:
+                rows = torch.cat([ccfast.cluster_centroids(self.source.extract(), self.source.labels), rows])
+            self.memory = self._memory(rows)
+        return self.memory.features[self.first :] if self.first else self.memory.features
 
     def _memory(self, rows: Tensor) -> ccfast.nn.HybridMemory:
         config, (images, columns) = self.config, rows.shape
@@ -71,14 +86,17 @@ class SpCL(Method):
             relied_on = self.memory.relabel(labels, tight, loose)
         except ValueError as error:  # with --min-samples 1 every cluster may have one image
             raise RunError(f"{error}; try a larger --eps than {eps:g}") from error
+        if self.first:  # the rows before the images' are a class each
+            classes = torch.arange(self.first, device=relied_on.device)
+            self.memory.labels = torch.cat([classes, self.first + relied_on])
         return PseudoLabels(relied_on).clusters_alone().labels
 
-    def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> ClusterSampler:
+    def sampler(self, labels: Tensor, iters: int, generator: torch.Generator) -> BatchSampler:
         """Batches of the memory's labels, which give every image a class; an image in no cluster is drawn once."""
         assert self.memory is not None
         config = self.config
-        return FillingSampler(
-            self.memory.labels,
+        target = FillingSampler(
+            self.memory.labels[self.first :],
             self.cameras,
             size=config.batch_size,
             num_clusters=config.clusters_per_batch,
@@ -86,11 +104,20 @@ class SpCL(Method):
             iters=iters,
             generator=generator,
         )
+        return target if self.source is None else WithSource(target, self.source_classes(iters, generator), self.images)
 
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
-        """A softmax over the mean similarities to the rows of each class."""
+        """A softmax over the mean similarities to the rows of each class.
+
+        With a source, the first ``--batch-size`` images are the others, and the memory is called for the source first:
+        in backward its rows move last (methods.md, "When a memory moves").
+        """
         assert self.memory is not None
-        return self.memory(features, indices)
+        if self.source is None:
+            return self.memory(features, indices)
+        size = self.config.batch_size
+        of_source = self.memory(features[size:], targets[size:])
+        return of_source + self.memory(features[:size], self.first + indices[:size])
 
     def state_dict(self) -> dict[str, Any]:
         """The memory, its labels and the threshold of independence."""
@@ -101,7 +128,8 @@ class SpCL(Method):
         if not state:
             return
         rows = state["features"]
-        if len(rows) != self.images:
-            raise InputError(f"the run's memory has rows for {len(rows)} images, but there are {self.images} now")
+        if len(rows) != self.first + self.images:
+            images, classes = len(rows) - self.first, f" and {self.first} classes" if self.first else ""
+            raise InputError(f"the run's memory has rows for {images} images{classes}, but there are {self.images} now")
         self.memory = self._memory(rows.to(self.device))
         self.memory.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ccfast.training.run_folder.folder import RunFolder
 from ccfast.training.run_folder.records import read_records
 
 #: Options that do not affect what a run computes; differences in them are not shown.
-PLACES = ("data_dir", "device", "workers", "max_image_pixels")
+PLACES = ("data_dir", "source_dir", "device", "workers", "max_image_pixels")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str
     return Comparison((names[0], names[1]), results, options, others)
 
 
+def _told(name: str) -> str:
+    """ "rank-1" of rank1: as the rest of the page has it."""
+    return re.sub(r"^rank(?=\d)", "rank-", name)
+
+
 def _results(records: list[Record]) -> dict[str, str]:
     """The results of a run: the metrics of its best epoch, and the clusters of its last one."""
     found: dict[str, str] = {}
@@ -63,10 +69,11 @@ def _results(records: list[Record]) -> dict[str, str]:
         for prefix in history.protocols(records):
             for name in ("mAP", "rank1", "rank5", "rank10", "mINP"):
                 if prefix + name in record:
-                    found[prefix + name] = history.percent(record[prefix + name])
-        first = dict(history.points(records, "mAP")).get(0)
-        if first is not None:
-            found["mAP before training"] = history.percent(first)
+                    found[prefix + _told(name)] = history.percent(record[prefix + name])
+        for name in ("mAP", "rank1"):
+            first = dict(history.points(records, name)).get(0)
+            if first is not None:
+                found[f"{_told(name)} before training"] = history.percent(first)
     for name, told in (("clusters", "{:,.0f}"), ("noise", "{:,.0f}"), ("nmi", "{:.3f}"), ("ari", "{:.3f}")):
         if measured := history.points(records, name):
             found[f"{name.upper() if name in ('nmi', 'ari') else name}, last epoch"] = told.format(measured[-1][1])

@@ -15,7 +15,7 @@ from ccfast._files import given_path
 from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast.methods.registry import METHODS, defaults_of, method_class
 from ccfast.training.clustering import CLUSTERINGS, clusterer
-from ccfast.training.recipes import AUTO, BUILT_IN, INFOMAP_K1, PAPER, RECIPES, Recipe
+from ccfast.training.recipes import AUTO, BUILT_IN, DEFAULT, INFOMAP_K1, PAPER, RECIPES, Recipe
 
 if TYPE_CHECKING:
     from ccfast.methods import Method
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NOT_STORED = ("run", "resume", "quiet")
 
 #: Fields that are paths, or can be.
-PATHS = ("data_dir", "weights", "init", "run")
+PATHS = ("data_dir", "source_dir", "weights", "init", "run")
 
 #: The choices of --memory, for the help, which must not import the methods.
 MEMORIES = (
@@ -39,8 +39,8 @@ _SHORT.maxlevel, _SHORT.maxstring = 2, 200
 
 #: Options that may change when a run is resumed.
 FREE_ON_RESUME = (
-    *NOT_STORED, "data_dir", "epochs", "eval_every", "device", "workers", "bad_images", "max_image_pixels",
-    "tensorboard", "wandb", "mlflow",
+    *NOT_STORED, "data_dir", "source_dir", "epochs", "eval_every", "device", "workers", "bad_images",
+    "max_image_pixels", "tensorboard", "wandb", "mlflow",
 )  # fmt: skip
 
 
@@ -126,9 +126,13 @@ class TrainConfig(ClusterOptions):
     #: The command that has these options.
     command: ClassVar[str] = "train"
 
-    dataset: str = option("data set", "digits", tuple(RECIPES))
+    dataset: str = option("data set", DEFAULT, tuple(RECIPES))
     method: str = option(f"training method: {', '.join(METHODS)}, or module:Class for your own", "cluster-contrast")
     data_dir: str | None = option("folder of the images, or the table of --dataset csv (docs/datasets.md)")
+    source: str | None = option(
+        "a labelled data set to learn from as well, with a method that can (spcl)", choices=tuple(RECIPES)
+    )
+    source_dir: str | None = option("folder of the images of --source, or its table")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, timm/NAME or torchreid/NAME")
     weights: str = option("initial weights of the backbone: none, imagenet, a torchvision weights name, or a file")
     init: str | None = option("start from the whole encoder of this run folder or checkpoint, instead of --weights")
@@ -157,6 +161,8 @@ class TrainConfig(ClusterOptions):
     momentum: float = option(
         "share of a memory row that an update keeps, in [0, 1] (default: the method's)", low=0, high=1
     )
+    mean_teacher: bool = option("cluster with, evaluate and save an average of the encoder over its steps", False)
+    teacher_momentum: float = option("share of the mean teacher that a step keeps, in [0, 1]", 0.999, low=0, high=1)
     memory: str | None = option(f"update of the memory, by method: {MEMORIES}; the first is the default")
 
     eval_every: int = option("epochs between evaluations; the last epoch is always evaluated", low=1)
@@ -200,9 +206,24 @@ class TrainConfig(ClusterOptions):
         for package in ("tensorboard", "wandb", "mlflow"):
             if getattr(self, package) and importlib.util.find_spec(package) is None:
                 raise InputError(f"{flag(package)} needs the package {package}: pip install 'ccfast[{package}]'")
-        if self.dataset not in BUILT_IN and self.data_dir is None:
-            what = "folder of" if self.dataset != "csv" else "table of"
-            raise InputError(f"--data-dir: expected the {what} the images of {self.dataset!r}, got none")
+        if self.teacher_momentum != FIELDS["teacher_momentum"].default and not self.mean_teacher:
+            raise InputError("--teacher-momentum: only with --mean-teacher")
+        _require_folder("data_dir", self.dataset, self.data_dir)
+        self._check_source()
+
+    def _check_source(self) -> None:
+        if self.source is None:
+            if self.source_dir is not None:
+                raise InputError("--source-dir: only with --source")
+            return
+        method = self._method_class()
+        if method is not None and not method.joint:
+            able = ", ".join(name for name in METHODS if method_class(name).joint)
+            raise InputError(
+                f"--source: --method {self.method} cannot learn from a labelled source as well; expected {able}, or "
+                "one of your own whose class has joint = True"
+            )
+        _require_folder("source_dir", self.source, self.source_dir)
 
     def _recipe(self) -> Recipe:
         return {**RECIPES[self.dataset], **self._defaults_of_method()}
@@ -236,6 +257,13 @@ class TrainConfig(ClusterOptions):
     def stored(self) -> dict[str, Any]:
         """The options that config.yaml and the checkpoints store."""
         return {name: getattr(self, name) for name in FIELDS if name not in NOT_STORED}
+
+
+def _require_folder(name: str, dataset: str, folder: str | None) -> None:
+    """Refuse a ``dataset`` whose images nobody has named the folder of, in the option ``name``."""
+    if dataset not in BUILT_IN and folder is None:
+        what = "folder that holds" if dataset != "csv" else "table that lists"
+        raise InputError(f"{flag(name)}: expected the {what} the images of {dataset!r}, got none")
 
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}

@@ -12,7 +12,7 @@ from ccfast._errors import InputError
 from ccfast._files import given_path, write_whole
 from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, expanded, flag, shortened
 from ccfast.training.options_file import read_yaml
-from ccfast.training.recipes import PRESETS
+from ccfast.training.recipes import SMALL, preset_options
 from ccfast.training.run_folder.folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -31,14 +31,21 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
     """
     given = dict(options)
     preset, file = given.pop("preset", None), given.pop("config", None)
-    chosen = PRESETS[preset] if preset is not None else {}
     written = read_options(given_path("--config", file)) if file is not None else {}
-    if written.get("dataset", chosen.get("dataset")) != chosen.get("dataset") and chosen:
+    begun = _begun(given) if preset == SMALL else {}
+    chosen = {} if preset is None else preset_options(preset, {**begun, **written, **given})
+    if "dataset" in chosen and written.get("dataset", chosen["dataset"]) != chosen["dataset"]:
         raise InputError(
             f"--preset {preset}: {file} is for another data set, {shortened(written['dataset'])}; pass only one of them"
         )
     given = {name: expanded(name, value) for name, value in {**chosen, **written, **given}.items()}
     return resumed_config(given, config_type) if given.get("resume") else config_type(**given)
+
+
+def _begun(given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the run that ``given`` resumes, if it does: the preset's may depend on them."""
+    resumes = given.get("resume") and given.get("run") is not None
+    return _options_of_run(RunFolder(given_path("--run", given["run"]))) if resumes else {}
 
 
 def write_config(path: Path, config: TrainConfig) -> None:

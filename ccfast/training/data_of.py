@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from ccfast.data import ReIDData, load_data
+from ccfast._errors import InputError
+from ccfast.data import Part, ReIDData, load_data
+from ccfast.methods.source import class_labels
 from ccfast.training.config import TrainConfig
 
 
 def data_of(config: TrainConfig) -> ReIDData:
     """Load the data set of ``config`` with its options."""
+    return _read(config, config.dataset, config.data_dir)
+
+
+def source_of(config: TrainConfig, target: ReIDData) -> Part | None:
+    """The training part of the labelled data set ``--source`` that ``config`` names, if any.
+
+    Raises:
+        InputError: there is no such data set, its identities are not known, or its images are of another kind than
+            those of ``target``.
+    """
+    if config.source is None:
+        return None
+    try:
+        data = _read(config, config.source, config.source_dir)
+    except InputError as error:
+        words = str(error)  # of the options that name a target
+        raise InputError(words.replace("--data-dir", "--source-dir").replace("--dataset", "--source")) from error
+    if data.channels != target.channels:
+        raise InputError(
+            f"--source {config.source}: expected images of {target.channels} channels, as {target.name} has, got "
+            f"{data.channels}"
+        )
+    class_labels(data.train.ids, f"--source-dir: {config.source_dir or config.source}")
+    return data.train
+
+
+def _read(config: TrainConfig, name: str, folder: str | None) -> ReIDData:
     return load_data(
-        config.dataset,
-        config.data_dir,
+        name,
+        folder,
         bad_images=config.bad_images,
         workers=config.workers,
         max_image_pixels=config.max_image_pixels,

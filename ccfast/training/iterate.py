@@ -57,10 +57,11 @@ def iterate(
     bn_group: int,
     group: Group = ALONE,
     precision: Precision | None = None,
+    after_step: Callable[[], None] | None = None,
 ) -> float:
     """One pass over ``batches``; ``labels`` [N] are the clusters of all images. Returns the mean loss.
 
-    ``precision``: of the encoder's forward pass; None: float32.
+    ``precision``: of the encoder's forward pass; None: float32. ``after_step()`` is called after each step.
     """
     device = labels.device
     precision = precision or Precision()
@@ -83,6 +84,8 @@ def iterate(
         scaler.scale(loss * group.size).backward()
         scaler.step(optimizer)
         scaler.update()
+        if after_step is not None:
+            after_step()
         total, count = total + loss.detach(), count + 1
     mean = float(total) / count
     if not torch.isfinite(total):

@@ -16,10 +16,11 @@ from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
 from ccfast.data import Part, ReIDData
-from ccfast.data.cache import decoded
+from ccfast.data.joined import decoded_together, images_of
 from ccfast.data.loader import augmented_loader
 from ccfast.methods import Method, method_class
 from ccfast.methods.method import prepared
+from ccfast.methods.source import Source, class_labels
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.after_run import leave_clusters
@@ -27,12 +28,13 @@ from ccfast.training.clustering.numbers import told_of
 from ccfast.training.clustering.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_command, check_unchanged, write_config
-from ccfast.training.data_of import data_of
+from ccfast.training.data_of import data_of, source_of
 from ccfast.training.device import choose_device, peak_memory_mb
 from ccfast.training.evaluate import agreement, evaluate, obstacles
 from ccfast.training.extract import extract_shard
 from ccfast.training.group import Group, SliceOfBatches, join, leave
 from ccfast.training.iterate import Batches, iterate
+from ccfast.training.mean_teacher import follow, teacher_of
 from ccfast.training.optimizers import make_optimizer, make_scheduler
 from ccfast.training.precision import Precision
 from ccfast.training.run_folder.checkpoint import State, checkpoint, for_search, load_latest, restore, save
@@ -123,7 +125,8 @@ def _epochs(
     on_record: OnRecord | None,
 ) -> TrainResult:
     data = group.from_main(lambda: data_of(config))  # it decodes every image once, so only one process does it
-    run = kind(config, data, folder, device, group)
+    source = group.from_main(lambda: source_of(config, data))
+    run = kind(config, data, folder, device, group, source)
     if group.is_main:
         run.listeners = [*trackers_of(config, folder.path), *([] if on_record is None else [on_record])]
     try:
@@ -139,23 +142,35 @@ class Run:
     """A run: its constant parts, and the state that changes from epoch to epoch."""
 
     def __init__(
-        self, config: TrainConfig, data: ReIDData, folder: RunFolder, device: torch.device, group: Group
+        self,
+        config: TrainConfig,
+        data: ReIDData,
+        folder: RunFolder,
+        device: torch.device,
+        group: Group,
+        source: Part | None = None,
     ) -> None:
         self.check(config, data)
         data = data.ignoring_cameras() if config.ignore_cameras else data
         self.config, self.data, self.folder, self.device, self.group = config, data, folder, device, group
-        self.method = prepared(self.method_class(), config, data, device)
+        self.source, self.images = source, images_of(data.train, source)
+        self.method = prepared(self.method_class(), config, data, device, self._source())
         self.measured = self._measured()
         self.records: list[Record] = []
         self.warned_of_giant = False
-        self.encoder = first_encoder(config, data.channels, device)
+        self.learner = first_encoder(config, data.channels, device)
+        self.encoder = teacher_of(self.learner) if config.mean_teacher else self.learner
         self.views = data.make_views(self.encoder)
         if config.cache != "none":
-            self.data = decoded(data, self.views.plain, place=config.cache, device=device, workers=config.workers)
+            options = {"place": config.cache, "device": device, "workers": config.workers}
+            self.data, self.source, self.images = decoded_together(data, source, self.views.plain, **options)
         self.precision = Precision(config.amp, device)
         if config.compile:
-            self.encoder.compile()
-        self.state = new_state(self.encoder, config, self.precision.scaler, self._head(), self.method)
+            for each in self.encoders:
+                each.compile()
+        self.state = new_state(self.learner, config, self.precision.scaler, self._head(), self.method)
+        if config.mean_teacher:
+            self.state.encoder, self.state.student = self.encoder, self.learner
         self.listeners: list[OnRecord] = []
 
     def _measured(self) -> bool:
@@ -178,6 +193,18 @@ class Run:
     def method_class(self) -> type[Method]:
         """The training method."""
         return method_class(self.config.method)
+
+    @property
+    def encoders(self) -> tuple[Encoder, ...]:
+        """What learns, and the mean teacher where there is one."""
+        return (self.learner, self.encoder) if self.config.mean_teacher else (self.learner,)
+
+    def _source(self) -> Source | None:
+        """What the method knows of the labelled source."""
+        if self.source is None:
+            return None
+        labels, cameras = class_labels(self.source.ids, str(self.config.source)), self.source.cams
+        return Source(labels.to(self.device), cameras, lambda: self.extract(self.source, "source"))
 
     def _head(self) -> nn.Module | None:
         """The module that the method trains together with the encoder.
@@ -233,8 +260,8 @@ class Run:
         self._warn(found, features)
         with watch("memory"):
             method.start_epoch(features, labels, state.epoch)
-        loss = self.learn(labels, watch)
-        record = {"epoch": state.epoch + 1, "loss": loss, **told_of(found, features, state.labels)}
+        told = told_of(found, features, state.labels)  # some methods move the rows that were clustered
+        record = {"epoch": state.epoch + 1, "loss": self.learn(labels, watch), **told}
         state.labels = found.labels.cpu()
         self.end_epoch(record | agreement(found.labels, self.data.train.ids), watch)
 
@@ -251,8 +278,10 @@ class Run:
             batches = self.batches(labels)
             if state.head is not None:
                 state.head.train()
+            if self.method.source is not None:
+                labels = torch.cat([labels, self.method.source.labels])
             loss = iterate(
-                self.encoder,
+                self.learner,
                 self.method.criterion,
                 state.optimizer,
                 batches,
@@ -260,9 +289,15 @@ class Run:
                 config.bn_group,
                 self.group,
                 self.precision,
+                self._follow if config.mean_teacher else None,
             )
-            self.group.share_buffers(self.encoder)
+            for each in self.encoders:
+                self.group.share_buffers(each)
         return loss
+
+    def _follow(self) -> None:
+        """The mean teacher follows a step of the encoder."""
+        follow(self.encoder, self.learner, self.config.teacher_momentum)
 
     def end_epoch(self, record: Record, watch: Stopwatch) -> None:
         """Step the schedule, evaluate if due, and save the epoch."""
@@ -281,7 +316,7 @@ class Run:
 
     def batches(self, labels: Tensor) -> Batches:
         """The epoch's batches; their random numbers depend only on the seed and the epoch."""
-        config, train = self.config, self.data.train
+        config = self.config
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.state.epoch)
         sampler = self.method.sampler(labels, config.iters, generator)
         if sampler.batch_size < 2 * self.group.size:  # BatchNorm needs two
@@ -290,7 +325,7 @@ class Run:
                 f"{self.group.size} processes, which need two images each; resume with fewer processes"
             )
         own = SliceOfBatches(sampler, self.group)
-        loader = augmented_loader(train.images, self.views, own, workers=config.workers, device=self.device)
+        loader = augmented_loader(self.images, self.views, own, workers=config.workers, device=self.device)
         return Batches(progress(loader, f"epoch {self.state.epoch + 1}", config.iters), sampler.batch_size)
 
     def evaluate(self, watch: Stopwatch) -> dict[str, float]:

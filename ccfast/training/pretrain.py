@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ccfast
-from ccfast._errors import InputError
 from ccfast.data import ReIDData
 from ccfast.methods import Method
+from ccfast.methods.source import class_labels
 from ccfast.training.config import TrainConfig
 from ccfast.training.loop import Run, TrainResult, run_to_the_end
 from ccfast.training.pretrain_config import PretrainConfig
@@ -39,19 +39,11 @@ class Supervised(Method):
 
     def prepare(self, data: ReIDData) -> None:
         """Refuse data without two identities."""
-        source = self.config.data_dir or data.name
-        if data.train.ids is None:
-            raise InputError(f"{source}: the identities of its training images are unknown")
-        self.identities, labels = data.train.ids.unique(return_inverse=True)
-        if len(self.identities) < 2:
-            raise InputError(
-                f"{source}: expected training images of two or more identities, got {len(self.identities)}"
-            )
-        self.labels = labels.to(self.device)
+        self.labels = class_labels(data.train.ids, self.config.data_dir or data.name).to(self.device)
 
     def head(self, num_features: int) -> SupervisedLoss:
         """The loss, which contains the classifier of the identities."""
-        self.loss = SupervisedLoss(num_features, len(self.identities), self.config.temperature)
+        self.loss = SupervisedLoss(num_features, int(self.labels.max()) + 1, self.config.temperature)
         return self.loss
 
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:

@@ -10,7 +10,10 @@ from ccfast._errors import InputError
 from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
 
 #: Options of training without labels that have no effect with labels.
-WITHOUT_LABELS_ONLY = (*(item.name for item in dataclasses.fields(ClusterOptions)), "method", "momentum", "memory")
+WITHOUT_LABELS_ONLY = (
+    *(item.name for item in dataclasses.fields(ClusterOptions)),
+    "method", "momentum", "memory", "source", "source_dir", "mean_teacher", "teacher_momentum",
+)  # fmt: skip
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ccfast._errors import InputError
+
 Recipe = dict[str, Any]
 
 #: The recipe of the paper on Market-1501 (Dai et al. 2021, section 4.2, and the authors' scripts).
@@ -62,8 +64,9 @@ INFOMAP_K1 = 15
 #: The value that lets ccfast choose, such as ``--eps`` from each epoch's features.
 AUTO = "auto"
 
-#: Data sets that need no folder of images.
+#: Data sets that need no folder of images, and the one of a run that names none.
 BUILT_IN = ("digits",)
+DEFAULT = "digits"
 
 #: The data sets with published results, with one preset per clustering.
 _WITH_RESULTS = ("market1501", "dukemtmcreid", "msmt17", "personx", "veri776")
@@ -81,8 +84,18 @@ _OF_METHODS: dict[str, dict[str, Recipe]] = {
     "3c": {name: {} for name in ("market1501", "msmt17")},
 }
 
-#: Names of published recipes: options that override the data set's recipe.
+#: The preset for a few thousand images or fewer, on any data set.
+SMALL = "small"
+
+_SMALL: Recipe = {"eps": 0.45, "k1": 20, "batch_size": 256, "schedule": "cosine", "cache": "ram", "eval_every": 1}
+
+#: What :data:`SMALL` adds for an encoder with pretrained weights, and for one with random weights.
+FROM_LEARNT: Recipe = {"lr": 1e-4, "freeze_bn": True, "num_instances": 16, "epochs": 2, "iters": 15}
+FROM_RANDOM: Recipe = {"lr": 2e-3, "freeze_bn": False, "num_instances": 4, "epochs": 5, "iters": 40}
+
+#: Names of recipes: options that override the data set's recipe.
 PRESETS: dict[str, Recipe] = {
+    SMALL: _SMALL,
     **{name: {"dataset": name} for name in _WITH_RESULTS},
     **{f"{name}-infomap": {"dataset": name, "cluster": "infomap"} for name in _WITH_RESULTS},
     **{
@@ -91,3 +104,21 @@ PRESETS: dict[str, Recipe] = {
         for name, recipe in recipes.items()
     },
 }
+
+
+def preset_options(name: str, given: Recipe) -> Recipe:
+    """The options of the preset ``name`` for a run whose other options are ``given``.
+
+    Those of :data:`SMALL` depend on where the encoder begins: at learnt weights (``weights`` other than "none", which
+    may be the data set's recipe's, or ``init``), or at random ones.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"--preset: expected one of {', '.join(PRESETS)}, got {name!r}")
+    if name != SMALL:
+        return PRESETS[name]
+    recipe = RECIPES.get(str(given.get("dataset", DEFAULT)), {})
+    learnt = given.get("init") is not None or given.get("weights", recipe.get("weights")) != "none"
+    return {**PRESETS[SMALL], **(FROM_LEARNT if learnt else FROM_RANDOM)}

@@ -7,8 +7,11 @@ from typing import Any
 
 HELP = "measure the speed of a training run's steps"
 
-#: Options of ``ccfast train`` that have no effect without a run folder.
-OF_A_RUN_FOLDER = ("run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras")
+#: Options of ``ccfast train`` that have no effect without a run folder, or that are not measured.
+NOT_MEASURED = (
+    "run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras", "source", "source_dir", "mean_teacher",
+    "teacher_momentum",
+)  # fmt: skip
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     measurement = group(parser, "measurement")
     measurement.add_argument("--steps", type=int, metavar="INT", help="steps per timed pass (default: 20)")
     measurement.add_argument("--output", metavar="FILE.json", help="also write the numbers to a file")
-    add_recipe(parser, tuple(name for name in FIELDS if name not in OF_A_RUN_FOLDER))
+    add_recipe(parser, tuple(name for name in FIELDS if name not in NOT_MEASURED))
     parser.description = "Measure a run's steps with its own data and options, without training or writing anything."
 
 

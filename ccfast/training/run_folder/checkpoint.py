@@ -20,7 +20,14 @@ from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import known_options
 from ccfast.training.group import ALONE, Group
 from ccfast.training.optimizers import kept_of_each
-from ccfast.training.run_folder.checkpoint_content import Wrong, check_content, check_moments, check_plain, check_state
+from ccfast.training.run_folder.checkpoint_content import (
+    Wrong,
+    check_content,
+    check_moments,
+    check_plain,
+    check_state,
+    check_weights,
+)
 from ccfast.training.run_folder.random_states import random_states, set_random_states
 from ccfast.training.run_folder.safe_file import SUFFIX, read_safetensors
 
@@ -31,6 +38,7 @@ log = logging.getLogger(__name__)
 class State:
     """The complete state of a run between two epochs.
 
+    ``encoder`` is evaluated and used for search; if it is a mean teacher, ``student`` is the encoder that is trained.
     ``scaler`` scales the gradients of fp16; ``head`` is a module that is trained with the encoder, or None;
     ``method`` provides its own state; ``labels`` [N] are the last epoch's clusters.
     """
@@ -45,6 +53,7 @@ class State:
     head: nn.Module | None = None
     method: Method | None = None
     labels: Tensor | None = None
+    student: Encoder | None = None
 
 
 def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[str, Any]:
@@ -59,6 +68,7 @@ def checkpoint(state: State, config: TrainConfig, group: Group = ALONE) -> dict[
         "first_clusters": state.first_clusters,
         "labels": state.labels,
         "model": state.encoder.state_dict(),
+        "student": None if state.student is None else state.student.state_dict(),
         "head": None if state.head is None else state.head.state_dict(),
         "method": _state_of(state.method),
         "optimizer": state.optimizer.state_dict(),
@@ -166,17 +176,17 @@ def _check_sums(path: Path) -> None:
         raise _Damaged(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
 
 
-def load_model(encoder: Encoder, content: dict[str, Any], path: Path) -> None:
-    """Load the weights of a checkpoint into ``encoder``."""
-    found = misfits(encoder.state_dict(), content["model"])
+def load_model(encoder: Encoder, content: dict[str, Any], path: Path, name: str = "model") -> None:
+    """Load the weights of a checkpoint, from its entry ``name``, into ``encoder``."""
+    found = misfits(encoder.state_dict(), content[name])
     if found:
         raise InputError(f"{path}: a checkpoint of another architecture: {found}")
     try:
-        encoder.load_state_dict(content["model"])
+        encoder.load_state_dict(content[name])
     except (RuntimeError, TypeError, NotImplementedError) as error:
         if is_out_of_memory(error):
             raise
-        raise InputError(f"{path}: its model cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: its {name} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) -> None:
@@ -184,6 +194,9 @@ def restore(state: State, content: dict[str, Any], path: Path, rank: int = 0) ->
     load_model(state.encoder, content, path)
     try:
         check_state(content, state.optimizer.state_dict(), state.scheduler.state_dict())
+        if state.student is not None:
+            check_weights("student", content.get("student"))
+            load_model(state.student, content, path, "student")
         if state.head is not None:
             state.head.load_state_dict(content["head"])
         if state.method is not None:

@@ -24,18 +24,23 @@ def check_content(content: Any) -> None:
         raise Wrong("not a checkpoint of ccfast train")
     _check_names("config", content["config"])
     _check_epoch(content["epoch"], content["config"].get("epochs"))
-    _check_names("model", content["model"])
-    if not content["model"]:
-        raise Wrong("its model is empty")
-    for name, value in content["model"].items():
-        if reason := unusable(value):
-            raise Wrong(f"its model cannot be loaded: {name} {reason}")
+    check_weights("model", content["model"])
     best = content.get("best", {})
     _check_names("best", best)
     if not all(_is_number(value) and math.isfinite(value) for value in best.values()):
         raise Wrong(f"its best does not consist of numbers: {_told(best)}")
     if best and not {"epoch", "mAP"} <= best.keys():
         raise Wrong(f"its best has no epoch and mAP: {_told(best)}")
+
+
+def check_weights(what: str, found: Any) -> None:
+    """Raise :class:`Wrong` unless ``found``, the entry ``what``, can be the weights of an encoder."""
+    _check_names(what, found)
+    if not found:
+        raise Wrong(f"its {what} is empty")
+    for name, value in found.items():
+        if reason := unusable(value):
+            raise Wrong(f"its {what} cannot be loaded: {name} {reason}")
 
 
 def check_state(content: dict[str, Any], optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None:
