@@ -13,7 +13,7 @@ using emulation::result_in;
 constexpr int kThreads = 128;
 using Result = std::vector<int>;
 
-// Launches a kernel of 4 blocks that writes one number a thread.
+// Launches a kernel of 4 blocks that writes one number per thread.
 Result run(void (*kernel)(int*)) {
   Result out(4 * kThreads);
   launch("racing", kernel, 4, kThreads, 4 * kThreads * sizeof(int), nullptr, out.data());
