@@ -121,7 +121,7 @@ def test_fewer_images_than_neighbours(run, tmp_path, capsys):
     """The run's k1 is made smaller with a warning; one that is named is refused."""
     write_pictures(tmp_path / "few", shots=range(3), kinds=[0])
     assert cluster(run, "--data-dir", tmp_path / "few", "-o", tmp_path / "c.csv") == 0
-    assert "k1 = 3 instead of 5: there are 3 images" in capsys.readouterr().err
+    assert "k1 = 3 instead of 5, because there are 3 images" in capsys.readouterr().err
     fails(capsys, "--k1: expected at most the 3 images, got 4", run, "--data-dir", tmp_path / "few",
           "-o", tmp_path / "c.csv", "--k1", 4)  # fmt: skip
     one = tmp_path / "few" / "kind0" / "0.png"

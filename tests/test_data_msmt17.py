@@ -90,7 +90,7 @@ def test_an_empty_list_is_refused(tmp_path):
 def test_listed_images_that_are_not_there_are_named(tmp_path):
     write_msmt17(tmp_path)
     (tmp_path / "train" / "0001" / "0001_002_04_0302afternoon_0031_0.jpg").unlink()
-    with pytest.raises(InputError, match=r"1 image.*\n.*0001_002_04_0302afternoon_0031_0.jpg"):
+    with pytest.raises(InputError, match=r"1 listed image.*\n.*0001_002_04_0302afternoon_0031_0.jpg"):
         load_data("msmt17", tmp_path)
 
 

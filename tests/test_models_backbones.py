@@ -113,7 +113,7 @@ def test_weights_of_the_plain_resnet_do_not_fit_the_one_with_ibn(torchvision_mod
 
 
 def test_images_too_small_for_ibn_are_refused(torchvision_models):
-    with pytest.raises(InputError, match="--height, --width: expected 17 or more"):
+    with pytest.raises(InputError, match="--height, --width: expected at least 17"):
         encoder_of("resnet18_ibn_a", 16, 8)
     assert encoder_of("resnet18_ibn_a", 17, 8)(torch.rand(2, 3, 17, 8)).shape == (2, 512)
 

@@ -274,7 +274,7 @@ def test_the_queue_wants_batches_that_divide_it() -> None:
 def test_the_online_term_wants_enough_proxies() -> None:
     memory = nn.ProxyMemory.o2cap(DIM, num_negatives=16)
     memory.fill(rows(18), *PROXIES)
-    with pytest.raises(ValueError, match="needs at least 19 proxies"):
+    with pytest.raises(ValueError, match="features: expected at least 19 proxies"):
         memory(rows(BATCH), TARGETS, CAMERAS)
     with pytest.raises(ValueError, match="call fill first"):
         nn.ProxyMemory.cap(DIM)(rows(BATCH), TARGETS, CAMERAS)

@@ -51,7 +51,7 @@ def test_an_encoder_of_another_architecture_is_refused(source, tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"--init: .*nowhere: no such checkpoint"):
         run(tmp_path / "run", init=str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match=r"--init: .*holds neither best.pt nor checkpoint.pt"):
+    with pytest.raises(InputError, match=r"--init: .*it has neither best.pt nor checkpoint.pt"):
         run(tmp_path / "run", init=str(tmp_path))
 
 

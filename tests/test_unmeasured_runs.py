@@ -72,7 +72,7 @@ def test_report_and_extract_of_a_run_that_was_not_measured(one_camera, tmp_path)
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
     page = write_report(one_camera[1], tmp_path / "a.html", device="cpu").read_text()
-    assert "Nothing is searched for: no query has a match" in page
+    assert "No ranked lists: no query has a match" in page
     page = write_report(one_camera[1], tmp_path / "b.html", device="cpu", ignore_cameras=True).read_text()
     assert 'data-query="' in page
     extract_features(str(one_camera[1]), str(tmp_path / "f.npy"), device="cpu")
@@ -120,7 +120,7 @@ def test_query_or_gallery_alone_leave_evaluation_out(tmp_path, caplog, name):
         evaluate_checkpoint(str(tmp_path / "run"))
     pytest.importorskip("jinja2")
     pytest.importorskip("matplotlib")
-    assert f"Nothing is searched for: {why}" in write_report(tmp_path / "run", device="cpu").read_text()
+    assert f"No ranked lists: {why}" in write_report(tmp_path / "run", device="cpu").read_text()
     extract_features(str(tmp_path / "run"), str(tmp_path / "f.npy"), device="cpu")
 
 
