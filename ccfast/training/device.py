@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import resource
+from pathlib import Path
 
 import torch
 
@@ -35,7 +37,16 @@ def peak_memory_mb(device: torch.device) -> int:
     """The peak memory so far, in MiB: torch's memory on the GPU, or the RAM of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) >> 20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10  # Linux counts KiB
+    return _peak_of_process() >> 10
+
+
+def _peak_of_process() -> int:
+    """KiB. Linux's ``ru_maxrss`` is no less than what the process that started this one had used until then."""
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _check_cuda(device: torch.device, built: bool) -> None:
