@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, RunError
 from ccfast._failures import told
 from ccfast._files import printable
@@ -33,7 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     name = options.pop("command")
     choose_threads()
-    keep_freed_memory()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is asked to end says how to resume
     set_up_log(quiet=options.get("quiet", False))
     try:

@@ -14,7 +14,7 @@ from ccfast.data.drawings import drawing_views
 from ccfast.data.loader import augmented_loader, plain_loader
 from ccfast.models import build_encoder
 from ccfast.training import TrainConfig, train
-from ccfast.training.extract import extract
+from ccfast.training.extract import extract_shard
 from ccfast.training.precision import Precision
 
 NO_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -164,7 +164,8 @@ def smallconv():
 
 def features(encoder, count=20, **options):
     images = load_data("digits").train.images[:count]
-    return extract(encoder, images, drawing_views(encoder).plain, TrainConfig(batch_size=8, num_instances=2, **options))
+    config = TrainConfig(batch_size=8, num_instances=2, **options)
+    return extract_shard(encoder, images, drawing_views(encoder).plain, config).gathered()
 
 
 def test_half_precision_gives_unit_features_in_float32_near_the_full_ones():

@@ -286,6 +286,14 @@ def test_a_bad_row_of_a_later_block_is_named(tmp_path, capsys, small_blocks):
     )
 
 
+def test_freed_memory_is_given_back(tmp_path, monkeypatch):
+    """Memory that the process keeps for batches of images would count against the limit."""
+    loaded = []
+    monkeypatch.setattr("ccfast._allocator.ctypes.CDLL", loaded.append)
+    labels(saved(tmp_path, clustered(120, dim=16, identities=8)[0]), tmp_path / "labels.npy", *LIMIT)
+    assert not loaded
+
+
 def test_without_clusters_an_eps_is_suggested(tmp_path, capsys):
     features = saved(tmp_path, clustered(120, dim=16, identities=8, noise=0.3)[0])
     labels(features, tmp_path / "labels.npy", *LIMIT, "--eps", "0")

@@ -22,7 +22,7 @@ from ccfast.models import build_encoder
 from ccfast.training.clustering import sharded
 from ccfast.training.clustering.pseudo_labels import advice, pseudo_labels, suggested_eps
 from ccfast.training.config import ClusterOptions, TrainConfig
-from ccfast.training.extract import extract, extract_shard
+from ccfast.training.extract import extract_shard
 from ccfast.training.group import Group
 from ccfast.training.shard import Shard
 from ccfast.training.stopwatch import Stopwatch
@@ -142,7 +142,7 @@ def features_of_images(group):
     images = list(torch.rand(23, 1, 8, 8))
     options = (lambda image: image, TrainConfig(batch_size=4, num_instances=2), group)
     shard = extract_shard(encoder, images, *options)
-    return {"rows": shard.rows, "all": extract(encoder, images, *options), "of": shard.count}
+    return {"rows": shard.rows, "all": shard.gathered(), "of": shard.count}
 
 
 def test_extraction_writes_into_the_shard(tmp_path):

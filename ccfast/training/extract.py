@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast._allocator import keep_freed_memory
 from ccfast._errors import RunError
 from ccfast._progress import progress
 from ccfast.data.loader import plain_loader
@@ -16,22 +17,6 @@ from ccfast.training.config import TrainConfig
 from ccfast.training.group import ALONE, Group
 from ccfast.training.precision import Precision
 from ccfast.training.shard import Shard
-
-
-def extract(
-    encoder: Encoder,
-    images: Sequence[Any],
-    view: Callable[[Any], Tensor],
-    config: TrainConfig,
-    group: Group = ALONE,
-    title: str = "extract",
-) -> Tensor:
-    """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder stays in evaluation mode.
-
-    With several processes in the ``group``, each takes a slice of the images, and all get all features. ``config`` has
-    the batch size, the number of loading processes and the precision.
-    """
-    return extract_shard(encoder, images, view, config, group, title).gathered()
 
 
 @torch.no_grad()
@@ -43,10 +28,13 @@ def extract_shard(
     group: Group = ALONE,
     title: str = "extract",
 ) -> Shard:
-    """:func:`extract`, but each process keeps only the features of its slice.
+    """Features [N, D] float32 of unit norm, in the order of ``images``; the encoder stays in evaluation mode.
 
-    ``view`` is not applied to images in a cache, which are already plain views.
+    Each process of the ``group`` takes a slice of the images and keeps its features; ``.gathered()`` gives all of them.
+    ``config`` has the batch size, the number of loading processes and the precision. ``view`` is not applied to images
+    in a cache, which are already plain views.
     """
+    keep_freed_memory()
     encoder.eval()
     batch_size, device = config.batch_size, encoder.input_mean.device
     precision = Precision(config.amp, device)

@@ -21,7 +21,7 @@ from ccfast.training.config import FIELDS, TrainConfig
 from ccfast.training.config_file import from_stored
 from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
-from ccfast.training.extract import extract
+from ccfast.training.extract import extract_shard
 from ccfast.training.loop import make_encoder
 from ccfast.training.precision import Precision
 from ccfast.training.recipes import BUILT_IN
@@ -89,7 +89,7 @@ class Trained:
 
     def extract(self, part: Part, title: str = "extract") -> Tensor:
         """Features of a part's images, [N, D] of unit norm, on ``device``, in the run's precision."""
-        return extract(self.encoder, part.images, self.view, self.config, title=title)
+        return extract_shard(self.encoder, part.images, self.view, self.config, title=title).gathered()
 
 
 def load_trained(path: str | os.PathLike[str], *, data: ReIDData | None = None, **overrides: Any) -> Trained:

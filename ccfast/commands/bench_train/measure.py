@@ -27,7 +27,7 @@ from ccfast.training.clustering.pseudo_labels import Clustering
 from ccfast.training.config import TrainConfig
 from ccfast.training.data_of import data_of
 from ccfast.training.device import choose_device
-from ccfast.training.extract import extract
+from ccfast.training.extract import extract_shard
 from ccfast.training.iterate import Batches, Criterion, iterate
 from ccfast.training.loop import checked_labels, first_encoder
 from ccfast.training.optimizers import make_optimizer
@@ -167,7 +167,7 @@ class _Bench:
         return watch.seconds["extract"] * self.config.batch_size / len(some)
 
     def _features(self, images: Sequence[Any]) -> Tensor:
-        return extract(self.encoder, images, self.views.plain, self.config)
+        return extract_shard(self.encoder, images, self.views.plain, self.config).gathered()
 
 
 def _sum(features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
