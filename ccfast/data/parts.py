@@ -13,7 +13,9 @@ from torch import Tensor
 from ccfast._errors import InputError
 from ccfast.data.findings import Findings, Reason, printable
 from ccfast.data.image_files import ImageFiles, leave_out_bad
-from ccfast.data.reid_data import Part
+from ccfast.data.protocol import Protocol
+from ccfast.data.reid_data import Part, ReIDData
+from ccfast.data.transforms import image_views
 
 log = logging.getLogger(__name__)
 
@@ -99,3 +101,16 @@ def check_counts(name: str, files: dict[str, list[Path]], published: dict[str, i
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {part}" for part, count in counts.items())
+
+
+def photographs(
+    name: str,
+    parts: dict[str, Part],
+    findings: Findings,
+    protocols: Callable[[Part, Part], dict[str, Protocol]] | None = None,
+    infrared_cams: tuple[int, ...] = (),
+) -> ReIDData:
+    """A data set of colour images; ``protocols(query, gallery)``: how they are compared, by default Market-1501's."""
+    query, gallery = parts.get(QUERY), parts.get(GALLERY)
+    chosen = {} if protocols is None or query is None or gallery is None else protocols(query, gallery)
+    return ReIDData(name, parts[TRAIN], query, gallery, 3, image_views, chosen, findings, infrared_cams)

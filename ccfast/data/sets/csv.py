@@ -14,11 +14,10 @@ from ccfast._errors import InputError
 from ccfast._files import printable
 from ccfast.data.findings import Findings, Reason
 from ccfast.data.image_files import NAMED
-from ccfast.data.parts import GALLERY, LARGEST, QUERY, TRAIN, Label, read_parts
+from ccfast.data.parts import GALLERY, LARGEST, QUERY, TRAIN, Label, photographs, read_parts
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.sets.three_folders import JUNK
 from ccfast.data.text import read_text
-from ccfast.data.transforms import image_views
 
 COLUMNS = ("path", "identity", "camera", "split")
 SPLITS = (TRAIN, QUERY, GALLERY)
@@ -65,10 +64,8 @@ def load_csv(data_dir: str | Path, *, bad_images: str = "refuse", workers: int =
     files = {split: [line.path for line in listed if line.split == split] for split in SPLITS}
     files = {split: paths for split, paths in files.items() if paths}
     parts = read_parts(files, labels.__getitem__, findings, bad_images=bad_images, workers=workers)
-    train = parts.get(TRAIN) or Part([], None)
-    return ReIDData(
-        "csv", train, parts.get(QUERY), parts.get(GALLERY), channels=3, make_views=image_views, findings=findings
-    )
+    parts[TRAIN] = parts.get(TRAIN) or Part([], None)
+    return photographs("csv", parts, findings)
 
 
 def _read_lines(file: Path, findings: Findings, *, skip_missing: bool) -> list[Line]:

@@ -10,10 +10,9 @@ from ccfast.data import formats
 from ccfast.data.findings import Findings, printable
 from ccfast.data.folders import contents, existing_folder, folder_named, note_beside, only_root, roots_below
 from ccfast.data.listing import entries, list_images
-from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, read_parts
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, photographs, read_parts
 from ccfast.data.reid_data import ReIDData
 from ccfast.data.sets.market import LAYOUTS
-from ccfast.data.transforms import image_views
 
 EXPECTED = f"expected {formats.EXAMPLES} in it or in its sub-folders, or {TRAIN}/, {QUERY}/ and {GALLERY}/"
 
@@ -51,15 +50,7 @@ def load_image_folder(data_dir: str | Path, *, bad_images: str = "refuse", worke
     parts = read_parts(
         files, lambda path: known.get(path, Label(None)), findings, bad_images=bad_images, workers=workers
     )
-    return ReIDData(
-        "folder",
-        parts[TRAIN],
-        parts.get(QUERY),
-        parts.get(GALLERY),
-        channels=3,
-        make_views=image_views,
-        findings=findings,
-    )
+    return photographs("folder", parts, findings)
 
 
 def _is_root(folders: Collection[str]) -> bool:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ccfast.data.parts import GALLERY, QUERY, TRAIN
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, photographs
 from ccfast.data.protocol import Comparison, Protocol, everything
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.sets.three_folders import Layout, read_three_folders
-from ccfast.data.transforms import image_views
 
 LTCC = Layout(
     "ltcc",
@@ -27,18 +26,7 @@ LTCC = Layout(
 def load_ltcc(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
     """LTCC below ``data_dir``, evaluated in the general and in the clothes-changing setting."""
     parts, findings = read_three_folders(LTCC, data_dir, bad_images=bad_images, workers=workers)
-    query, gallery = parts.get(QUERY), parts.get(GALLERY)
-    protocols = {} if query is None or gallery is None else ltcc_protocols(query, gallery)
-    return ReIDData(
-        "ltcc",
-        parts[TRAIN],
-        query,
-        gallery,
-        channels=3,
-        make_views=image_views,
-        protocols=protocols,
-        findings=findings,
-    )
+    return photographs("ltcc", parts, findings, ltcc_protocols)
 
 
 def ltcc_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:

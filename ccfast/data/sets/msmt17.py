@@ -9,12 +9,11 @@ from ccfast._errors import InputError
 from ccfast.data.findings import Findings, Reason, printable
 from ccfast.data.folders import entry_named, find_root, folder_named, note_beside
 from ccfast.data.listing import list_images
-from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, check_number, read_parts
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, check_number, photographs, read_parts
 from ccfast.data.reid_data import ReIDData
 from ccfast.data.sets.market import MSMT17_RENAMED
 from ccfast.data.sets.three_folders import load_three_folders
 from ccfast.data.text import text_lines
-from ccfast.data.transforms import image_views
 
 #: Folders for training and test: version 1, and version 2, in which faces are blurred.
 VERSIONS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
@@ -53,15 +52,7 @@ def load_msmt17(data_dir: str | Path, *, bad_images: str = "refuse", workers: in
     check_counts("msmt17", files, MSMT17_RENAMED.published)
     known = {path: label for images in listed.values() for path, (label, _) in images.items()}
     parts = read_parts(files, known.__getitem__, findings, bad_images=bad_images, workers=workers)
-    return ReIDData(
-        "msmt17",
-        parts[TRAIN],
-        parts.get(QUERY),
-        parts.get(GALLERY),
-        channels=3,
-        make_views=image_views,
-        findings=findings,
-    )
+    return photographs("msmt17", parts, findings)
 
 
 def _is_root(folders: Collection[str]) -> bool:

@@ -11,11 +11,10 @@ from ccfast._errors import InputError
 from ccfast.data.findings import Findings, Reason, printable
 from ccfast.data.folders import entry_named, find_root, folder_named, note_beside
 from ccfast.data.listing import count_images, entries, is_ignored, list_images
-from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, check_number, read_parts
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, check_number, photographs, read_parts
 from ccfast.data.protocol import Comparison, Protocol
 from ccfast.data.reid_data import Part, ReIDData
 from ccfast.data.text import text_lines
-from ccfast.data.transforms import image_views
 
 VISIBLE, INFRARED = (1, 2, 4, 5), (3, 6)
 
@@ -47,18 +46,7 @@ def load_sysumm01(data_dir: str | Path, *, bad_images: str = "refuse", workers: 
     check_counts("sysumm01", files, COUNTS)
     known = {path: label for images in labels.values() for path, label in images.items()}
     parts = read_parts(files, known.__getitem__, findings, bad_images=bad_images, workers=workers)
-    query, gallery = parts.get(QUERY), parts.get(GALLERY)
-    return ReIDData(
-        "sysumm01",
-        parts[TRAIN],
-        query,
-        gallery,
-        channels=3,
-        make_views=image_views,
-        protocols={} if query is None or gallery is None else sysumm01_protocols(query, gallery),
-        findings=findings,
-        infrared_cams=INFRARED,
-    )
+    return photographs("sysumm01", parts, findings, sysumm01_protocols, infrared_cams=INFRARED)
 
 
 def sysumm01_protocols(query: Part, gallery: Part) -> dict[str, Protocol]:

@@ -12,9 +12,8 @@ from ccfast.data.findings import Findings, Reason, printable
 from ccfast.data.folders import find_root, folder_named, note_beside
 from ccfast.data.listing import list_images
 from ccfast.data.names import Name, parse_name
-from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, read_parts
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, check_counts, photographs, read_parts
 from ccfast.data.reid_data import Part, ReIDData
-from ccfast.data.transforms import image_views
 
 #: Detections that are neither an identity nor background; the protocol leaves them out.
 JUNK = -1
@@ -68,15 +67,7 @@ def load_three_folders(
     If query or gallery is missing, there is no evaluation.
     """
     parts, findings = read_three_folders(layout, data_dir, bad_images=bad_images, workers=workers)
-    return ReIDData(
-        layout.name,
-        parts[TRAIN],
-        parts.get(QUERY),
-        parts.get(GALLERY),
-        channels=3,
-        make_views=image_views,
-        findings=findings,
-    )
+    return photographs(layout.name, parts, findings)
 
 
 def read_three_folders(
