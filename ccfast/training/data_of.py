@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ccfast._errors import InputError
 from ccfast.data import Part, ReIDData, load_data
-from ccfast.methods.source import class_labels
 from ccfast.training.config import TrainConfig
 
 
@@ -17,8 +16,7 @@ def source_of(config: TrainConfig, target: ReIDData) -> Part | None:
     """The training part of the labelled data set ``--source`` that ``config`` names, if any.
 
     Raises:
-        InputError: there is no such data set, its identities are not known, or its images are of another kind than
-            those of ``target``.
+        InputError: there is no such data set, or its images are of another kind than those of ``target``.
     """
     if config.source is None:
         return None
@@ -32,7 +30,6 @@ def source_of(config: TrainConfig, target: ReIDData) -> Part | None:
             f"--source {config.source}: expected images of {target.channels} channels, as {target.name} has, got "
             f"{data.channels}"
         )
-    class_labels(data.train.ids, f"--source-dir: {config.source_dir or config.source}")
     return data.train
 
 

@@ -203,7 +203,8 @@ class Run:
         """What the method knows of the labelled source."""
         if self.source is None:
             return None
-        labels, cameras = class_labels(self.source.ids, str(self.config.source)), self.source.cams
+        name = f"--source-dir: {self.config.source_dir or self.config.source}"
+        labels, cameras = class_labels(self.source.ids, name), self.source.cams
         return Source(labels.to(self.device), cameras, lambda: self.extract(self.source, "source"))
 
     def _head(self) -> nn.Module | None:

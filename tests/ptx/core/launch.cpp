@@ -153,9 +153,9 @@ void Launch::report_stall(const Block& block) const {
     for (const Group& group : warp.groups) waiting[{group.at, group.state}] += __builtin_popcount(group.lanes);
   std::string text = "block " + std::to_string(block.number) + ": no thread can go on; " +
                      std::to_string(block.exited) + " threads have exited";
-  for (const auto& [place_of, threads] : waiting)
-    text += "; " + std::to_string(threads) + (place_of.second == Group::kAtBarrier ? " at the barrier " : " wait at ") +
-            place(place_of.first);
+  for (const auto& [stop, threads] : waiting)
+    text += "; " + std::to_string(threads) + (stop.second == Group::kAtBarrier ? " at the barrier " : " wait at ") +
+            place(stop.first);
   throw LaunchError(text);
 }
 
