@@ -11,8 +11,10 @@ from ccfast.methods.proxies import ProxyMethod
 class CAP(ProxyMethod):
     """Proxies are sorted by camera, then label; the order decides between tied proxies."""
 
-    #: The first epoch, counted from 0, with the loss across cameras.
-    across_from = 5
+    @property
+    def across_from(self) -> int:
+        """The first epoch, counted from 0, with the loss across cameras: 5, as published; a tenth of a shorter run."""
+        return min(5, self.config.epochs // 10)
 
     def order(self, labels: Tensor, cameras: Tensor) -> Tensor:
         """By camera, then label."""
