@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -145,3 +147,9 @@ def test_shapes_on_the_meta_device_need_no_data() -> None:
     assert indices.shape == distances.shape == (30, 5)
     assert indices.dtype == torch.int64 and distances.dtype == torch.float32
     assert ccfast.jaccard_distance(features, 5, 2).shape == (30, 30)
+
+
+@pytest.mark.slow
+def test_the_import_of_ccfast_loads_no_compiler() -> None:
+    script = "import sys, ccfast, ccfast.nn\nassert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
+from ccfast._never_compiled import never_compiled
 from ccfast.nn._recomputation import once
 
 #: When a bank is updated: in the forward pass of a training step, or in its backward pass, as in the authors' code.
@@ -23,7 +24,7 @@ class MovingModule(nn.Module):
         super().__init__()
         self.update = checks.choice("update", update, UPDATES)
 
-    @torch.compiler.disable
+    @never_compiled
     def _step(self, loss_of: Callable[..., Tensor], *inputs: Tensor, targets: Sequence[Tensor] = ()) -> Tensor:
         """``loss_of(moving, *inputs)``, whose backward pass updates the state if ``moving``.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ccfast import _arguments as arguments
+from ccfast._never_compiled import never_compiled
 
 #: Called in backward with the features of the forward pass, ``[B, D]``, detached and in the dtype of the product.
 OnBackward = Callable[[Tensor], None]
@@ -62,7 +63,7 @@ def _without_autocast(device: str) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-@torch.compiler.disable
+@never_compiled
 def _with_callback(features: Tensor, memory: Tensor, on_backward: OnBackward) -> Tensor:
     return _MovingProduct.apply(features, memory, on_backward)
 
