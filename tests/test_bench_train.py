@@ -23,6 +23,7 @@ def test_it_prints_every_row_on_digits(capsys):
         assert text in printed
 
 
+@pytest.mark.slow
 def test_it_writes_numbers_that_agree_with_each_other(tmp_path):
     assert main([*SMALL, "--cache", "device", "--output", str(tmp_path / "speed.json"), "--quiet"]) == 0
     found = json.loads((tmp_path / "speed.json").read_text())
@@ -34,15 +35,18 @@ def test_it_writes_numbers_that_agree_with_each_other(tmp_path):
     assert 0 < found["method_share"] < 1
 
 
+@pytest.mark.slow
 def test_a_method_with_a_memory_of_all_images_is_measured_too():
     assert METHOD in bench_train(TrainConfig(device="cpu", method="spcl", batch_size=16), steps=1).rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_half_precision_is_measured_too(amp):
     assert CACHED in bench_train(TrainConfig(device="cpu", amp=amp, batch_size=16), steps=1).rows
 
 
+@pytest.mark.slow
 def test_nothing_is_written_to_a_run_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*SMALL, "--quiet"]) == 0

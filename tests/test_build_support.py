@@ -163,6 +163,7 @@ extern "C" PyObject* INIT(TORCH_EXTENSION_NAME)() { return PyModule_Create(&defi
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("emulate", ["0", "1"])
 @pytest.mark.skipif(bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="has no stable ABI")
 def test_a_build_in_place_leaves_no_library_of_an_earlier_one(tmp_path, emulate):

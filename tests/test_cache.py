@@ -177,6 +177,7 @@ def test_half_precision_gives_unit_features_in_float32_near_the_full_ones():
     assert 0 < (half - full).abs().max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["bf16", "fp16"])
 def test_a_run_in_half_precision_learns(tmp_path, amp):
     records = train(TrainConfig(epochs=1, iters=10, amp=amp, device="cpu", run=str(tmp_path / amp))).records
@@ -188,6 +189,7 @@ def test_only_fp16_scales_gradients():
     assert [Precision(amp, CPU).scaler.is_enabled() for amp in ("none", "bf16", "fp16")] == [False, False, True]
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_sees_whole_batches_only_and_keeps_its_names():
     """With the backend "eager" nothing is generated, but every new shape is still traced."""
     encoder, reference = smallconv(), smallconv()

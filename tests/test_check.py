@@ -66,6 +66,7 @@ def test_every_op_of_the_dispatcher_is_reached() -> None:
     assert recorder.called == set(schemas.ops())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", TRIALS)
 def test_every_op_is_right_and_as_eager_pytorch(backend: Backend, op: str) -> None:
     if op == "infomap":

@@ -163,6 +163,7 @@ def fails(capsys, *arguments):
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ANYWHERE.values(), ids=ANYWHERE)
 def test_entries_of_other_types_are_one_error_to_every_command(tmp_path, contents, whole, change, capsys):
     file = tmp_path / "best.pt"
@@ -183,6 +184,7 @@ def test_entries_of_other_types_are_one_error_to_every_command(tmp_path, content
     assert not (tmp_path / "new").exists() and not (tmp_path / "features.npy").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a list", "a list for the model", "an absurd epoch", "NaN in the model"])
 def test_reports_and_pretraining_refuse_them_as_well(tmp_path, contents, whole, name, capsys):
     pytest.importorskip("matplotlib")
@@ -193,6 +195,7 @@ def test_reports_and_pretraining_refuse_them_as_well(tmp_path, contents, whole, 
     assert "--init: " in fails(capsys, "pretrain", "--run", tmp_path / "new", "--init", run, "--device", "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", OF_A_RUN.values(), ids=OF_A_RUN)
 def test_a_run_does_not_go_on_with_states_of_other_types(tmp_path, contents, whole, change, capsys):
     run = shutil.copytree(whole, tmp_path / "run")

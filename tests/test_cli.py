@@ -83,6 +83,7 @@ def test_training_ends_with_its_page(tmp_path, capsys):
     assert not read_again.called and err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "status", "message"),
     [
@@ -116,17 +117,20 @@ def test_only_the_main_process_writes_the_page(tmp_path, monkeypatch):
     assert written == [(tmp_path,)] * 2
 
 
+@pytest.mark.slow
 def test_quiet_training_prints_nothing(tmp_path, capsys):
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_digits_train_without_torchvision(tmp_path, monkeypatch):
     for name in ("torchvision", "torchvision.models", "torchvision.transforms"):
         monkeypatch.setitem(sys.modules, name, None)
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK, "--quiet"]) == 0
 
 
+@pytest.mark.slow
 def test_without_run_the_folder_is_named_after_data_set_and_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", *QUICK, "--quiet"]) == 0
@@ -134,6 +138,7 @@ def test_without_run_the_folder_is_named_after_data_set_and_time(tmp_path, monke
     assert folder.name.startswith("digits-20")
 
 
+@pytest.mark.slow
 def test_resume_needs_no_other_option(run, capsys):
     assert main(["train", "--run", str(run), "--resume", "--epochs", "2"]) == 0
     assert "resumed after epoch 1 of 2" in capsys.readouterr().out
@@ -146,6 +151,7 @@ def test_evaluate_gives_the_runs_best_map(run, capsys):
     assert f"mAP {100 * best:.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
 def test_evaluate_measures_what_the_run_did(tmp_path, amp):
     """In the run's precision: its metrics are those of metrics.jsonl."""
@@ -282,6 +288,7 @@ def test_cluster_writes_labels_and_prints_counts(features, tmp_path, capsys):
     assert found.tolist() == np.repeat(np.arange(5), 10).tolist()
 
 
+@pytest.mark.slow
 def test_cluster_with_infomap(features, tmp_path, capsys):
     pytest.importorskip("infomap")
     options = ["--cluster", "infomap", "--k1", "10", "--device", "cpu"]
@@ -289,6 +296,7 @@ def test_cluster_with_infomap(features, tmp_path, capsys):
     assert "5 clusters" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_cluster_without_clusters_says_what_to_try(features, tmp_path, capsys):
     assert main(["cluster", str(features), "-o", str(tmp_path / "labels.npy"), *OPTIONS, "--eps", "0"]) == 0
     captured = capsys.readouterr()

@@ -72,6 +72,7 @@ def test_a_run_leaves_its_clusters(run):
     assert labels.max() >= 1
 
 
+@pytest.mark.slow
 def test_the_page_shows_those_clusters(tmp_path):
     """They are found once, not again for the page."""
     with mock.patch("ccfast.report.page.pseudo_labels") as again:
@@ -83,6 +84,7 @@ def test_the_page_shows_those_clusters(tmp_path):
     assert rows(tmp_path / "run" / "clusters.csv")[7]["path"] == "train[7]"  # digits are no files
 
 
+@pytest.mark.slow
 def test_without_them_the_run_is_complete_too(tmp_path, caplog):
     with mock.patch("ccfast.inference.image_clusters.cluster_images", side_effect=OSError(28, "No space left")):
         folder = tiny_run(tmp_path, quiet=False)
@@ -148,6 +150,7 @@ def test_weights_of_a_checkpoint_give_its_encoder(run, images, tmp_path):
     assert labels[0] == labels[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("publisher", ["mask_token", "visual.trunk.", "safetensors"])
 def test_image_towers_of_timm_with_the_names_of_their_publishers(images, tmp_path, publisher):
     """DINOv2's files have a mask token; open_clip's hold a text tower too, and a prefix before the names."""
@@ -171,6 +174,7 @@ def test_image_towers_of_timm_with_the_names_of_their_publishers(images, tmp_pat
     assert any(row["distance"] for row in rows(tmp_path / "a.csv"))
 
 
+@pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused(images, tmp_path, capsys):
     pytest.importorskip("timm")
     torch.save({"encoder.layer.weight": torch.zeros(3)}, tmp_path / "other.pt")

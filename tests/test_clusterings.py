@@ -191,6 +191,7 @@ def test_the_warning_of_a_giant_cluster_lists_other_eps(caplog):
     assert not caplog.text
 
 
+@pytest.mark.slow
 def test_the_sweep_is_printed_and_drawn(tmp_path, caplog):
     np.save(tmp_path / "features.npy", planted()[0].numpy())
     target = tmp_path / "sweep.png"
@@ -220,6 +221,7 @@ def run(path, **options):
     return train(TrainConfig(**{"epochs": 2, "iters": 1, "device": "cpu", "run": str(path), **options})).records
 
 
+@pytest.mark.slow
 def test_a_run_tells_the_numbers_of_its_clusters_and_warns_of_a_giant_once(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="ccfast"):
         _, first, second = run(tmp_path / "run", eps=0.75)
@@ -229,6 +231,7 @@ def test_a_run_tells_the_numbers_of_its_clusters_and_warns_of_a_giant_once(tmp_p
     assert "silhouette 0." in caplog.text and "ARI with the last clusters" in caplog.text
 
 
+@pytest.mark.slow
 def test_single_images_are_learnt_from_and_still_counted_as_noise(tmp_path):
     dropped, single = (run(tmp_path / noise, epochs=1, eps=0.45, noise=noise)[1] for noise in ("drop", "single"))
     for name in ("clusters", "noise", "largest", "silhouette", "nmi"):
@@ -236,6 +239,7 @@ def test_single_images_are_learnt_from_and_still_counted_as_noise(tmp_path):
     assert single["loss"] > dropped["loss"]  # there are more classes
 
 
+@pytest.mark.slow
 def test_spcl_takes_the_best_eps_and_classes_its_noise_itself(tmp_path):
     (record,) = run(tmp_path / "run", method="spcl", eps="auto", epochs=1)[1:]
     assert record["eps"] in GRID

@@ -50,6 +50,7 @@ def test_compiled_functions_give_the_results_of_eager(backend: Backend, name: st
         assert torch.equal(ours, theirs) and ours.stride() == theirs.stride()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_the_compiled_loss_and_its_gradients_are_those_of_eager(
@@ -69,6 +70,7 @@ def test_the_compiled_loss_and_its_gradients_are_those_of_eager(
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_backward_pass_may_be_compiled_as_it_runs(backend: Backend) -> None:
     memory, features, labels = backend(*memory_batch())
     gradients = []
@@ -80,6 +82,7 @@ def test_the_backward_pass_may_be_compiled_as_it_runs(backend: Backend) -> None:
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_the_compiled_loss_with_all_its_extras_is_that_of_eager(backend: Backend) -> None:
     memory, features, labels = backend(*memory_batch())
     targets = torch.nn.functional.one_hot(labels.clamp_min(0), len(memory)).float()
@@ -117,6 +120,7 @@ def test_the_compiled_update_changes_the_memory_of_the_caller(backend: Backend, 
     torch.testing.assert_close(found, difference, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_training_step_of_the_module_is_that_of_eager(backend: Backend) -> None:
     rows, features, labels = backend(*memory_batch(clusters=8, dim=16, batch=20))
     results = []

@@ -37,6 +37,7 @@ def other(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "place"), [("csv", "other.csv"), ("market1501", "market")])
 def test_other_photographs(run, other, name, place):
     metrics = evaluate_checkpoint(str(run), dataset=name, data_dir=str(other / place), device="cpu", workers=0)
@@ -45,6 +46,7 @@ def test_other_photographs(run, other, name, place):
     assert metrics == pytest.approx(expected, abs=1e-6) and metrics["mAP"] > 0.3
 
 
+@pytest.mark.slow
 def test_drawings_by_the_transforms_of_photographs(run):
     """Digits are [1, 8, 8] floats: in RGB, bicubic, of the run's 24 x 16."""
     metrics = evaluate_checkpoint(str(run), dataset="digits", device="cpu", workers=0)

@@ -26,6 +26,7 @@ def write_photo(path, identity, shot):
     Image.fromarray((colour + noise).clip(0, 255).astype(np.uint8)).save(path)
 
 
+@pytest.mark.slow
 def test_a_run_measures_every_protocol_and_so_does_evaluate(tmp_path):
     for folder, identities in (("train", range(6)), ("query", (8, 9)), ("test", (8, 9))):
         for identity in identities:
@@ -40,6 +41,7 @@ def test_a_run_measures_every_protocol_and_so_does_evaluate(tmp_path):
     assert again == pytest.approx({name: record[name] for name in again})
 
 
+@pytest.mark.slow
 def test_images_of_unknown_identity_are_enough_to_train_on(tmp_path):
     for identity in range(6):
         for shot in range(8):

@@ -126,6 +126,7 @@ def test_two_runs_give_the_same_bits(backend: Backend, name: str) -> None:
 BY_TORCH = [name for name in OPS if name.startswith("step")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in OPS if name not in BY_TORCH])
 def test_any_number_of_threads_gives_the_same_bits(backend: Backend, name: str) -> None:
     if backend.name == "emulated":

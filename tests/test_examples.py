@@ -22,6 +22,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_example_learns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     before, after = importlib.import_module(name).main(epochs=EPOCHS.get(name, 2))

@@ -63,6 +63,7 @@ def test_an_onnx_file_gives_the_encoders_features_for_any_number_of_images(onnxr
         torch.testing.assert_close(torch.from_numpy(features), encoder(images(count)))
 
 
+@pytest.mark.slow
 def test_a_batch_size_can_be_fixed(trained, tmp_path):
     path, encoder = trained
     assert main(["export", str(path), "-o", str(tmp_path / "encoder.pt2"), "--batch", "4"]) == 0
@@ -89,6 +90,7 @@ def test_other_encoders_can_be_exported(arch):
         assert export._difference(encoder, module, None) < export.TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_file_whose_features_are_others_is_not_kept(trained, tmp_path, monkeypatch):
     def write(program):
         return b"something", lambda images: torch.zeros(len(images), 16)
@@ -100,6 +102,7 @@ def test_a_file_whose_features_are_others_is_not_kept(trained, tmp_path, monkeyp
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"earlier"]
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_the_file_is_kept_unchecked(onnxruntime, trained, tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr(__import__("logging").getLogger("ccfast"), "propagate", True)
@@ -126,6 +129,7 @@ def test_other_endings_folders_and_checkpoints_are_refused(trained, tmp_path):
         export.export_encoder(str(tmp_path / "best.pt"), str(tmp_path / "encoder.pt2"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_ends_the_command_in_words(trained, tmp_path, capsys):
     with files_of_at_most(1000):
         assert main(["export", str(trained[0]), "-o", str(tmp_path / "encoder.pt2")]) == 1

@@ -175,6 +175,7 @@ def test_an_empty_path_is_refused_wherever_there_is_one(name, path, capsys):
     assert f"{flag(name)}: expected a path, got {path!r}" in fails(capsys, 2, "train", flag(name), path)
 
 
+@pytest.mark.slow
 def test_an_empty_path_is_refused_by_every_other_command(run, tmp_path, capsys):
     features = tmp_path / "features.npy"
     np.save(features, np.eye(4, dtype=np.float32))
@@ -199,6 +200,7 @@ def test_an_empty_path_is_refused_by_every_other_command(run, tmp_path, capsys):
         assert "expected a path, got ''" in fails(capsys, 2, *arguments), arguments
 
 
+@pytest.mark.slow
 def test_the_home_folder_is_expanded_by_every_command(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -219,6 +221,7 @@ def test_the_home_folder_is_expanded_by_every_command(run, tmp_path, monkeypatch
 # -- outputs
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_older_outputs_of_every_command(run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
@@ -341,6 +344,7 @@ def test_quiet_commands_do_not_notice_that_the_reader_has_ended(tmp_path):
     assert closed_pipe(["train", "--run", tmp_path / "run", *QUICK, "--quiet"]) == (0, "")
 
 
+@pytest.mark.slow
 def test_errors_keep_their_status_if_the_reader_has_ended(tmp_path):
     status, err = closed_pipe(["evaluate", tmp_path / "no.pt"])
     assert status == 2 and "no such checkpoint" in err

@@ -40,6 +40,7 @@ def test_a_flat_index_finds_the_exact_neighbours(name):
     ccfast.jaccard_distance(features, k, 1, neighbours=(indices, distances))  # they pass the checks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("index", "search"),
     [("IVF8,Flat", "nprobe=3"), ("IVF8,Flat", "auto"), ("IVF8,SQ8", "auto"), ("HNSW8", "efSearch=40"),
@@ -120,6 +121,7 @@ def test_features_are_checked_before_an_index_is_made(tmp_path, capsys):
     assert "k1: expected at most 90" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_clusters_and_trains_with_faiss(tmp_path):
     features = clustered(500, dim=16, identities=25)[0]
     np.save(tmp_path / "features.npy", features.numpy())
@@ -140,6 +142,7 @@ def labels_by_faiss(group):
     return {"labels": pseudo_labels(features, options, Stopwatch(CPU), group).labels}
 
 
+@pytest.mark.slow
 def test_processes_share_a_search_by_faiss(tmp_path):
     from ccfast.training.group import Group
 

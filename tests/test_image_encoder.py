@@ -156,6 +156,7 @@ def test_batch_sizes_that_are_none(encoder, size):
         encoder(IMAGE, batch_size=size)
 
 
+@pytest.mark.slow
 def test_drawings_are_taken_in_every_form(drawings):
     images = load_data("digits").query.images[:3]
     expected = drawings(images)

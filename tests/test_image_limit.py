@@ -75,6 +75,7 @@ def test_one_message_and_no_warning_of_pillows_come_of_a_large_image(tmp_path):
     assert "Decompression" not in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_large_images_can_be_left_out_or_let_in(tmp_path, capsys):
     pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
     data = write_tree(tmp_path / "data", TREE)

@@ -51,11 +51,13 @@ def test_op_and_reference_agree(backend: Backend, k1: int, min_similarity: float
         torch.testing.assert_close(found, want, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_labels(implementation: ModuleType, backend: Backend) -> None:
     features = backend(clustered(250, noise=0.9)[0])
     assert torch.equal(implementation.infomap(features), implementation.infomap(features))
 
 
+@pytest.mark.slow
 def test_rows_without_links_and_small_clusters_are_noise(implementation: ModuleType, backend: Backend) -> None:
     basis = torch.eye(16)
     # Ten copies of one direction, four of another, and three rows that are alone.
@@ -65,6 +67,7 @@ def test_rows_without_links_and_small_clusters_are_noise(implementation: ModuleT
     assert implementation.infomap(features, 15, min_cluster_size=11).tolist() == [-1] * 17
 
 
+@pytest.mark.slow
 def test_a_link_needs_the_similarity_itself_not_more(implementation: ModuleType, backend: Backend) -> None:
     # Rows of +-1/4 in 16 dimensions that differ in 4 places: the cosine is exactly 0.5.
     rows = torch.full((6, 16), 0.25)
@@ -86,6 +89,7 @@ def test_duplicates_link_to_their_lowest_copy(implementation: ModuleType, backen
     assert implementation.infomap(backend(identical(3)), 2, min_cluster_size=1).tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_graph_of_two_triangles_and_a_bridge() -> None:
     # Nodes 0, 7 and 3 have no links; the triangle that holds the lower node is cluster 0.
     links = [(5, 2), (2, 8), (8, 5), (1, 4), (4, 6), (6, 1), (5, 4)]

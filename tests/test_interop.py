@@ -89,6 +89,7 @@ def test_parameters_are_tensors(implementation: ModuleType) -> None:
     assert not torch.equal(memory.detach(), MEMORY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)])
 @pytest.mark.parametrize("op", [op for op in CALLS if op != "evaluate_ranking"])
 def test_inference_mode_and_autocast_change_no_result(implementation: ModuleType, op: str, context: Any) -> None:

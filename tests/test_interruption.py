@@ -106,6 +106,7 @@ def damaged(tmp_path, request):
     return tmp_path / "run", records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["a flipped bit", "half-written"], indirect=True)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(damaged, caplog):
     run, records = damaged
@@ -116,6 +117,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(damaged, cap
     assert without_costs(resumed.records) == without_costs(records) == without_costs(read(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["half-written"], indirect=True)
 def test_two_damaged_checkpoints_are_refused(damaged):
     run, _ = damaged
@@ -137,6 +139,7 @@ def test_a_checkpoint_brings_back_every_random_generator():
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == drawn
 
 
+@pytest.mark.slow
 def test_a_resumed_run_in_fp16_keeps_the_scale_of_its_gradients(tmp_path):
     options = {"run": str(tmp_path / "run"), "iters": 2, "device": "cpu", "amp": "fp16"}
     train(TrainConfig(epochs=1, **options))
@@ -149,6 +152,7 @@ def test_a_resumed_run_in_fp16_keeps_the_scale_of_its_gradients(tmp_path):
     assert checkpoint.load(path)["scaler"]["scale"] in (3.0, 1.5)  # halved where a step overflowed
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_adam_of_its_device(tmp_path):
     """Fused on a GPU; plain Adam there would refuse the scaled gradients of fp16."""
     options = {"run": str(tmp_path / "run"), "iters": 2, "device": "cpu"}
@@ -162,6 +166,7 @@ def test_a_run_goes_on_with_the_adam_of_its_device(tmp_path):
     assert [settings["fused"] for settings in checkpoint.load(path)["optimizer"]["param_groups"]] == [False]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_with_a_message_and_keeps_its_checkpoints(tmp_path, capsys):
     run = tmp_path / "run"
     arguments = ["train", "--run", str(run), "--iters", "2", "--device", "cpu"]

@@ -125,6 +125,7 @@ def test_op_and_reference_agree_over_several_tiles(backend: Backend) -> None:
     torch.testing.assert_close(ccfast.jaccard_distance(features, 20, 6), want, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_distance", [0.0, 0.3, 0.6, 0.9, 1 - 1e-12])
 @pytest.mark.parametrize("name", FEATURES)
 def test_sparse_distance_holds_every_pair_within_the_limit_and_the_diagonal(

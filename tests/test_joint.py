@@ -71,6 +71,7 @@ def test_a_resumed_joint_run_ends_as_an_uninterrupted_one(cache, trees, tmp_path
         assert len(list(csv.DictReader(table))) == IMAGES
 
 
+@pytest.mark.slow
 def test_the_source_changes_what_is_learnt(trees, tmp_path):
     joint = run(tmp_path / "joint", trees, epochs=1).records
     alone = run(tmp_path / "alone", {"data_dir": trees["data_dir"]}, epochs=1, source=None).records
@@ -78,6 +79,7 @@ def test_the_source_changes_what_is_learnt(trees, tmp_path):
     assert joint[1]["loss"] > alone[1]["loss"], "the loss is the sum of both"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"amp": "bf16"}, {"mean_teacher": True, "teacher_momentum": 0.5}])
 def test_it_goes_with_other_options(options, trees, tmp_path):
     assert run(tmp_path / "run", trees, epochs=1, **options).records[-1]["loss"] > 0
@@ -240,6 +242,7 @@ def test_classes_need_two_identities(ids, message):
     assert class_labels(torch.tensor([7, 3, 7, 9]), "mine").tolist() == [1, 0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_source_but_not_its_folder(trees, tmp_path):
     run(tmp_path / "run", trees, epochs=1)
     with pytest.raises(InputError, match=r"--source msmt17 \(the run has market1501\)"):

@@ -116,6 +116,7 @@ def test_queries_that_happen_to_be_the_features_have_no_row_of_their_own(
     assert torch.equal(indices.cpu(), torch.arange(7).repeat(40, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("copies", [3, 60, 300])
 def test_more_duplicates_than_are_kept_leave_no_row_out(backend: Backend, precision: str, copies: int) -> None:
@@ -165,6 +166,7 @@ def near_ties(spread: float, num_rows: int, dim: int = 48) -> Tensor:
     return row + spread * dim**-0.5 * torch.randn(num_rows, dim, generator=generator)
 
 
+@pytest.mark.slow
 # More rows than are kept as candidates, so close that half precision (1e-2) or float32 (1e-4, 1e-6) cannot tell
 # them apart: nothing may be certified that the error of the products has decided.
 @pytest.mark.parametrize("others", [0, 400], ids=["everywhere", "in some rows"])
@@ -345,6 +347,7 @@ def test_both_ends_of_float32_in_one_matrix(implementation: ModuleType, backend:
     assert_knn(implementation.knn(features, 40, precision=precision), features, features, 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1.0, 1e38])
 @pytest.mark.parametrize("mixed", [False, True])

@@ -73,6 +73,7 @@ def test_a_teacher_of_momentum_0_is_the_encoder_itself(tmp_path):
     assert content(alone.run).get("student") is None
 
 
+@pytest.mark.slow
 def test_a_teacher_of_momentum_1_stays_while_the_encoder_learns(tmp_path):
     result = run(tmp_path / "run", teacher_momentum=1.0)
     first, *others = result.records
@@ -97,6 +98,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
     assert "student" not in content(whole.run, "best.pt")
 
 
+@pytest.mark.slow
 def test_what_is_searched_with_is_the_teacher(tmp_path):
     from ccfast.commands.evaluate.measure import evaluate_checkpoint
 
@@ -107,6 +109,7 @@ def test_what_is_searched_with_is_the_teacher(tmp_path):
     assert start.records[0]["mAP"] == pytest.approx(metrics["mAP"], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "of another shape"])
 def test_a_checkpoint_without_its_student_is_refused(damage, tmp_path):
     result = run(tmp_path / "run", epochs=1)
@@ -120,6 +123,7 @@ def test_a_checkpoint_without_its_student_is_refused(damage, tmp_path):
         run(tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_it_trains_under_autocast(tmp_path):
     assert run(tmp_path / "run", epochs=1, amp="bf16").records[-1]["loss"] > 0
 
@@ -164,6 +168,7 @@ def test_wrong_options_are_refused(options, message):
         TrainConfig(**{"mean_teacher": True, **options})
 
 
+@pytest.mark.slow
 def test_another_teacher_is_no_way_to_go_on(tmp_path):
     run(tmp_path / "run", epochs=1)
     with pytest.raises(InputError, match=r"--teacher-momentum 0.25 \(the run has 0.5\)"):

@@ -169,6 +169,7 @@ def test_float64_inputs_train_a_float64_memory(backend: Backend) -> None:
     torch.testing.assert_close(module.features, want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_that_of_eager(backend: Backend) -> None:
     torch.compiler.reset()
     results = []

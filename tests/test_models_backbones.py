@@ -75,6 +75,7 @@ def released_state(encoder):
     return state
 
 
+@pytest.mark.slow
 def test_released_ibn_weights_find_their_places(torchvision_models, tmp_path):
     """The release is from before BatchNorm counted its batches: the counters are missing in it."""
     before = encoder_of("resnet50_ibn_a")
@@ -85,6 +86,7 @@ def test_released_ibn_weights_find_their_places(torchvision_models, tmp_path):
         assert torch.equal(after[name], value if name.endswith("num_batches_tracked") else value + 1), name
 
 
+@pytest.mark.slow
 def test_released_ibn_weights_are_what_imagenet_means(torchvision_models, monkeypatch):
     def download(url, **options):
         assert url.endswith("/resnet50_ibn_a-d9d0bb7b.pth") and options["check_hash"]

@@ -150,6 +150,7 @@ ARGUMENTS: dict[str, list[Callable[[], tuple[Any, ...]]]] = {
 FLAT = [(op, index) for op, sets in ARGUMENTS.items() for index in range(len(sets))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op, index", FLAT)
 def test_opcheck(backend: Backend, op: str, index: int) -> None:
     def put(value: Any) -> Any:

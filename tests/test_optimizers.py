@@ -79,6 +79,7 @@ def interrupted(path, monkeypatch, **options):
         run(path, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -100,6 +101,7 @@ def test_an_interrupted_run_goes_on_exactly(options, tmp_path, monkeypatch):
     assert all(torch.equal(value, models[1][name]) for name, value in models[0].items())
 
 
+@pytest.mark.slow
 def test_what_a_resumed_run_cannot_change(tmp_path):
     run(tmp_path / "run", epochs=1, iters=1, schedule="cosine")
     with pytest.raises(InputError, match=r"--epochs: expected 1, as in .*, got 2: a cosine schedule"):
@@ -108,6 +110,7 @@ def test_what_a_resumed_run_cannot_change(tmp_path):
         run(tmp_path / "run", resume=True, epochs=1, iters=1, schedule="cosine", optimizer="sgd")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_another_optimisers_state_is_refused(tmp_path):
     run(tmp_path / "run", epochs=1, iters=1, optimizer="sgd", lr=0.01)
     content = torch.load(tmp_path / "run" / "checkpoint.pt")
@@ -132,6 +135,7 @@ def test_wrong_options_are_refused(options, message):
         TrainConfig(**options)
 
 
+@pytest.mark.slow
 def test_a_frozen_patch_embedding_stays_as_it_is():
     pytest.importorskip("timm")
     sizes = {"channels": 3, "height": 32, "width": 32, "pooling": "average"}

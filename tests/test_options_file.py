@@ -76,6 +76,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
 def test_any_wrong_file_of_options_gives_one_line_quickly(tmp_path, text, capsys):
     path = tmp_path / "mine.yaml"

@@ -59,6 +59,7 @@ def test_blocks_find_the_labels_of_the_whole(name, tmp_path, small_blocks):
     assert not (tmp_path / "blocks.npy.work").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--k2", "1"], ["--eps", "0"], ["--eps", "0.97"], ["--k1", "3", "--k2", "3"]])
 def test_blocks_follow_the_options(options, tmp_path, small_blocks):
     features = saved(tmp_path, clustered(400, dim=16, identities=25)[0])
@@ -66,6 +67,7 @@ def test_blocks_follow_the_options(options, tmp_path, small_blocks):
     assert labels(features, tmp_path / "blocks.npy", *options, *LIMIT).tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "float16", ">f4", "fortran"])
 def test_files_of_other_kinds_are_copied_by_blocks(dtype, tmp_path, small_blocks):
     rows = clustered(200, dim=16, identities=12)[0].numpy()
@@ -82,6 +84,7 @@ def test_rows_are_normalised_as_in_memory(tmp_path, small_blocks):
     assert labels(features, tmp_path / "blocks.npy", "--normalize", *LIMIT).tolist() == expected.tolist()
 
 
+@pytest.mark.slow
 def test_a_search_by_faiss_goes_by_blocks_too(tmp_path, small_blocks):
     pytest.importorskip("faiss")
     features = saved(tmp_path, clustered(500, dim=16, identities=30)[0])
@@ -98,6 +101,7 @@ class Stop(Exception):
     """In place of a power cut."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["check", "search", "encode", "expand", "distances"])
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_second_start_goes_on_where_the_first_one_ended(stage, number, tmp_path, small_blocks, monkeypatch, caplog):
@@ -215,6 +219,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     assert (folder / "letter.txt").read_text() == "dear"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [60_000, 250_000])
 def test_a_full_disk_leaves_what_is_finished(size, tmp_path, small_blocks, capsys):
     features = saved(tmp_path, clustered(600, dim=64, identities=30)[0].double())

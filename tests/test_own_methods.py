@@ -78,6 +78,7 @@ def module(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own_trains_and_resumes_exactly(module, tmp_path):
     name = f"{module(MINE)}:Mine"
     whole = train(TrainConfig(method=name, run="whole", **QUICK))
@@ -94,6 +95,7 @@ def test_a_method_of_ones_own_trains_and_resumes_exactly(module, tmp_path):
     assert without_costs(whole.records)[-1]["loss"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_where_its_method_is_not(module, tmp_path, monkeypatch):
     name = module(MINE)
     result = train(TrainConfig(method=f"{name}:Mine", run="run", **{**QUICK, "epochs": 1}))
@@ -175,6 +177,7 @@ def test_a_method_may_refuse_data_by_a_value_error(module, capsys):
     assert f"ccfast train: --method {name}:Mine: expected photographs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_method_of_the_documentation_trains(module):
     page = Path(__file__).parent.parent / "docs" / "methods.md"
     name = module(page.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0])

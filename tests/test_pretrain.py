@@ -66,6 +66,7 @@ def test_supervised_loss_is_smoothed_cross_entropy_of_cosines_plus_triplets():
     assert loss.weight.grad.abs().sum() > 0 and features.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_pretraining_on_digits_beats_the_untrained_encoder(tmp_path):
     records = run(tmp_path / "run", iters=40).records
     assert records[0]["mAP"] < 0.67
@@ -73,6 +74,7 @@ def test_pretraining_on_digits_beats_the_untrained_encoder(tmp_path):
     assert records[-1]["loss"] < records[1]["loss"]
 
 
+@pytest.mark.slow
 def test_run_folder_is_that_of_training(quick):
     assert {"config.yaml", "metrics.jsonl", "checkpoint.pt", "best.pt"} <= {path.name for path in quick.run.iterdir()}
     records = [json.loads(line) for line in (quick.run / "metrics.jsonl").read_text().splitlines()]
@@ -97,6 +99,7 @@ def weights(folder):
     return {**content["model"], "classifier": content["head"]["weight"]}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, tmp_path):
     run(tmp_path / "run", epochs=1)
     arguments = ["pretrain", "--run", str(tmp_path / "run"), "--resume", "--epochs", "2"]
@@ -114,6 +117,7 @@ def test_an_interrupted_run_says_how_to_resume(tmp_path, monkeypatch):
         run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_runs_with_and_without_labels_are_not_resumed_as_each_other(quick, tmp_path, capsys):
     assert main(["train", "--run", str(quick.run), "--resume", "--epochs", "3"]) == 2
     assert f"--resume: {quick.run} is a run of ccfast pretrain; go on with: ccfast pretrain" in capsys.readouterr().err
@@ -122,6 +126,7 @@ def test_runs_with_and_without_labels_are_not_resumed_as_each_other(quick, tmp_p
     assert f"{without} is a run of ccfast train; go on with: ccfast train --run {without}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_result_can_be_evaluated_and_started_from(quick, tmp_path):
     best = max(quick.records, key=lambda record: record["mAP"])
     assert evaluate_checkpoint(str(quick.run), device="cpu")["mAP"] == pytest.approx(best["mAP"], abs=1e-6)

@@ -44,6 +44,7 @@ def without_torch(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", HELP, ids=" ".join)
 def test_help_and_version_import_no_torch(arguments, script, without_torch):
     for program in (script, [sys.executable, "-m", "ccfast"]):

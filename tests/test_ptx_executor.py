@@ -196,6 +196,7 @@ def test_instructions_compute_what_they_should(launch: Callable[..., None], kern
         np.testing.assert_array_equal(np.signbit(found[numbers]), np.signbit(wanted[numbers]))
 
 
+@pytest.mark.slow
 def test_all_halves_become_floats(launch: Callable[..., None]) -> None:
     for first in range(0, 1 << 16, 1024):
         bits = np.arange(first, first + 1024, dtype=np.uint32)
@@ -380,6 +381,7 @@ def _run_race(launch: Callable[..., None], kernel: str, seed: int | None) -> tup
     return "", data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("racing", "sound"),
     [

@@ -41,6 +41,7 @@ def resnet(weights="none"):
     return build_encoder("resnet18", weights=weights, **SIZES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["module.encoder_q.", "encoder_q."])
 def test_mocos_query_encoder_as_luperson_has_it(prefix, tmp_path):
     state = changed(resnet().backbone)
@@ -75,6 +76,7 @@ def of_transreid_ssl(rows=4, columns=2):
     return state, {**prefixed("module.backbone.", state), "module.head.mlp.0.weight": torch.zeros(2, 2)}
 
 
+@pytest.mark.slow
 def test_dinos_teacher_as_transreid_ssl_has_it(tmp_path):
     state, teacher = of_transreid_ssl()
     student = {name: torch.zeros_like(value) for name, value in teacher.items()}

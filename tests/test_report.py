@@ -25,6 +25,9 @@ VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "<script>alert(1)</script>&\"'{{ 7 * 7 }}"
 
+#: Every test needs pages of runs that train first.
+pytestmark = pytest.mark.slow
+
 
 class Page(HTMLParser):
     """Elements in order as (tag, attributes), the text, and whether every element is closed where it belongs."""
@@ -369,7 +372,6 @@ def test_wrong_arguments_end_with_status_2(options, message, tmp_path, monkeypat
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH")
 @pytest.mark.parametrize("width", [1280, 520])
 def test_a_browser_draws_the_page(market, market_page, tmp_path, width):

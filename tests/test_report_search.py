@@ -143,6 +143,7 @@ def test_umap_is_used_where_it_is_installed(monkeypatch):
     assert found.method == "UMAP" and found.points[-1].x == 1
 
 
+@pytest.mark.slow
 def test_charts_without_points_are_left_out():
     """A constant rate is told in words; a chart begins with its first value."""
     records = [{"epoch": 0, "mAP": 0.5}, *({"epoch": epoch, "lr": 0.1, "loss": 1.0, "mAP": 0.5} for epoch in (1, 2))]
@@ -168,6 +169,7 @@ def run(tmp_path_factory):
     return tiny_run(folder, eps=0.4)
 
 
+@pytest.mark.slow
 def test_the_page_has_names_images_in_none_and_the_clusters_to_download(run):
     page = write_report(run, device="cpu").read_text(encoding="utf-8")
     (table,) = re.findall(r'download="clusters.csv" href="data:text/csv;base64,([^"]*)"', page)
@@ -182,6 +184,7 @@ def test_the_page_has_names_images_in_none_and_the_clusters_to_download(run):
     assert "Ranked lists" not in page and "<h2>Search</h2>" not in page
 
 
+@pytest.mark.slow
 def test_another_run_beside_this_one(run, tmp_path):
     other = tiny_run(tmp_path, seed=3, eps=0.5, iters=3)
     page = write_report(run, tmp_path / "p.html", compare_with=other, device="cpu").read_text(encoding="utf-8")

@@ -137,6 +137,7 @@ def test_distances_that_differ_only_in_float64_are_no_tie(implementation: Module
     assert implementation.evaluate_ranking(distances, *ids, None, None).mAP == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_cameras", [True, False])
 @pytest.mark.parametrize("levels", [None, 12, 1])
 @pytest.mark.parametrize("junk_id", [-1, 0, 3, 2**63 - 1])

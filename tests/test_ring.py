@@ -70,6 +70,7 @@ def results(group):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_the_ring_finds_what_one_process_finds_bit_for_bit(size, tmp_path):
     alone = results(Group())
@@ -98,6 +99,7 @@ def what_is_sent(group):
     return {"sent": sum(size for size, _ in sent), "rows": max(rows for _, rows in sent)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_a_search_sends_every_block_but_one(size, tmp_path):
     for found in together(size, what_is_sent, tmp_path):
@@ -111,6 +113,7 @@ def rows_by_name(group):
     return {"wanted": wanted, "rows": shard_of(features, group).fetch(wanted)}
 
 
+@pytest.mark.slow
 def test_rows_are_fetched_from_the_processes_that_hold_them(tmp_path):
     features = clustered(101, dim=5, identities=7)[0]
     for found in together(3, rows_by_name, tmp_path):
@@ -130,6 +133,7 @@ def bad_rows(group):
     return said
 
 
+@pytest.mark.slow
 def test_all_processes_name_the_bad_row(tmp_path):
     for said in together(2, bad_rows, tmp_path):
         assert "features: expected finite values, got a non-finite value in row 37" in said["nan"]
@@ -145,6 +149,7 @@ def features_of_images(group):
     return {"rows": shard.rows, "all": shard.gathered(), "of": shard.count}
 
 
+@pytest.mark.slow
 def test_extraction_writes_into_the_shard(tmp_path):
     whole = features_of_images(Group())
     assert torch.equal(whole["rows"], whole["all"])
@@ -168,6 +173,7 @@ def suggestions(group):
     return said
 
 
+@pytest.mark.slow
 def test_advice_is_that_of_one_process(tmp_path):
     alone = suggestions(Group())
     assert "Try --eps" in alone["200"]
@@ -216,6 +222,7 @@ def cluster_in_processes(size, features, output, *flags, status=0):
     return ccfast_in_processes(size, "cluster", options, status=status, flags=[str(features), *flags])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dbscan", "infomap"])
 def test_processes_cluster_a_file_of_which_each_reads_its_share(method, tmp_path):
     if method == "infomap":

@@ -126,6 +126,7 @@ def test_resume_begins_a_run_that_ended_before_its_first_checkpoint(tmp_path, wh
     assert "the run is complete" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_resume_takes_the_options_of_the_config_that_is_there(tmp_path):
     write_config(tmp_path / "config.yaml", TrainConfig(epochs=1, iters=3, seed=4, device="cpu"))
     assert main(["train", "--run", str(tmp_path), "--resume", "--quiet", "--iters", "2"]) == 0
@@ -133,6 +134,7 @@ def test_resume_takes_the_options_of_the_config_that_is_there(tmp_path):
     assert "seed: 4" in options and "iters: 2" in options
 
 
+@pytest.mark.slow
 def test_the_options_of_another_data_set_are_not_mixed_into_a_run_that_begins(tmp_path):
     write_config(tmp_path / "config.yaml", TrainConfig(dataset="folder", data_dir=str(tmp_path), device="cpu"))
     assert main(["train", "--run", str(tmp_path), "--resume", "--quiet", "--dataset", "digits", *FLAGS]) == 0
@@ -173,6 +175,7 @@ def test_without_resume_nothing_of_a_run_is_overwritten(tmp_path, file, capsys):
     assert [item.read_text() for item in tmp_path.iterdir()] == ["something"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "a: [", "colour: red", "\xff"])
 def test_where_the_config_cannot_be_read_the_checkpoint_has_the_options(tmp_path, whole, content, capsys):
     run = shutil.copytree(whole, tmp_path / "run")
@@ -184,6 +187,7 @@ def test_where_the_config_cannot_be_read_the_checkpoint_has_the_options(tmp_path
     assert (run / "config.yaml").read_text() == (whole / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_before_its_first_checkpoint_says_how_to_begin_again(tmp_path, monkeypatch, capsys):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
@@ -204,6 +208,7 @@ def test_a_run_on_wrong_data_leaves_no_folder_behind(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [100, 2000, 200_000, 395_000])
 def test_a_run_can_resume_after_the_disk_was_full_at_any_file(tmp_path, whole, limit, capsys):
     run = tmp_path / "run"
@@ -238,6 +243,7 @@ def test_a_file_in_the_way_of_the_folder_is_named(tmp_path, where, resume, capsy
     assert (tmp_path / "file").is_file()
 
 
+@pytest.mark.slow
 def test_two_runs_without_a_name_that_begin_in_one_second_have_a_folder_each(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda text: "now")
@@ -348,6 +354,7 @@ def test_no_bytes_make_reading_metrics_fail(tmp_path_factory, content):
     assert read_records(path).faults == [] and len(read_records(path).records) == len(found.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a number", "text for a number", "not UTF-8", "half a line", "a huge number"])
 def test_resume_and_report_go_on_with_damaged_metrics(tmp_path, whole, name, capsys):
     pytest.importorskip("matplotlib")
@@ -451,6 +458,7 @@ def test_a_lock_that_does_not_say_whose_it_is_still_holds(tmp_path, content):
             FolderLock(tmp_path)
 
 
+@pytest.mark.slow
 def test_where_there_are_no_locks_a_run_goes_on_under_a_warning(tmp_path, monkeypatch, capsys):
     def no_locks(*args):
         raise OSError(37, "No locks available")

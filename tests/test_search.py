@@ -166,6 +166,7 @@ def test_files_that_were_only_touched_are_not_extracted_again(run, folders):
     assert extracted(run, folders / "elsewhere") == 0
 
 
+@pytest.mark.slow
 def test_another_encoder_makes_the_index_again(run, folders, tmp_path_factory, capsys):
     other = tiny_run(tmp_path_factory.mktemp("other"), seed=5)
     extracted(run, folders)
@@ -177,6 +178,7 @@ def test_another_encoder_makes_the_index_again(run, folders, tmp_path_factory, c
     assert extracted(other, folders) == extracted(run, folders, "--index", folders / "mine") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

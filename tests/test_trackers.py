@@ -43,6 +43,7 @@ def listened(tmp_path_factory):
     return run(tmp_path_factory.mktemp("runs") / "run", listener), listener
 
 
+@pytest.mark.slow
 def test_a_callback_gets_each_record_and_is_closed(listened):
     result, listener = listened
     assert listener.records == result.records and listener.closed == 1
@@ -50,6 +51,7 @@ def test_a_callback_gets_each_record_and_is_closed(listened):
     assert result.records[0]["mAP"] != "changed"
 
 
+@pytest.mark.slow
 def test_an_error_of_a_callback_ends_a_run_that_can_go_on(tmp_path, listened):
     listener = Listener(stop_at=1)
     with pytest.raises(RuntimeError, match="enough"):
@@ -61,6 +63,7 @@ def test_an_error_of_a_callback_ends_a_run_that_can_go_on(tmp_path, listened):
     assert result.records[-1]["loss"] == listened[0].records[-1]["loss"]
 
 
+@pytest.mark.slow
 def test_a_plain_function_will_do(tmp_path):
     epochs = []
     run(tmp_path / "run", lambda record: epochs.append(record["epoch"]), epochs=1)
@@ -85,6 +88,7 @@ def appears(text, file, within=30):
     return text in file.read_bytes()
 
 
+@pytest.mark.slow
 def test_weights_and_biases_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -100,6 +104,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     assert appears(b"0.125", files[0]) and appears(b"seconds/train", files[1])
 
 
+@pytest.mark.slow
 def test_mlflow_into_the_run_folder(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -117,6 +122,7 @@ def test_mlflow_into_the_run_folder(tmp_path, monkeypatch):
     assert found.data.metrics["seconds/train"] == 4
 
 
+@pytest.mark.slow
 def test_the_best_encoder_is_kept_as_safetensors_too(listened):
     safetensors = pytest.importorskip("safetensors", reason="safetensors is not installed")
     folder = listened[0].run

@@ -76,6 +76,7 @@ def sysu(trees):
     return load_data("sysumm01", trees["sysumm01"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_of_each_method_ends_as_an_uninterrupted_one(method, trees, tmp_path):
     whole = run(tmp_path / "whole", method, trees)
@@ -95,6 +96,7 @@ def test_a_resumed_run_of_each_method_ends_as_an_uninterrupted_one(method, trees
     assert ("indoor_search/mAP" in metrics) == (method in CROSS_MODAL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["hhcl", "spcl", "o2cap", "3c", "pgm"])  # one for each kind of memory
 def test_methods_train_under_autocast(method, trees, tmp_path):
     assert run(tmp_path / "run", method, trees, epochs=1, amp="bf16").records[-1]["loss"] > 0
@@ -198,12 +200,14 @@ def test_the_help_names_the_memories_of_each_method():
         assert not memories or name in config.MEMORIES
 
 
+@pytest.mark.slow
 def test_another_method_is_no_way_to_go_on(trees, tmp_path):
     run(tmp_path / "run", "cluster-contrast", trees, epochs=1)
     with pytest.raises(InputError, match=r"--method hhcl \(the run has cluster-contrast\)"):
         run(tmp_path / "run", "hhcl", trees, resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_methods_goes_on(trees, tmp_path):
     whole = run(tmp_path / "whole", "cluster-contrast", trees)
     run(tmp_path / "run", "cluster-contrast", trees, epochs=1)
@@ -227,6 +231,7 @@ def test_presets_of_methods_have_the_papers_values():
     assert (spcl.batch_size, spcl.num_instances, spcl.iters, spcl.momentum) == (64, 4, 800, 0.2)
 
 
+@pytest.mark.slow
 def test_the_learning_rate_warms_up_and_falls(trees, tmp_path):
     options = {"epochs": 5, "warmup": 2, "step_size": 3, "iters": 1, "lr": 1e-3}
     whole = run(tmp_path / "whole", "cluster-contrast", trees, **options).records

@@ -120,6 +120,7 @@ def test_resuming_a_finished_run_trains_no_more(quick):
     assert (quick.run / "checkpoint.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_resume(tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
@@ -244,6 +245,7 @@ def test_rows_that_share_only_some_nearest_rows_have_a_structural_tie(k2):
         assert structural_tie(distance, k2) == common
 
 
+@pytest.mark.slow
 def test_a_run_at_a_structural_tie_is_warned(quick, caplog, tmp_path):
     warn_of_structural_tie(ClusterOptions(eps=0.5, k2=6))
     assert "--eps 0.5 with --k2 6: images that share 4 of their 6 nearest" in caplog.text
@@ -295,6 +297,7 @@ def test_a_diverged_run_stops_with_a_message(tmp_path):
         run(tmp_path / "run", lr=1e30)
 
 
+@pytest.mark.slow
 def test_training_with_infomap(tmp_path):
     pytest.importorskip("infomap")
     records = run(tmp_path / "run", cluster="infomap", epochs=1, min_similarity=0.9).records

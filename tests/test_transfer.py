@@ -24,6 +24,7 @@ def source(tmp_path_factory):
     return run(tmp_path_factory.mktemp("transfer") / "source", projection=16, seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["", "best.pt", "checkpoint.pt"])
 def test_a_run_begins_with_the_encoder_of_another(source, tmp_path, file):
     result = run(tmp_path / "run", init=str(source.run / file), projection=16)
@@ -55,6 +56,7 @@ def test_what_is_no_run_is_refused(tmp_path):
         run(tmp_path / "run", init=str(tmp_path))
 
 
+@pytest.mark.slow
 def test_features_of_the_projection_are_clustered_and_searched_with(source):
     content = torch.load(source.run / "best.pt", weights_only=True)
     assert content["model"]["neck.weight"].shape == (16,)

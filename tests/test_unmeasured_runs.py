@@ -51,6 +51,7 @@ def one_camera(tmp_path_factory):
     return data, root / "run", run(data, root / "run")
 
 
+@pytest.mark.slow
 def test_data_of_one_camera_can_be_trained_on(one_camera, tmp_path, caplog):
     data, _, records = one_camera
     assert len(records) == 2 and records[-1]["loss"] > 0
@@ -68,6 +69,7 @@ def test_evaluate_itself_refuses_and_names_the_option(one_camera):
     assert main(["evaluate", str(one_camera[1]), "--device", "cpu"]) == 2
 
 
+@pytest.mark.slow
 def test_report_and_extract_of_a_run_that_was_not_measured(one_camera, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
@@ -79,6 +81,7 @@ def test_report_and_extract_of_a_run_that_was_not_measured(one_camera, tmp_path)
     assert (tmp_path / "f.csv").read_text().splitlines()[1].endswith(",0,1")
 
 
+@pytest.mark.slow
 def test_a_run_that_ignores_cameras_is_measured_stored_and_resumed(one_camera, tmp_path):
     records = run(one_camera[0], tmp_path / "run", ignore_cameras=True)
     assert "mAP" in records[-1]
@@ -94,6 +97,7 @@ def test_a_run_that_ignores_cameras_is_measured_stored_and_resumed(one_camera, t
     assert (tmp_path / "f.csv").read_text().splitlines()[1].endswith(",8,1")
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_the_option_existed_goes_on(one_camera, tmp_path):
     import torch
 
@@ -111,6 +115,7 @@ WITHOUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITHOUT)
 def test_query_or_gallery_alone_leave_evaluation_out(tmp_path, caplog, name):
     forms, why = WITHOUT[name]
@@ -124,6 +129,7 @@ def test_query_or_gallery_alone_leave_evaluation_out(tmp_path, caplog, name):
     extract_features(str(tmp_path / "run"), str(tmp_path / "f.npy"), device="cpu")
 
 
+@pytest.mark.slow
 def test_queries_of_other_identities_than_the_gallery_leave_evaluation_out(tmp_path, caplog):
     data = write_market(tmp_path / "data", ONE_CAMERA, ((0, 1, 2, 3), (8,), (9,)))
     assert "mAP" not in run(data, tmp_path / "run")[-1]
@@ -131,6 +137,7 @@ def test_queries_of_other_identities_than_the_gallery_leave_evaluation_out(tmp_p
     assert "--ignore-cameras" not in warnings(caplog)
 
 
+@pytest.mark.slow
 def test_an_empty_query_folder_leaves_evaluation_out(tmp_path, caplog):
     data = write_market(tmp_path / "data", ONE_CAMERA, ((0, 1, 2, 3), (), (8,)))
     (tmp_path / "data" / "query").mkdir()
@@ -138,12 +145,14 @@ def test_an_empty_query_folder_leaves_evaluation_out(tmp_path, caplog):
     assert "evaluation is left out: there is no query" in warnings(caplog)
 
 
+@pytest.mark.slow
 def test_a_single_identity_can_be_trained_on(tmp_path):
     forms = {"train": "0007_c1_{i}{n}.png", "query": "0007_c2_{i}{n}.png", "gallery": "0007_c1_{i}{n}.png"}
     record = run(write_market(tmp_path / "data", forms), tmp_path / "run")[-1]
     assert record["mAP"] == pytest.approx(1) and "nmi" not in record
 
 
+@pytest.mark.slow
 def test_query_and_gallery_without_identities_leave_evaluation_out(tmp_path, caplog):
     for identity in range(4):
         for shot in range(8):
@@ -155,6 +164,7 @@ def test_query_and_gallery_without_identities_leave_evaluation_out(tmp_path, cap
         evaluate_checkpoint(str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_further_protocol_without_a_match_is_left_out_alone(tmp_path, caplog):
     for folder, identities in (("train", range(4)), ("query", (8, 9)), ("test", (8, 9))):
         for identity in identities:
@@ -167,6 +177,7 @@ def test_a_further_protocol_without_a_match_is_left_out_alone(tmp_path, caplog):
     assert "mAP" in evaluate_checkpoint(str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_without_evaluation_too(one_camera, tmp_path, caplog):
     names = ("eps", "k1", "k2")
     options = {name: value for name, value in TINY.items() if name not in names}

@@ -98,6 +98,7 @@ def test_the_most_that_is_held_is_a_hundredth(monkeypatch):
     assert len(held) > 50 and max(held) <= 2 * (300 * 1000 // 100 + 1)
 
 
+@pytest.mark.slow
 def test_evaluate_prints_rates_and_thresholds(tmp_path, capsys):
     from ccfast.cli import main
     from ccfast.training.trained import load_trained
