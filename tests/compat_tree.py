@@ -1,4 +1,4 @@
-"""A small repository of the shape of the authors': its own definitions raise, so that a call shows who answered."""
+"""A small repository of the shape of the authors': its definitions raise, so a call shows which implementation ran."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ EVALUATORS = (
     )
 )
 
-#: One epoch in small: pseudo-labels, a sampler, a step, an evaluation.
+#: One short epoch: pseudo-labels, a sampler, a step, an evaluation.
 TRAIN = """\
 import sys
 
@@ -125,7 +125,7 @@ FILES = {
 
 
 def write_tree(folder: Path, **changed: str) -> Path:
-    """The repository below ``folder``; ``changed`` names other contents by the file's stem."""
+    """The repository below ``folder``; ``changed`` maps the stem of a file to other contents."""
     for name, content in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Threads of OpenMP that wait by spinning take the cores from the other processes of a test. Read when torch is loaded.
+# OpenMP threads that spin while they wait take the cores from other test processes. Torch reads this when it loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from torch import Tensor
 import ccfast
 import ccfast.reference
 
-# Same examples in every run: a failure in CI is a failure at home. None fails by the clock, on a loaded machine too.
+# Same examples in every run: a failure in CI also occurs locally. No time limit: the machine may be loaded.
 hypothesis.settings.register_profile(
     "ccfast",
     max_examples=25,
@@ -63,12 +63,12 @@ def _missing_backends() -> dict[str, str]:
 MISSING = _missing_backends()
 BACKENDS = [name for name in ("cpu", "emulated", "cuda") if name not in MISSING]
 
-#: The template of a new op runs in test_add_an_op.py, once it is part of a tree; and files whose tests all need CUDA.
+#: test_add_an_op.py runs the template of a new op in a copy of the tree. Also: files whose tests all need CUDA.
 collect_ignore = ["template_op", *(["test_cuda.py", "test_cuda_training.py"] if "cuda" in MISSING else [])]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Campaigns run where ``-m huge`` asks for them, and with no other ``-m``."""
+    """Campaigns run only with ``-m huge``."""
     if "huge" in config.option.markexpr:
         return
     campaigns = [item for item in items if item.get_closest_marker("huge")]
@@ -78,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line that says which backends the tests ran on, in place of a skip per case of the others."""
+    """Print which backends the tests ran on, instead of one skip per case of a missing backend."""
     absent = "".join(f"; not on {name}: {reason}" for name, reason in MISSING.items())
     terminalreporter.write_line(f"backends: {', '.join(BACKENDS)}{absent}")
 
@@ -111,7 +111,7 @@ def golden() -> Any:
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
-    """At least two threads for the test's duration, so that a split over threads can show."""
+    """At least two threads during the test, so that an error in the split over threads can show."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -1,4 +1,4 @@
-"""A GPU that is the CPU: tensors asked for on ``cuda`` are made on the CPU, and torch.cuda does nothing, but checks."""
+"""A simulated GPU: tensors for ``cuda`` are created on the CPU, and torch.cuda only checks its arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class OnCpu(TorchFunctionMode):
-    """Every function of torch that is given a CUDA device gets the CPU instead."""
+    """Replaces a CUDA device by the CPU in the arguments of every function of torch."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.device:
@@ -26,7 +26,7 @@ def _on_cpu(value):
 
 
 class FakeEvent:
-    """Events 2 ms apart, whatever happens between them."""
+    """Events that are always 2 ms apart."""
 
     def __init__(self, enable_timing: bool) -> None:
         assert enable_timing
@@ -44,14 +44,14 @@ class FakeEvent:
 
 
 class FakeStream:
-    """A stream on which nothing waits."""
+    """A stream on which every operation has finished."""
 
     def wait_stream(self, stream: FakeStream) -> None:
         assert isinstance(stream, FakeStream)
 
 
 class FakeGraph:
-    """A graph of work that is done already: on the CPU a captured call also runs."""
+    """A graph whose work is already done: on the CPU a captured call also runs."""
 
     replays = 0
 
@@ -60,7 +60,7 @@ class FakeGraph:
 
 
 class CpuGenerator(torch.Generator):
-    """A generator on the CPU, whatever device it is asked for."""
+    """A generator on the CPU, for any requested device."""
 
     def __new__(cls, device: object = None) -> torch.Generator:
         return super().__new__(cls)
@@ -72,7 +72,7 @@ def nothing(_):
 
 
 def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace what the benchmarks use of torch.cuda, all of which must exist there; for use within :class:`OnCpu`."""
+    """Replace the parts of torch.cuda that the benchmarks use; each must exist there. For use within :class:`OnCpu`."""
     stream = FakeStream()
     properties = SimpleNamespace(L2_cache_size=1 << 16)
     if torch.backends.cuda.is_built():
@@ -98,6 +98,6 @@ def pretend_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         "graph": nothing,
     }
     for name, fake in fakes.items():
-        monkeypatch.setattr(torch.cuda, name, fake)  # an error where torch has no such thing
+        monkeypatch.setattr(torch.cuda, name, fake)  # raises if torch has no such attribute
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch, "Generator", CpuGenerator)

@@ -16,7 +16,7 @@ import pytest
 
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """No file can grow beyond ``size`` bytes: writing fails as on a full disk, in torch's C++ too."""
+    """No file can grow beyond ``size`` bytes: writing fails as on a full disk, also in torch's C++."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -29,7 +29,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(size: int, read_only: bool = False) -> Iterator[Path]:
-    """A folder on a disk of its own, of ``size`` bytes; the test is skipped where none can be mounted."""
+    """A folder on a separate disk of ``size`` bytes. The test is skipped if no disk can be mounted."""
     with tempfile.TemporaryDirectory() as folder:
         options = f"size={size}" + (",ro" if read_only else "")
         mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]

@@ -46,7 +46,7 @@ def write_lists(root, lists):
 
 
 class FakeEncoder:
-    """What views ask of an encoder."""
+    """What views need from an encoder."""
 
     height, width = 24, 12
     input_mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]

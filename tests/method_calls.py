@@ -1,4 +1,4 @@
-"""Which call of ccfast a golden file is an output of: one function per method, by the name of its files."""
+"""The ccfast call that corresponds to each golden file: one function per method, found by the name of the file."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def memory_modes(case: Golden) -> None:
 
 
 def _filled(case: Golden, module: Any, name: str = "memory") -> Any:
-    """The module with the file's bank, on the backend and in the dtype of the file."""
+    """The module with the file's bank, on the backend, in the dtype of the file."""
     module.features = case[name].clone()
     return case.module(module)
 
@@ -211,7 +211,7 @@ def _proxy_options(case: Golden, **more: Any) -> dict[str, Any]:
 
 
 def _run_images(case: Golden, memory: Any, labels: Tensor, before: Callable[[int], None] = lambda step: None) -> None:
-    """Steps whose batches are images with a label and a camera each."""
+    """Steps whose batches are images, each with a label and a camera."""
     for step in case.steps():
         before(step)
         inputs, indexes = case.inputs("inputs", step), case["indexes"][step]

@@ -17,7 +17,7 @@ class Golden:
     """Arrays by name (scalars as Python values), and checks that raise AssertionError.
 
     Attributes:
-        ops: ccfast or ccfast.reference, for what is called without a module.
+        ops: ccfast or ccfast.reference, for functions that need no module.
         dtype: the dtype of the file.
     """
 
@@ -39,7 +39,7 @@ class Golden:
         return array.tolist() if array.dtype.kind in "US" else self._backend(torch.from_numpy(array))
 
     def inputs(self, name: str, step: int) -> Tensor:
-        """One step's batch, which asks for a gradient."""
+        """The batch of one step, which requires a gradient."""
         return self[name][step].clone().requires_grad_()
 
     def module(self, module: nn.Module) -> Any:

@@ -1,6 +1,6 @@
-"""Functions and runs in several processes, and what of two runs can be compared.
+"""Functions and runs in several processes, and the values of two runs that can be compared.
 
-The processes are forked from a server that has loaded torch and ccfast: that saves each of them seconds.
+The processes are forked from a server that has loaded torch and ccfast, which saves seconds per process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ccfast.training.group import Group, leave
 
 
 def together(size: int, function: Callable[[Group], Any], folder: Path) -> list[Any]:
-    """``function(group)`` in ``size`` processes on one thread each, which meet in ``folder``; what each returned."""
+    """Run ``function(group)`` in ``size`` processes of one thread, which meet in ``folder``; return their results."""
     _start(size, _in_a_group, size, function, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
@@ -41,10 +41,10 @@ def _in_a_group(rank: int, size: int, function: Callable[[Group], Any], folder: 
 def ccfast_in_processes(
     size: int, command: str, options: dict[str, Any], status: int = 0, flags: Sequence[str] = ()
 ) -> list[str]:
-    """``ccfast COMMAND`` with ``options`` and ``flags`` in ``size`` processes on one thread each, told of each other
-    as by torchrun.
+    """Run ``ccfast COMMAND`` with ``options`` and ``flags`` in ``size`` processes of one thread, with the environment
+    that torchrun sets.
 
-    All of them must end with ``status``; returns what each of them printed.
+    All must end with ``status``. Returns the output of each.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,7 +57,7 @@ def ccfast_in_processes(
 
 
 def _command_line(rank: int, arguments: list[str], environment: dict[str, str], folder: str) -> None:
-    """The command line in this process, whose output goes to a file."""
+    """The command line in this process, with its output in a file."""
     from ccfast.cli import main
 
     output = os.open(f"{folder}/{rank}", os.O_WRONLY | os.O_CREAT)
@@ -69,12 +69,12 @@ def _command_line(rank: int, arguments: list[str], environment: dict[str, str], 
 
 
 def in_a_process(function: Callable[..., None], *arguments: Any) -> None:
-    """``function(0, *arguments)`` in a process of its own, which must end well."""
+    """``function(0, *arguments)`` in a new process, which must succeed."""
     _start(1, function, *arguments)
 
 
 def without_torch(script: str) -> list[str]:
-    """The command that runs ``script``, whose imports from ccfast need no torch: it is not loaded, for speed."""
+    """The command that runs ``script`` without loading torch, for speed; its imports from ccfast need no torch."""
     alone = (
         "import sys, types\n"
         "package = sys.modules['ccfast'] = types.ModuleType('ccfast')\n"
@@ -84,10 +84,10 @@ def without_torch(script: str) -> list[str]:
 
 
 class Command:
-    """``ccfast`` with ``arguments`` in a process of its own, on one thread; what is used of ``subprocess.Popen``.
+    """``ccfast`` with ``arguments`` in a new process of one thread, with the methods of ``subprocess.Popen`` in use.
 
-    ``first`` is called in the process before the command line; ``environment`` is its whole environment, or that of
-    this process. Where ``nobody_reads``, its stdout is a pipe that is closed at the other end.
+    ``first`` is called in the process before the command line. ``environment`` is its whole environment; the default
+    is that of this process. With ``nobody_reads`` its stdout is a pipe whose other end is closed.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Command:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """The exit status, or None while it runs; below 0 for the signal that ended it."""
+        """The exit status, None while it runs, or minus the number of the signal that ended it."""
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -125,7 +125,7 @@ class Command:
         return self._process.exitcode
 
     def done(self, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Its end, with what it wrote as text."""
+        """Wait for its end; return its status and its output as text."""
         status = self.wait(timeout)
         out, err = (Path(self._output.name, name).read_text(encoding="utf-8") for name in ("out", "err"))
         self._output.cleanup()
@@ -150,7 +150,7 @@ def _alone(
         out = os.open(f"{output}/out", os.O_WRONLY)
     for target, stream in enumerate((out, os.open(f"{output}/err", os.O_WRONLY)), 1):
         os.dup2(stream, target)
-    # Those of the server know whether its own output can be sought in.
+    # The server's streams remember whether its own output is seekable.
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     os.environ.clear()
@@ -163,7 +163,7 @@ def _alone(
 
 
 def _server() -> Any:
-    """What starts processes by forking one that has loaded what all of them need."""
+    """Starts processes as forks of one that has loaded the modules that all need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch._dynamo", "ccfast.training", "ccfast.cli", "sklearn.datasets"])
     return context
@@ -181,5 +181,5 @@ def _start(size: int, function: Callable[..., None], *arguments: Any, status: in
 
 
 def without_costs(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """``records`` of metrics.jsonl but for what depends on the machine."""
+    """``records`` of metrics.jsonl without the values that depend on the machine."""
     return [{k: v for k, v in record.items() if k not in ("seconds", "peak_memory_mb")} for record in records]

@@ -1,4 +1,4 @@
-"""One source of inputs for the tests of every op: those of ``ccfast check``, and others that hypothesis draws."""
+"""Inputs for the tests of every op: those of ``ccfast check``, and strategies for hypothesis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ccfast.check.inputs import (  # noqa: F401  (for the tests)
 
 @st.composite
 def sign_matrices(draw: st.DrawFn, max_rows: int = 24) -> Tensor:
-    """A few unit rows of +-1/4 in 16 dimensions of which only some vary: ties and duplicates everywhere."""
+    """A few unit rows of +-1/4 in 16 dimensions, only some of which vary: many ties and duplicates."""
     rows = draw(st.integers(1, max_rows))
     varying = draw(st.integers(1, 5))
     codes = draw(st.lists(st.integers(0, 2**varying - 1), min_size=rows, max_size=rows))
@@ -34,7 +34,7 @@ def sign_matrices(draw: st.DrawFn, max_rows: int = 24) -> Tensor:
 
 @st.composite
 def wild_rows(draw: st.DrawFn, dim: int, most_rows: int) -> Tensor:
-    """Finite rows of one to three magnitudes anywhere in float32, small integers or random numbers, with copies."""
+    """Finite rows of one to three magnitudes in the range of float32, small integers or random numbers, with copies."""
     rows = draw(st.integers(1, most_rows))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     if draw(st.booleans()):

@@ -1,4 +1,4 @@
-"""The ops of the dispatcher, as they are registered."""
+"""The ops that are registered with the dispatcher."""
 
 from __future__ import annotations
 

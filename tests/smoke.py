@@ -1,6 +1,6 @@
-"""Whether an installed ccfast works: its metadata, its ops beside the reference, and ``ccfast info``.
+"""Whether an installed ccfast works: its metadata, its ops compared with the reference, and ``ccfast info``.
 
-python tests/smoke.py, from any folder; needs nothing but ccfast and what it depends on.
+``python tests/smoke.py``, from any folder. Needs only ccfast and its dependencies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-# The folder of the sources must not stand in for what is installed.
+# The source folder must not be imported instead of the installed package.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (TESTS, TESTS.parent)]
 
 import torch  # noqa: E402
@@ -23,7 +23,7 @@ from ccfast.cli import main  # noqa: E402
 
 
 def check_metadata() -> None:
-    """The package asks for the very torch that it was built against, and says that it is typed."""
+    """The package requires the torch version that it was built with, and has py.typed."""
     needs = [need for need in metadata.requires("ccfast") if need.startswith(("torch=", "torch>"))]
     version = metadata.version("torch")
     assert needs in ([f"torch==={version}"], [f"torch=={version}"]), (needs, version)
@@ -35,7 +35,7 @@ def check_metadata() -> None:
 
 
 def check_ops() -> None:
-    """Features to labels, and the loss with its gradient, as the reference has them."""
+    """Features to labels, and the loss with its gradient, are those of the reference."""
     generator = torch.Generator().manual_seed(0)
     centres = F.normalize(torch.randn(8, 16, generator=generator), dim=1)
     noise = torch.randn(160, 16, generator=generator)

@@ -1,4 +1,4 @@
-"""docs/add_an_op.md: what it says to type makes an op that builds and passes, and what it quotes is there."""
+"""docs/add_an_op.md: its commands create an op that builds and passes its tests, and its quotes exist."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAGE = (ROOT / "docs" / "add_an_op.md").read_text(encoding="utf-8")
 FAMILIES = sorted(path.name for path in (ROOT / "csrc").iterdir() if path.is_dir() and path.name != "common")
 FAMILY, FUNCTION = "whitening", "whiten_rows"
 
-#: Compiles the files of the new op as one unit, loads it, and runs the tests that are named.
+#: Compiles the files of the new op as one unit, loads it, and runs the given tests.
 RUN = """
 import sys
 from pathlib import Path
@@ -38,7 +38,7 @@ sys.exit(pytest.main(["-p", "no:cacheprovider", *tests]))
 
 
 def copied_tree(folder: Path) -> Path:
-    """What of the tree the page's commands touch, with the extension that is built."""
+    """The part of the tree that the page's commands touch, with the built extension."""
     for name in ("ccfast", "csrc", "build_support", "benchmarks", "docs/api", "tests"):
         ignored = shutil.ignore_patterns("*.so", "__pycache__", "golden", "ptx", "results")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
@@ -49,7 +49,7 @@ def copied_tree(folder: Path) -> Path:
 
 
 def unit_of_the_new_op(tree: Path, emulated: bool) -> str:
-    """One source of all that the op adds to the extension, and of what it calls there."""
+    """One source file with everything that the op adds to the extension, and what it calls there."""
     schema = re.search(rf'm\.def\("{FUNCTION}\(.*\n', (tree / "csrc" / "bindings.cpp").read_text())
     kind, kernel = ("cuda", "cu") if emulated else ("cpu", "cpp")
     own = [f"{FAMILY}_op_{kind}.cpp", f"{FAMILY}_{kind}.{kernel}"]
@@ -112,8 +112,8 @@ def test_what_the_page_quotes_is_in_the_template(block: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_op_has_a_file_on_every_floor(family: str) -> None:
-    """Except arguments.h, if the two devices share no checks, and the families of ``ccfast check``; a family
-    may have several CUDA files, with other names."""
+    """Exceptions: arguments.h, if the two devices share no checks, and the families of ``ccfast check``; a family
+    may have several CUDA files with other names."""
     floors = [path for path in new_op.template_files() if path.stem != "arguments" and path.parent.name != "check"]
     names = [str(path).replace("scaling", family).replace(f"/{family}_cuda.cu", "/*_cuda.cu") for path in floors]
     missing = [name for name in names if not list(ROOT.glob(name))]

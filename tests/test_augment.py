@@ -1,4 +1,4 @@
-"""Augmentation: one image with a seed, and whole batches with a seed each."""
+"""Augmentation of one image with a seed, and of batches with one seed per image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawings(count, dtype=torch.uint8):
 
 @pytest.fixture(params=["photographs", "drawings", "float drawings"])
 def case(request):
-    """A batch, and what augments it."""
+    """A batch, and its augmentation."""
     if request.param == "photographs":
         return photographs(12), lambda images, seeds: augment_photographs(images, seeds, VALUE)
     dtype = torch.uint8 if request.param == "drawings" else torch.float32
@@ -132,7 +132,7 @@ def test_boxes_are_drawn_as_torchvision_draws_them(height, width):
 
 
 def test_a_box_that_never_fits_erases_nothing():
-    """In a single row every box is as high as the image."""
+    """In an image of one row every box is as high as the image."""
     assert (erased_boxes(uniform(torch.arange(200), PHOTOGRAPH_DRAWS)[:, 3:], 1, 40)[:, 2] == 0).all()
 
 
@@ -175,7 +175,7 @@ def test_a_turn_does_not_shear_a_drawing_that_is_not_square():
     disc = ((x**2 + y**2) < 100).float().expand(200, 1, 64, 32)
     moved = augment_batch(disc, torch.arange(200))[:, 0]
     heights, widths = ((moved > 0.5).any(dim).sum(1).double() for dim in (2, 1))
-    assert (heights / widths).log().abs().max() < 0.35  # the two scales are drawn apart: (1.1 / 0.9) and a pixel
+    assert (heights / widths).log().abs().max() < 0.35  # the two scales are drawn separately: (1.1 / 0.9) and one pixel
     assert (heights / widths).log().mean().abs() < 0.03
 
 

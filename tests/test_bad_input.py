@@ -28,7 +28,7 @@ RANKING = dict(
 
 
 def changed(value: Tensor, row: int, to: float) -> Tensor:
-    """A copy in which the first number of ``row`` is another."""
+    """A copy with another first value in ``row``."""
     value = value.clone()
     if value.dim() == 1:
         value[row] = int(to)
@@ -45,11 +45,11 @@ class Case(NamedTuple):
     arguments: dict[str, Any]
     error: type[Exception]
     words: tuple[str, ...]
-    #: Found by looking at the numbers, which the ops of a training step do not do on CUDA: they would wait for the GPU.
+    #: Errors in the values. On CUDA the ops of a training step do not look at values: they would wait for the GPU.
     data: bool = False
 
 
-#: For each op: arguments that work, and the changes to them that must not.
+#: For each op: valid arguments, and changes that must be refused.
 GOOD: dict[str, dict[str, Any]] = {
     "knn": {"features": UNIT, "k": 3},
     "k_reciprocal_encoding": {"features": UNIT, "k1": 5, "k2": 2},
@@ -65,7 +65,7 @@ GOOD: dict[str, dict[str, Any]] = {
 
 
 def matrix_cases(name: str, good: Tensor, wrong_dtype: torch.dtype) -> list[Case]:
-    """What every argument that is a matrix of features must refuse."""
+    """What every argument with features must refuse."""
     dtype = str(wrong_dtype).removeprefix("torch.")
     return [
         Case({name: good.tolist()}, TypeError, (name, "list", "Tensor")),
@@ -80,7 +80,7 @@ def matrix_cases(name: str, good: Tensor, wrong_dtype: torch.dtype) -> list[Case
 
 
 def row_cases(name: str, good: Tensor, unit: bool) -> list[Case]:
-    """Rows that are not finite, and not of unit norm where that matters: the first bad row is named."""
+    """Rows that are not finite or, where required, not of unit norm: the error names the first bad row."""
     cases = [
         Case({name: changed(good, row, value)}, ValueError, (name, "finite", f"row {row}"), data=True)
         for row, value in [(3, torch.nan), (0, torch.inf), (len(good) - 1, -torch.inf)]
@@ -94,7 +94,7 @@ def row_cases(name: str, good: Tensor, unit: bool) -> list[Case]:
 
 
 def beyond_int64(good: Tensor) -> np.ndarray:
-    """As many numbers, the second of which int64 does not hold."""
+    """The same number of values; the second does not fit into int64."""
     numbers = np.zeros(len(good), np.uint64)
     numbers[1] = 2**63 + 5
     return numbers
@@ -254,7 +254,7 @@ BAD: dict[str, list[Case]] = {
             case
             for name in ("query_cams", "gallery_cams")
             for case in label_cases(name, RANKING[name])
-            if case.arguments[name] is not None  # no cameras, which both must be: below
+            if case.arguments[name] is not None  # without cameras: query and gallery must agree; see below
         ],
         Case({"query_cams": None}, ValueError, ("query_cams", "both", "None")),
         Case({"gallery_cams": None}, ValueError, ("gallery_cams", "both", "None")),
@@ -288,7 +288,7 @@ def describe(op: str, index: int) -> str:
 
 def call(module: ModuleType, backend: Backend, op: str, **changes: Any) -> Any:
     def put(value: Any) -> Any:
-        # Meta tensors stand for another device.
+        # Meta tensors represent another device.
         return backend(value.clone()) if isinstance(value, Tensor) and value.device.type != "meta" else value
 
     function: Callable[..., Any] = getattr(module, op)
@@ -319,7 +319,7 @@ def test_bad_input_is_refused_by_name(implementation: ModuleType, backend: Backe
 
 @pytest.mark.parametrize("op", BAD)
 def test_one_mistake_has_one_message(backend: Backend, op: str) -> None:
-    """Whether it is found in Python, in C++ or by the reference."""
+    """Whether Python, C++ and the reference find the error."""
     for case in BAD[op]:
         if case.data and backend.name != "cpu" and op in ("update_memory_", "centroid_contrastive_loss"):
             continue
@@ -333,7 +333,7 @@ def test_one_mistake_has_one_message(backend: Backend, op: str) -> None:
 
 @pytest.mark.parametrize("op", ccfast.reference.__all__)
 def test_the_bad_input_of_every_op_is_covered(op: str) -> None:
-    """Here, or in a file of its own."""
+    """In this file or in another one."""
     family = getattr(ccfast, op).__module__.rpartition(".")[2]
     own = (Path(__file__).parent / f"test_{family}.py").read_text(encoding="utf-8")
     assert op in BAD.keys() & GOOD.keys() or ("pytest.raises" in own and f".{op}(" in own)

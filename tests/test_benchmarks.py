@@ -1,4 +1,4 @@
-"""The benchmarks' machinery: what fails is left out and told; the paths for a GPU run, here on a pretended one."""
+"""The code of the benchmarks: a failed measurement is left out and reported; GPU paths run on a simulated GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from fake_cuda import FakeGraph, OnCpu, pretend_cuda
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT))  # the benchmarks are part of the repository, not of what is installed
+sys.path.append(str(ROOT))  # the benchmarks are in the repository, not in the installed package
 
 from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import bench_memory, bench_modules, differences, inputs, peaks, peers_cuda, results, table  # noqa: E402
@@ -58,7 +58,7 @@ def measured(case: Case, strict: bool = False, device: torch.device = CPU):
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch):
-    """A pretended GPU, small products to measure its peaks with."""
+    """A simulated GPU, and small products to measure its peaks."""
     pretend_cuda(monkeypatch)
     monkeypatch.setitem(peaks.SIDE, "cuda", 64)
     monkeypatch.setitem(peaks.COPIED, "cuda", 1 << 16)
@@ -74,7 +74,7 @@ def test_a_provider_that_fails_is_left_out_and_the_others_are_measured():
     found = measured(small_case(providers={"broken": broken, "large": out_of_memory}))
     assert set(found.timings) == {Cell("ccfast"), Cell("reference")}
     assert found.left_out == {Cell("broken"): "RuntimeError: broken", Cell("large"): "out of memory"}
-    assert found.failed == {Cell("broken")}  # what does not fit is no failure
+    assert found.failed == {Cell("broken")}  # a size that does not fit is no failure
 
 
 def test_a_provider_that_fails_while_it_is_timed_is_left_out():
@@ -165,7 +165,7 @@ def test_a_capture_that_fails_says_what_failed_first_and_the_calls_stay(cuda, mo
     found = measured(small_case(providers={"waits": waits}, graph=True), device=CUDA)
     why = "RuntimeError: operation not permitted when stream is capturing"
     assert found.left_out[Cell("waits", "graph")] == why and Cell("waits") in found.timings
-    # The capture's stream, which the failed end leaves behind, is left.
+    # The failed end leaves the stream of the capture current; it is reset.
     assert {*chosen} == {torch.cuda.current_stream()}
 
 

@@ -1,4 +1,4 @@
-"""How the build decides: about jobs, torch, CUDA, and which sources are compiled together."""
+"""What the build decides: jobs, torch, CUDA, and which sources are compiled together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images decoded once: the same batches, and refused where they do not fit."""
+"""Images decoded once: the batches are the same, and a cache that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_only_fp16_scales_gradients():
 
 @pytest.mark.slow
 def test_a_compiled_encoder_sees_whole_batches_only_and_keeps_its_names():
-    """With the backend "eager" nothing is generated, but every new shape is still traced."""
+    """The backend "eager" generates no code but still traces every new shape."""
     encoder, reference = smallconv(), smallconv()
     names = list(encoder.state_dict())
     compiled = []

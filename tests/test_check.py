@@ -1,4 +1,4 @@
-"""``ccfast check``: it knows every op, passes where all is right, and fails and says so where something is wrong."""
+"""``ccfast check`` covers every op, passes if all ops are right, and reports each wrong one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ccfast.cli import main
 TINY = Size(images=130, dim=24, batch=32, identities=17)
 CUDA = torch.device("cuda", 0)
 TRIALS, FAMILIES = ops(), run.families()
-#: Public functions that compute nothing.
+#: Public functions that are no ops.
 NO_OPS = {"build_info", "load_encoder", "from_cupy", "from_scipy", "to_cupy", "to_scipy"}
 
 
@@ -44,7 +44,7 @@ def test_every_op_is_checked_and_timed() -> None:
 
 
 class Recorder(TorchDispatchMode):
-    """The names of ccfast's ops that are called."""
+    """The names of the ccfast ops that are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def test_every_op_of_the_dispatcher_is_reached() -> None:
 def test_every_op_is_right_and_as_eager_pytorch(backend: Backend, op: str) -> None:
     if op == "infomap":
         pytest.importorskip("infomap")
-    # The emulation is slow, and the families' own tests run it on more.
+    # The emulation is slow; the tests of each family run more cases on it.
     for each in TRIALS[op][:: 4 if backend.name == "emulated" else 1]:
         assert not run_trial(each, backend.device).faults, each.title
     times = time_speed(timings(TINY)[op], backend.device)
@@ -80,7 +80,7 @@ def test_every_op_is_right_and_as_eager_pytorch(backend: Backend, op: str) -> No
 
 
 def spoiled(answer: Any) -> Any:
-    """A little off: the first output, or a sparse matrix's values."""
+    """Changes the first output, or the values of a sparse matrix, a little."""
     if isinstance(answer, RankingMetrics):
         return answer._replace(mAP=answer.mAP + 1e-6)
     if isinstance(answer, tuple):
@@ -91,7 +91,7 @@ def spoiled(answer: Any) -> Any:
 
 
 def break_op(monkeypatch: pytest.MonkeyPatch, op: str) -> None:
-    """``ccfast.<op>`` gives a wrong answer, or moves to a wrong place what it changes."""
+    """``ccfast.<op>`` returns a wrong result, or changes its argument wrongly."""
     right = getattr(ccfast, op)
 
     def wrong(*arguments: Any, **options: Any) -> Any:
@@ -135,7 +135,7 @@ def test_bits_that_change_from_run_to_run_are_seen(monkeypatch: pytest.MonkeyPat
 
 
 def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """The check knows these ops alone."""
+    """Limits the check to these ops."""
     family = SimpleNamespace(
         trials=lambda: [each for name in names for each in TRIALS[name]],
         speeds=lambda size: [each for found in FAMILIES for each in found.speeds(size) if each.op in names],
@@ -236,7 +236,7 @@ def test_an_output_file_that_cannot_be_written_is_an_error_before_the_work(
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch):
-    """Two pretended GPUs, for which ccfast was built."""
+    """Two simulated GPUs, for which ccfast was built."""
     pretend_cuda(monkeypatch)
     properties = SimpleNamespace(name="NVIDIA Fake", major=9, minor=0, total_memory=1 << 36, L2_cache_size=1 << 10)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)

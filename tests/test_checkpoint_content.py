@@ -1,4 +1,4 @@
-"""Checkpoints whose entries are of other types: one error each, whichever command reads them."""
+"""Checkpoints with entries of a wrong type: one error each, in every command that reads them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ ANYWHERE = {
     "half a best": put("best", {"epoch": 1}),
 }
 
-#: Changes to what only a run that goes on reads.
+#: Changes to entries that only a resumed run reads.
 OF_A_RUN = {
     "no best": without("best"),
     "no optimizer": without("optimizer"),
@@ -137,7 +137,7 @@ OF_A_RUN = {
 
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch):
-    """Pages at the ends of runs take longer than the runs here."""
+    """No page at the end of a run: it takes longer than these runs."""
     monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
 
 
@@ -155,7 +155,7 @@ def contents(whole):
 
 
 def fails(capsys, *arguments):
-    """The one line that the command ends with; it must end with status 2."""
+    """The last line of the command's output; its status must be 2."""
     assert main(list(map(str, arguments))) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"ccfast {arguments[0]}: ")

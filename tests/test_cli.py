@@ -73,7 +73,7 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_training_ends_with_its_page(tmp_path, capsys):
-    """Written once, from the data that the run has read, and named in the last line."""
+    """The page is written once, from the data that the run has read, and the last line names it."""
     folder = tmp_path / "run"
     with mock.patch("ccfast.training.trained.data_of") as read_again:
         assert main(["train", "--run", str(folder), *QUICK]) == 0
@@ -110,7 +110,7 @@ def test_only_the_main_process_writes_the_page(tmp_path, monkeypatch):
     written = []
     monkeypatch.setattr("ccfast.commands._page.write_report", lambda *args, **options: written.append(args))
     result = TrainResult(tmp_path, [], None)
-    for rank, size in ((0, 4), (1, 4), (3, 4), (2, 1)):  # WORLD_SIZE 1: no group, whatever RANK says
+    for rank, size in ((0, 4), (1, 4), (3, 4), (2, 1)):  # WORLD_SIZE 1: no group, for any RANK
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", str(size))
         write_page(result, TrainConfig())
@@ -154,7 +154,7 @@ def test_evaluate_gives_the_runs_best_map(run, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("amp", ["none", "bf16", "fp16"])
 def test_evaluate_measures_what_the_run_did(tmp_path, amp):
-    """In the run's precision: its metrics are those of metrics.jsonl."""
+    """In the precision of the run: the metrics are those of metrics.jsonl."""
     records = train(TrainConfig(run=str(tmp_path / amp), amp=amp, epochs=1, iters=3, device="cpu")).records
     best = max(records, key=lambda record: record["mAP"])
     metrics = evaluate_checkpoint(str(tmp_path / amp), device="cpu")

@@ -27,7 +27,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    """A folder of other images of the same kinds."""
+    """A folder with other images of the same kinds."""
     write_pictures(tmp_path / "images", shots=range(20, 26))
     return tmp_path / "images"
 
@@ -74,14 +74,14 @@ def test_a_run_leaves_its_clusters(run):
 
 @pytest.mark.slow
 def test_the_page_shows_those_clusters(tmp_path):
-    """They are found once, not again for the page."""
+    """The clusters are computed once, not again for the page."""
     with mock.patch("ccfast.report.page.pseudo_labels") as again:
         options = ["--epochs", "1", "--iters", "2", "--device", "cpu", "--quiet"]
         assert main(["train", "--run", str(tmp_path / "run"), *options]) == 0
     assert not again.called
     clusters = {row["cluster"] for row in rows(tmp_path / "run" / "clusters.csv")} - {"-1"}
     assert f"<td>clusters</td><td>{len(clusters)}</td>" in (tmp_path / "run" / "report.html").read_text()
-    assert rows(tmp_path / "run" / "clusters.csv")[7]["path"] == "train[7]"  # digits are no files
+    assert rows(tmp_path / "run" / "clusters.csv")[7]["path"] == "train[7]"  # the digits have no files
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def test_every_layout_is_a_folder_of_images_unless_a_data_set_is_named(run, tmp_
 
 
 def test_fewer_images_than_neighbours(run, tmp_path, capsys):
-    """The run's k1 is made smaller with a warning; one that is named is refused."""
+    """The run's k1 is reduced with a warning; a given k1 that is too large is refused."""
     write_pictures(tmp_path / "few", shots=range(3), kinds=[0])
     assert cluster(run, "--data-dir", tmp_path / "few", "-o", tmp_path / "c.csv") == 0
     assert "k1 = 3 instead of 5, because there are 3 images" in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_fewer_images_than_neighbours(run, tmp_path, capsys):
 
 
 def test_without_training(images, tmp_path, capsys):
-    """The encoder is the architecture with its weights; options are the published ones unless they are named."""
+    """The encoder is the architecture with its weights; options that are not given have the published values."""
     options = ["--arch", "smallconv", "--weights", "none", "--height", 24, "--width", 16, "--k1", 5, "--k2", 2]
     torch.manual_seed(0)
     assert cluster("--data-dir", images, *options, "--eps", 0.65, "-o", tmp_path / "c.csv") == 0
@@ -153,7 +153,7 @@ def test_weights_of_a_checkpoint_give_its_encoder(run, images, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("publisher", ["mask_token", "visual.trunk.", "safetensors"])
 def test_image_towers_of_timm_with_the_names_of_their_publishers(images, tmp_path, publisher):
-    """DINOv2's files have a mask token; open_clip's hold a text tower too, and a prefix before the names."""
+    """DINOv2's files have a mask token; open_clip's files also hold a text tower, and their names have a prefix."""
     timm = pytest.importorskip("timm")
     name = "vit_tiny_patch16_224"
     torch.manual_seed(1)
@@ -280,7 +280,7 @@ def test_images_that_are_not_files_cannot_be_copied(tmp_path, capsys):
     assert main(["train", "--run", folder, "--epochs", "1", "--iters", "1", "--device", "cpu", "--quiet"]) == 0
     fails(capsys, "--copy-to: the images of digits are not files", folder, "-o", tmp_path / "c.csv", "--copy-to",
           tmp_path / "out")  # fmt: skip
-    write_pictures(tmp_path / "images", shots=range(2))  # an encoder of drawings takes pictures in grey
+    write_pictures(tmp_path / "images", shots=range(2))  # an encoder of drawings reads images in grey
     assert cluster(folder, "--data-dir", tmp_path / "images", "-o", tmp_path / "c.csv") == 0
     assert len(rows(tmp_path / "c.csv")) == 2 * KINDS
 

@@ -1,4 +1,4 @@
-"""The clusterings of --cluster, and what is said of clusters without knowing the identities."""
+"""The clusterings of --cluster, and measures of clusters without identities."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_hdbscan_on_sparse_distances_is_that_on_dense_ones(min_samples, min_clus
     ).fit_predict(dense)
     labels = hdbscan_labels(sparse, min_samples, min_cluster_size)
     assert len(set(labels)) > 5
-    assert adjusted_rand_score(expected, labels) > 0.9  # equal distances may be taken in another order
+    assert adjusted_rand_score(expected, labels) > 0.9  # equal distances may come in another order
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
@@ -101,7 +101,7 @@ def test_wrong_options_are_refused(options, message):
         ClusterOptions(**options)
 
 
-#: The options that each clustering may be told to change.
+#: The options that each clustering may suggest to change.
 OWN = {
     "dbscan": {"--eps", "--min-samples"},
     "infomap": {"--min-similarity", "--k1"},

@@ -1,4 +1,4 @@
-"""ccfast.compat beside the outputs of the authors' helper functions, and on what they did not cover."""
+"""ccfast.compat compared with the outputs of the authors' helper functions, and on inputs that those do not cover."""
 
 from __future__ import annotations
 
@@ -355,7 +355,7 @@ def test_neighbours_and_similarities_are_the_authors(golden: Any) -> None:
     assert (dists.dtype, nbrs.dtype) == (np.float64, np.int32)
     np.testing.assert_allclose(dists, want["dists"], rtol=0, atol=1e-6)
     for row, (found, wanted) in enumerate(zip(nbrs, want["nbrs"], strict=True)):
-        close = np.abs(want["dists"][row] - dists[row]) < 1e-6  # equal similarities may change places
+        close = np.abs(want["dists"][row] - dists[row]) < 1e-6  # equal similarities may be in any order
         assert close.all() and len(set(found) ^ set(wanted)) <= 2
 
 
@@ -438,7 +438,8 @@ def test_two_products_before_one_backward_see_one_memory(backend: Backend) -> No
     once = moved_by_hand(rows, inputs, targets, 0.2, hard=False)
     twice = moved_by_hand(once, inputs, targets, 0.2, hard=False)
     torch.testing.assert_close(memory.cpu(), twice, rtol=0, atol=4e-6)
-    want = torch.ones(20, 5) @ rows + torch.ones(20, 5) @ once  # the earlier one with the rows that the later one moved
+    # the earlier call, with the rows that the later call updated
+    want = torch.ones(20, 5) @ rows + torch.ones(20, 5) @ once
     torch.testing.assert_close(leaf.grad.cpu(), want, rtol=0, atol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""ccfast.compat.compute_jaccard_distance on what the authors' code gives a matrix for: other norms, NaN, other k."""
+"""ccfast.compat.compute_jaccard_distance on inputs that the authors' code accepts: other norms, NaN, other k."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ccfast.compat import _inputs
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test hears the warnings of its first call."""
+    """Warnings that appear once appear again in every test."""
     monkeypatch.setattr(_inputs, "_said", set())
     yield
 
 
 def neighbour_lists(features: np.ndarray, k1: int) -> list[list[int]]:
-    """The k1 nearest rows of each, by |x - y|^2; rows that are not finite are not found and find nothing; -1 fills."""
+    """The k1 nearest rows by |x - y|^2, filled with -1. Rows that are not finite are no neighbours and have none."""
     known = np.flatnonzero(np.isfinite(features).all(1))
     lists = []
     for i, row in enumerate(features):
@@ -39,7 +39,7 @@ def neighbour_lists(features: np.ndarray, k1: int) -> list[list[int]]:
 
 
 def plain_jaccard(features: Tensor, k1: int, k2: int) -> np.ndarray:
-    """The authors' rules on lists with empty places: -1 is a member of its own, and means the last row when read."""
+    """The authors' rules on lists with empty places: -1 is a separate member, and as an index it is the last row."""
     x = features.double().numpy()
     lists = neighbour_lists(x, k1)
     half = round(k1 / 2) + 1

@@ -1,4 +1,4 @@
-"""``python -m ccfast.compat SCRIPT``: what is replaced, what is left alone, and what the script sees."""
+"""``python -m ccfast.compat SCRIPT``: what it replaces, what it leaves unchanged, and what the script sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.compile takes the public functions of static output shape whole, and gives eager's results."""
+"""torch.compile captures the public functions of static output shape in one graph and gives eager's results."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def torch_loss(
     mask: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """What users write today, in float64: torch's cross-entropy over the columns that take part, row by row."""
+    """The same loss in plain PyTorch, in float64: cross-entropy over the columns that take part, row by row."""
     x = features.double()
     z = (F.normalize(x, dim=1) if normalize else x) @ memory.double().T / temperature
     soft = labels.is_floating_point()
@@ -70,7 +70,7 @@ def torch_loss(
 def value_and_gradients(function: Any, inputs: Inputs, **options: Any) -> Inputs:
     features, memory = (value.detach().clone().requires_grad_() for value in inputs[:2])
     loss = function(features, memory, inputs[2], **options)
-    # Unequal upstream gradients, so that a gradient which ignores them cannot pass.
+    # Unequal upstream gradients: a gradient that ignores them fails.
     loss.backward(torch.linspace(0.5, 2, loss.numel(), device=loss.device, dtype=loss.dtype).reshape(loss.shape))
     return loss.detach(), features.grad, memory.grad
 
@@ -164,7 +164,7 @@ def test_the_dtype_of_the_memory_is_free(
 def test_extreme_temperatures_neither_overflow_nor_lose_the_gradient(
     implementation: ModuleType, backend: Backend, temperature: float
 ) -> None:
-    # Logits reach 1 / temperature, and with them their float32 rounding error.
+    # Logits, and so their float32 rounding errors, grow with 1 / temperature.
     tolerance = 1e-5 + 1e-6 / temperature
     assert_like_torch(implementation, backend(*batch()), 1e-4, tolerance, temperature=temperature)
 
@@ -305,7 +305,7 @@ def test_property_tied_logits_and_noise(
 
 
 def extras_of(inputs: Inputs, what: str) -> tuple[Inputs, dict[str, Any]]:
-    """Inputs and options with weights of the classes, a mask, weights of the rows, temperatures, or all of them."""
+    """Inputs, and options: weights of the classes, a mask, weights of the rows, temperatures, or all."""
     features, memory, labels = inputs
     rows, classes = len(features), len(memory)
     generator = torch.Generator().manual_seed(7)

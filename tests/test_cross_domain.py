@@ -1,4 +1,4 @@
-"""``ccfast evaluate RUN --dataset OTHER``: an encoder of one data set on another one, by its own transforms."""
+"""``ccfast evaluate RUN --dataset OTHER``: an encoder of one data set on another one, with its own transforms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a GPU can show: streams, a second device, CUDA graphs, no waiting on the training path."""
+"""Tests that need a GPU: streams, a second device, CUDA graphs, no synchronisation in a training step."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def near(features: Tensor) -> Tensor:
 
 
 def training_step(features: Tensor, memory: Tensor, labels: Tensor, mode: str = "sequential") -> Tensor:
-    """Loss and gradient against the old memory, then its update; all in place or new tensors, no look at the data."""
+    """Loss and gradient with the old memory, then the update of the memory; nothing reads a value on the host."""
     x = features.detach().requires_grad_()
     ccfast.centroid_contrastive_loss(x, memory, labels, 0.05, label_smoothing=0.1).backward()
     ccfast.update_memory_(memory, F.normalize(features, dim=1), labels, 0.1, mode)
     return x.grad
 
 
-#: Each takes unit features on a device and gives dense tensors.
+#: Each takes unit features on a device and returns dense tensors.
 OPS: dict[str, Callable[[Tensor], list[Tensor]]] = {
     "knn": lambda x: list(ccfast.knn(x, 20)),
     "knn fp16": lambda x: list(ccfast.knn(x, 20, queries=x[:30], precision="fp16")),
@@ -55,7 +55,7 @@ def features() -> Tensor:
 
 @contextmanager
 def no_synchronisation() -> Iterator[None]:
-    """Any wait for the GPU that goes through torch is an error."""
+    """Any synchronisation by torch raises an error."""
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -70,7 +70,7 @@ def test_work_goes_to_the_current_stream(features: Tensor, name: str) -> None:
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        # The input is written late on this stream: an op that ran on another stream would read it too early.
+        # This stream writes the input late: an op on another stream would read it too early.
         late = torch.zeros_like(features)
         torch.cuda._sleep(50_000_000)
         late.copy_(features)
@@ -111,7 +111,7 @@ def test_host_and_cuda_in_one_call_are_refused(features: Tensor) -> None:
 @pytest.mark.parametrize("mode", ["sequential", "hardest", "mean"])
 def test_a_training_step_does_not_wait_for_the_gpu(mode: str) -> None:
     memory, features, labels = (value.cuda() for value in memory_batch())
-    training_step(features, memory, labels, mode)  # the first may load kernels
+    training_step(features, memory, labels, mode)  # the first call may load kernels
     with no_synchronisation():
         training_step(features, memory, labels, mode)
 
@@ -126,7 +126,7 @@ def test_a_training_step_can_be_captured_in_a_cuda_graph(mode: str) -> None:
     static = [memory.clone(), features.clone(), labels.clone()]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):  # warm-up, as capture asks for
+    with torch.cuda.stream(stream):  # warm-up, which capture requires
         training_step(static[1], static[0].clone(), static[2], mode)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
@@ -142,7 +142,7 @@ def test_a_training_step_can_be_captured_in_a_cuda_graph(mode: str) -> None:
 
 
 def test_labels_out_of_range_on_cuda_write_nothing_out_of_bounds() -> None:
-    # The training path does not look at the data before it runs; what it must not do is write elsewhere.
+    # A training step does not check values before it runs, but it must not write out of bounds.
     store = torch.full((3, 12, 48), 7.0, device="cuda")
     memory, features, labels = (value.cuda() for value in memory_batch())
     store[1] = memory

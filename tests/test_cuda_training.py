@@ -1,4 +1,4 @@
-"""The training loop on a GPU: it learns, goes on from a run on the CPU, and its steps do not wait."""
+"""The training loop on a GPU: it learns, it resumes a run from the CPU, and its steps do not synchronise."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_run_goes_on_on_another_device(tmp_path, devices, amp):
 
 
 def no_waiting(loader: Iterator, warm_up: int = 2) -> Iterator:
-    """``loader``'s batches; after the first ones any wait for the GPU that goes through torch is an error."""
+    """``loader``'s batches; after the first ones any synchronisation by torch raises an error."""
     try:
         for step, batch in enumerate(loader):
             if step == warm_up:

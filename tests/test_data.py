@@ -38,7 +38,7 @@ def test_the_split_of_digits_does_not_depend_on_the_seed():
 
 
 def test_raw_pixels_of_digits_reach_67_map():
-    """What training has to beat; see docs/training.md."""
+    """The result without training; see docs/training.md."""
     data = load_digits()
     query, gallery = (F.normalize(part.images.flatten(1), dim=1) for part in (data.query, data.gallery))
     ranking = ccfast.evaluate_ranking(2 - 2 * query @ gallery.T, data.query.ids, data.gallery.ids, None, None)

@@ -117,7 +117,7 @@ def test_images_of_16_bits_keep_their_shades(tmp_path, name):
 
 
 def write_turned(path, orientation):
-    """A photograph 24 wide and 16 high as a camera stores it: red on its left, blue on its right."""
+    """A photograph of 24 x 16 pixels as a camera stores it: red on the left, blue on the right."""
     image = Image.new("RGB", (24, 16), (0, 0, 255))
     image.paste((255, 0, 0), (0, 0, 12, 16))
     exif = Image.Exif()
@@ -127,7 +127,7 @@ def write_turned(path, orientation):
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 def test_a_photograph_is_turned_upright(tmp_path, name):
-    write_turned(tmp_path / name, orientation=6)  # to be turned clockwise: what was left is on top
+    write_turned(tmp_path / name, orientation=6)  # rotated clockwise: the left side is on top
     image = np.asarray(decode(tmp_path / name))
     assert image.shape == (24, 16, 3)
     assert image[4, 8, 0] > 200 > 60 > image[4, 8, 2]
@@ -154,7 +154,7 @@ def test_inputs_cache_and_thumbnails_show_a_photograph_upright(tmp_path):
 
 
 def test_broken_exif_data_make_no_bad_image(tmp_path, monkeypatch):
-    """Of EXIF data that Pillow can read in part only it may fail to write what is left."""
+    """Pillow may fail to write EXIF data that it can read only in part."""
 
     def fail(*args, **kwargs):
         raise ValueError("EXIF")

@@ -64,7 +64,7 @@ def setting_by_hand(query, gallery, distances, *, clothes_changing):
 
 
 def test_both_settings_are_those_calculated_by_hand():
-    """Identities 0 and 1 always wear the same: they have no match once clothes must have changed."""
+    """Identities 0 and 1 never change clothes, so they have no match in the clothes-changing setting."""
     random = np.random.default_rng(5)
 
     def part(size):

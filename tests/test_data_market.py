@@ -112,7 +112,7 @@ def test_cameras_in_some_names_only_are_refused(market):
 
 @pytest.fixture
 def broken(market):
-    """A data set with a truncated image and one that is none."""
+    """A data set with a truncated image and a file that is no image."""
     path = market / "bounding_box_train" / MARKET["bounding_box_train"][0]
     PIL_Image.effect_noise((64, 64), 50).convert("RGB").save(path)
     path.write_bytes(path.read_bytes()[:-400])

@@ -1,4 +1,4 @@
-"""Cameras and identities in the names of files: what is meant is read, what cannot be read is never "no camera"."""
+"""Cameras and identities in file names: all usual forms are read; one that cannot be read never means "no camera"."""
 
 from __future__ import annotations
 

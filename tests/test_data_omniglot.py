@@ -17,7 +17,7 @@ ALPHABETS, CHARACTERS, DRAWERS = 7, 3, 4
 
 
 def arrays():
-    """Seven alphabets of three characters by four drawers; every drawing has ink (0) in a quarter of it."""
+    """Seven alphabets of three characters by four drawers; a quarter of every drawing is ink (0)."""
     alphabet, character, drawer = np.indices((ALPHABETS, CHARACTERS, DRAWERS)).reshape(3, -1)
     images = np.full((len(drawer), 64, 64), 255, dtype=np.uint8)
     images[:, :32, :32] = 0
@@ -43,7 +43,7 @@ def write_folder(root):
 
 
 def check_split(data, first_drawer):
-    """Alphabets 2 and 5 of seven are held out, the first two drawers of theirs are the query."""
+    """Alphabets 2 and 5 of seven are held out; their first two drawers are the query."""
     held_out = [6, 7, 8, 15, 16, 17]
     assert data.train.ids.unique().tolist() == [number for number in range(21) if number not in held_out]
     assert data.query.ids.unique().tolist() == data.gallery.ids.unique().tolist() == held_out

@@ -1,4 +1,4 @@
-"""Nothing of a data set is lost without a word: links, formats, names of systems, folders beside, lists, the table."""
+"""No file of a data set is left out without a message: links, formats, system files, other folders, lists."""
 
 from __future__ import annotations
 

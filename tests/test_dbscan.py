@@ -79,7 +79,7 @@ def test_sparse_labels_are_those_of_scikit_learn(
 
 
 def test_the_cases_have_clusters_borders_and_noise() -> None:
-    # Otherwise the comparisons above would say little.
+    # Otherwise the comparisons above would prove little.
     for name in ("spread", "on a grid"):
         distances = CASES[name]()
         labels = sklearn_labels(distances, 0.1, 4)
@@ -89,7 +89,7 @@ def test_the_cases_have_clusters_borders_and_noise() -> None:
 
 
 def test_a_border_point_takes_the_lowest_label_in_reach(implementation: ModuleType, backend: Backend) -> None:
-    # Points on a line; number 3 stands between two clusters and is core of neither. The right one comes first.
+    # Points on a line; number 3 is between two clusters and a core point of neither. The right one comes first.
     line = torch.tensor([10.0, 10.1, 10.2, 9.2, 8.4, 8.3, 8.2])
     distances = backend((line[:, None] - line[None, :]).abs())
     assert implementation.dbscan(distances, 0.81, 4).tolist() == [0, 0, 0, 0, 1, 1, 1]

@@ -1,4 +1,4 @@
-"""Every op gives the same bits in two runs and, but for products that torch splits, on any number of threads."""
+"""Every op gives the same bits in two runs and, except for products that torch splits, with any number of threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 import ccfast
 
-# Large enough that work is split over threads and over several tiles of a matrix product.
+# Large enough for several threads and several tiles of a matrix product.
 FEATURES = clustered(2100, dim=48, identities=150, noise=0.9)[0]
 
 
@@ -122,7 +122,7 @@ def test_two_runs_give_the_same_bits(backend: Backend, name: str) -> None:
     assert_same_bits(OPS[name](backend), OPS[name](backend))
 
 
-#: Products with the memory are torch's, which may split them by threads: equal to the last bits, and no more.
+#: Torch computes products with the memory and may split them over threads: the last bits may differ.
 BY_TORCH = [name for name in OPS if name.startswith("step")]
 
 
@@ -151,7 +151,7 @@ def test_any_number_of_threads_gives_the_same_step_to_the_last_bits(backend: Bac
 
 
 def test_results_do_not_depend_on_the_other_rows_of_the_batch(backend: Backend) -> None:
-    # A row's neighbours, distances and loss are its own, wherever tiles and threads split the rest.
+    # The neighbours, distances and loss of a row do not depend on where tiles and threads split the rows.
     features = backend(FEATURES)
     whole = ccfast.knn(features, 20)
     assert_same_bits([part[:700] for part in whole], list(ccfast.knn(features, 20, queries=features[:700])))

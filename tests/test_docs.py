@@ -1,4 +1,4 @@
-"""The documentation: its examples run, its commands exist, its pages and the public names are all in it."""
+"""The documentation: its examples run, its commands exist, and it covers all pages and public names."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_python_examples_of_a_page_run_one_after_the_other(page):
 
 
 def test_the_tracker_of_the_page_about_encoders_runs(tmp_path, monkeypatch, capsys):
-    """Its two things keep their tracks, the second from the fourth frame on."""
+    """The two objects keep their tracks; the second appears in the fourth frame."""
     pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
     from tiny_run import tiny_run
 
@@ -78,7 +78,7 @@ def test_the_tracker_of_the_page_about_encoders_runs(tmp_path, monkeypatch, caps
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_commands_and_their_options_exist(page):
-    """What a page says to type, placeholders and all, is what the command line takes."""
+    """The command line accepts the commands of each page, including placeholders."""
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [
         line
@@ -99,7 +99,7 @@ def test_every_page_is_in_the_navigation():
 
 @pytest.mark.slow
 def test_the_notebook_runs(capsys):
-    """Every cell, one after the other; it asserts that the encoder has learnt."""
+    """Runs every cell in order; the notebook asserts that the encoder has learnt."""
     notebook = json.loads((ROOT / "examples" / "digits.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert cells and not any(cell["outputs"] for cell in cells)

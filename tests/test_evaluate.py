@@ -100,7 +100,7 @@ def test_every_query_of_a_trial_has_the_same_weight_in_any_comparison():
 
 
 def test_queries_without_a_match_do_not_weigh_in():
-    """25 queries of which few find their identity among 4 images, beside 5 that all do."""
+    """25 queries of which few find their identity among 4 images, and 5 queries that all do."""
     first, second = Comparison(torch.arange(25), torch.arange(4)), Comparison(torch.arange(25, 30), torch.arange(120))
     data, features = random_data({"split": Protocol(((first, second),))})
     few = mean_by_hand(data, features, range(25), range(4))
@@ -223,7 +223,7 @@ def test_no_tensor_holds_the_distances_of_all_queries(monkeypatch, name):
     assert largest.entries < 300 * 500 // 2  # most are of V of all rows, which is sparse
 
 
-#: Evaluates with re-ranking where there is no room for one matrix of all queries.
+#: Evaluates with re-ranking if one matrix of all queries does not fit into memory.
 LITTLE_ROOM = """
 import resource
 from pathlib import Path

@@ -18,7 +18,7 @@ from ccfast.training.run_folder import checkpoint
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A checkpoint of an encoder whose statistics and weights are not the initial ones, and the encoder."""
+    """A checkpoint of an encoder with changed statistics and weights, and the encoder."""
     torch.manual_seed(0)
     encoder = build_encoder("smallconv", channels=1, height=8, width=8, pooling="gem", projection=16)
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_a_batch_size_can_be_fixed(trained, tmp_path):
     assert main(["export", str(path), "-o", str(tmp_path / "encoder.pt2"), "--batch", "4"]) == 0
     module = torch.export.load(tmp_path / "encoder.pt2").module()
     torch.testing.assert_close(module(images(4)), encoder(images(4)))
-    with pytest.raises((AssertionError, RuntimeError)):  # torch says it in its own ways
+    with pytest.raises((AssertionError, RuntimeError)):  # torch's message differs between versions
         module(images(5))
 
 

@@ -1,4 +1,4 @@
-"""``ccfast extract``: features of a trained encoder, with what each row is of."""
+"""``ccfast extract``: features of a trained encoder, with identity, camera and path of each row."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_features_can_be_clustered(run, tmp_path):
 
 
 def test_another_data_sets_images_are_resized_to_the_encoders_size(run, tmp_path):
-    """Digits are 8 x 8; the encoder is of a run on drawings of 16 x 16."""
+    """Digits are 8 x 8; the encoder is from a run on drawings of 16 x 16."""
     content = torch.load(run / "best.pt", weights_only=True)
     content["config"] |= {"dataset": "omniglot", "data_dir": str(tmp_path), "height": 16, "width": 16}
     torch.save(content, tmp_path / "drawings.pt")

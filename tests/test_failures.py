@@ -1,4 +1,4 @@
-"""Failures of the machine, of the shell and of names: a line instead of a trace."""
+"""Failures of the machine, of the shell and of names give one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CCFAST = [sys.executable, "-m", "ccfast"]
 
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch):
-    """Pages at the ends of runs take longer than the runs here."""
+    """No page at the end of a run: it takes longer than these runs."""
     monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
 
 
@@ -43,7 +43,7 @@ def run(tmp_path_factory):
 
 
 def fails(capsys, status, *arguments):
-    """What the command says at its end, which must come with ``status``."""
+    """The last message of the command, whose status must be ``status``."""
     assert main(list(map(str, arguments))) == status
     err = capsys.readouterr().err
     assert "Traceback" not in err
@@ -53,7 +53,7 @@ def fails(capsys, status, *arguments):
 # -- memory
 
 
-#: Memory that torch, NumPy and Python cannot have on the CPU, as they say it.
+#: The out-of-memory messages of torch, NumPy and Python on the CPU.
 TOO_MUCH = {
     "torch": lambda: torch.empty(1 << 58, dtype=torch.uint8),
     "numpy": lambda: np.empty(1 << 58, dtype=np.uint8),
@@ -165,13 +165,13 @@ def test_several_processes_share_one_lock_and_free_it(tmp_path):
     assert all("holds a run already" in output for output in outputs)
 
 
-# -- paths that say nothing
+# -- empty paths
 
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("path", ["", " "])
 def test_an_empty_path_is_refused_wherever_there_is_one(name, path, capsys):
-    """What a shell makes of a variable that is not set."""
+    """What a shell passes for a variable that is not set."""
     assert f"{flag(name)}: expected a path, got {path!r}" in fails(capsys, 2, "train", flag(name), path)
 
 
@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_older_labels(tmp_path, capsys):
 
 @pytest.fixture
 def odd_data(tmp_path):
-    """A data set whose folder and files have names that are not UTF-8, and hold what a terminal would obey."""
+    """A data set with names that are not UTF-8 and contain control sequences of a terminal."""
     pytest.importorskip("torchvision", exc_type=(ImportError, RuntimeError))
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe4ta\x1b[2J"))
     rows = {"train": 3, "query": 1, "gallery": 2}
@@ -302,7 +302,7 @@ def test_names_that_are_not_utf_8_are_escaped_in_everything_that_is_written(odd_
 
 
 def closed_pipe(arguments):
-    """The command with its stdout read by nobody."""
+    """The command with a closed stdout."""
     done = Command(arguments, nobody_reads=True).done()
     return done.returncode, done.stderr
 
@@ -323,7 +323,7 @@ def test_every_command_ends_quietly_if_the_reader_has_ended(run, tmp_path):
 
 
 def test_a_program_ends_quietly_if_the_reader_has_ended():
-    """From its start to the end of Python."""
+    """From the start of Python to its end."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""``--neighbours faiss``: an index finds the neighbours, ccfast measures them and does the rest."""
+"""``--neighbours faiss``: an index finds the neighbours, ccfast computes their distances and everything after."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_flat_index_finds_the_exact_neighbours(name):
     features = FEATURES[name]()
     k = min(12, len(features))
     indices, distances = by_faiss(features, options_for(k, faiss_index="Flat"))
-    if name in ("ties", "duplicates", "identical"):  # more rows at one distance than faiss is asked for
+    if name in ("ties", "duplicates", "identical"):  # more rows at one distance than faiss returns
         assert torch.equal(distances, ccfast.knn(features, k)[1])
         assert indices[:, 0].tolist() == list(range(len(features)))
     else:
         expected = ccfast.knn(features, k)
         assert torch.equal(indices, expected[0]) and torch.equal(distances, expected[1])
-    ccfast.jaccard_distance(features, k, 1, neighbours=(indices, distances))  # they pass the checks
+    ccfast.jaccard_distance(features, k, 1, neighbours=(indices, distances))  # accepted by the checks
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and paths that a user names."""
+"""Files that are written completely or not at all, and paths that a user gives."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_symbolic_link_stays_one(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     target, link = tmp_path / "elsewhere" / "target", tmp_path / "link"
     link.symlink_to(target)
-    for text in ("1", "2"):  # to nothing yet, then to a file
+    for text in ("1", "2"):  # first to a missing file, then to a file
         write_whole(given_output("--output", link), text)
         assert link.is_symlink() and target.read_text() == text
     assert len(list(target.parent.iterdir())) == 1

@@ -1,4 +1,4 @@
-"""Neighbours that another search has found, in place of those that ccfast finds."""
+"""Neighbours from another search instead of ccfast's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_longer_lists_arrays_and_other_dtypes_are_taken(backend: Backend):
 
 
 def spoiled(change):
-    """Neighbours that ``change(indices, distances)`` has spoiled."""
+    """Neighbours made invalid by ``change(indices, distances)``."""
     indices, distances = ccfast.knn(unit_rows(), K1)
     changed = change(indices, distances)
     return (indices, distances) if changed is None else changed

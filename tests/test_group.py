@@ -1,4 +1,4 @@
-"""Several processes, as torchrun starts them, compute what one does."""
+"""Several processes, as torchrun starts them, compute what one process computes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ SIZES = [2, 3]
 
 
 def what_main_says(group):
-    """A value and the errors of the main process, as each process has them; and who was asked."""
+    """A value and the errors of the main process, as each process receives them, and which process computed them."""
     asked = []
 
     def answer():
@@ -102,7 +102,7 @@ def test_what_main_does_alone_all_learn(tmp_path):
 
 
 def wait_for_main(group, folder):
-    """What main says after a time that the exchange of tensors would not wait."""
+    """A message from the main process after a time in which the exchange of tensors would time out."""
     dist.destroy_process_group()
     dist.init_process_group(
         "gloo",
@@ -122,7 +122,7 @@ def test_the_others_wait_for_main_for_as_long_as_it_takes(tmp_path):
 
 
 def features_with_duplicates():
-    """213 rows: clusters, 20 rows that appear twice, and one that appears 11 times."""
+    """213 rows: clusters, 20 rows that appear twice, and one row that appears 11 times."""
     generator = torch.Generator().manual_seed(0)
     centres = F.normalize(torch.randn(12, 24, generator=generator), dim=1)
     rows = centres.repeat(16, 1)[:183] + 0.12 * torch.randn(183, 24, generator=generator)
@@ -130,7 +130,7 @@ def features_with_duplicates():
 
 
 def all_labels(group):
-    """Labels, and the distances they come from, by the processes of ``group``."""
+    """Labels and their distances, computed by the processes of ``group``."""
     features, found = features_with_duplicates(), {}
     for k1, k2, eps in ((20, 6, 0.6), (15, 1, 0.5), (7, 7, 0.99999999)):
         options = ClusterOptions(eps=eps, k1=k1, k2=k2)
@@ -164,8 +164,8 @@ def test_processes_find_the_labels_of_one_bit_for_bit(size, tmp_path):
 def some_steps(group, bn_group):
     """Loss, memory and weights after five steps of 24 images.
 
-    In float64: Adam divides each gradient by its own size, and some gradients are rounding alone (a bias before a
-    BatchNorm). In float32 such a bias moves by 1e-5 in a direction that depends on the processor.
+    In float64: Adam divides each gradient by its magnitude, and some gradients are only rounding errors (a bias before
+    a BatchNorm). In float32 such a bias moves by 1e-5 in a direction that depends on the processor.
     """
     torch.manual_seed(0)
     encoder = build_encoder("smallconv", channels=1, height=8, width=8, pooling="average").double()
@@ -211,13 +211,13 @@ def test_processes_train_as_one_does(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "together" / "metrics.jsonl").read_text().splitlines()]
     for record, expected in zip(records, alone, strict=True):
         assert record["mAP"] == pytest.approx(expected["mAP"], abs=1e-3)
-        if record["epoch"] <= 1:  # those of later epochs come from encoders that differ by rounding
+        if record["epoch"] <= 1:  # in later epochs the encoders differ by rounding
             assert record["clusters"] == expected["clusters"]
         assert (record["loss"] or 0) == pytest.approx(expected["loss"] or 0, rel=1e-3)
 
 
 def train_and_count(group, folder):
-    """How often a process reads the data and ranks, and the mAP that its run goes by."""
+    """How often a process reads the data and ranks, and the mAP that its run uses."""
     os.environ["WORLD_SIZE"] = str(group.size)
     counts = {"data_of": 0, "evaluate": 0}
 

@@ -1,4 +1,4 @@
-"""``ccfast.load_encoder``: the same feature for every form of an image."""
+"""``ccfast.load_encoder``: the same feature for every representation of an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that are small as files and would fill the memory: a limit of our own, with one message."""
+"""Small files whose images would fill the memory: ccfast has a limit, with one message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = ["--weights", "none", "--arch", "smallconv", "--k1", "4", "--k2", "2", "
 
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch):
-    """Pages at the ends of runs take longer than the runs here."""
+    """No page at the end of a run: it takes longer than these runs."""
     monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
 
 

@@ -1,4 +1,4 @@
-"""infomap: communities of the cosine kNN graph, and the graph clustering behind it."""
+"""infomap: communities of the cosine kNN graph, and the graph clustering that computes them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_two_runs_give_the_same_labels(implementation: ModuleType, backend: Back
 @pytest.mark.slow
 def test_rows_without_links_and_small_clusters_are_noise(implementation: ModuleType, backend: Backend) -> None:
     basis = torch.eye(16)
-    # Ten copies of one direction, four of another, and three rows that are alone.
+    # Ten copies of one direction, four of another, and three single rows.
     features = backend(torch.cat([basis[5:6], basis[0:1].repeat(10, 1), basis[1:2].repeat(4, 1), basis[6:8]]))
     assert implementation.infomap(features, 15).tolist() == [-1] + [0] * 10 + [-1] * 6
     assert implementation.infomap(features, 15, min_cluster_size=4).tolist() == [-1] + [0] * 10 + [1] * 4 + [-1] * 2
@@ -120,7 +120,7 @@ def test_missing_package_is_an_import_error_that_says_what_to_install(
         implementation.infomap(backend(clustered(40)[0]))
 
 
-#: Native packages that users load beside.
+#: Native packages that users also load.
 BESIDE = ["faiss", "sklearn.cluster", "hdbscan", "lightgbm", "numba", "cv2", "cupy"]
 SCRIPT = """
 import importlib, sys
@@ -144,7 +144,7 @@ def test_packages_that_are_loaded_after_infomap_do_no_harm(name: str) -> None:
 
 
 def test_infomap_is_not_loaded_into_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Two packages made with SWIG in one interpreter may crash each other: whatever else is loaded, this must not be.
+    # Two SWIG packages in one interpreter may crash each other, so infomap must never be loaded here.
     monkeypatch.delitem(sys.modules, "infomap", raising=False)
     assert infomap_labels(np.array([0, 1, 2]), np.array([1, 2, 0]), np.ones(3), 3, 1).tolist() == [0, 0, 0]
     assert "infomap" not in sys.modules

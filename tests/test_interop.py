@@ -1,4 +1,4 @@
-"""What users hand over besides plain tensors, and where: NumPy arrays, DLPack, parameters, inference mode, autocast."""
+"""Inputs other than plain tensors, and special contexts: NumPy arrays, DLPack, parameters, inference mode, autocast."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
 
 
 class Foreign:
-    """A tensor of another library: nothing but the DLPack protocol."""
+    """A tensor of another library that has only the DLPack protocol."""
 
     def __init__(self, value: torch.Tensor) -> None:
         self._value = value
@@ -129,7 +129,7 @@ SCIPY = [getattr(scipy.sparse, f"{name}_{kind}") for name in ("csr", "csc", "coo
 
 
 def stored(distances: torch.Tensor, make: Any, dtype: str = "f4") -> Any:
-    """What lies within 0.3 as a SciPy matrix, zeros included."""
+    """The distances up to 0.3 as a SciPy matrix, including zeros."""
     rows, columns = torch.nonzero(distances <= 0.3, as_tuple=True)
     values = distances[rows, columns].numpy().astype(dtype)
     return make(scipy.sparse.coo_matrix((values, (rows.numpy(), columns.numpy())), shape=distances.shape))
@@ -200,7 +200,7 @@ def test_from_scipy_refuses_other_things(value: Any, word: str) -> None:
 
 
 class FakeCupy(scipy.sparse.csr_matrix):
-    """Stands for a matrix of CuPy: the same attributes, whose arrays speak DLPack."""
+    """Represents a CuPy matrix: the same attributes, whose arrays have the DLPack protocol."""
 
 
 FakeCupy.__module__ = "cupyx.scipy.sparse._csr"

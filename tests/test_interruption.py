@@ -1,4 +1,4 @@
-"""Runs that are killed, told to end, or lose a process or a checkpoint: what they say, and how they go on."""
+"""Runs that are killed, interrupted, or lose a process or a checkpoint: their messages, and how they resume."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def read(run):
 
 
 def in_its_second_epoch(run, process):
-    """``process``, whose run has finished its first epoch and is in the middle of the second."""
+    """``process``, whose run has finished its first epoch and is in its second."""
     deadline = time.monotonic() + 300
-    while not (run / "checkpoint.previous.pt").exists():  # there once the checkpoint of epoch 1 is
+    while not (run / "checkpoint.previous.pt").exists():  # exists after the checkpoint of epoch 1
         assert process.poll() is None and time.monotonic() < deadline, process
         time.sleep(0.02)
     time.sleep(0.1)
@@ -154,7 +154,7 @@ def test_a_resumed_run_in_fp16_keeps_the_scale_of_its_gradients(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_adam_of_its_device(tmp_path):
-    """Fused on a GPU; plain Adam there would refuse the scaled gradients of fp16."""
+    """Adam is fused on a GPU; plain Adam there would refuse the scaled gradients of fp16."""
     options = {"run": str(tmp_path / "run"), "iters": 2, "device": "cpu"}
     train(TrainConfig(epochs=1, **options))
     path = tmp_path / "run" / "checkpoint.pt"

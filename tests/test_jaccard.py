@@ -21,7 +21,7 @@ SETTINGS = [(20, 6), (20, 1), (15, 4), (30, 6), (4, 4), (1, 1), (2, 2)]
 
 
 def literal_encoding(features: Tensor, k1: int, k2: int) -> np.ndarray:
-    """Dense V by the written rules, with sets, in float64 until the end."""
+    """Dense V by the definition, with sets, in float64 until the last step."""
     x = features.double().cpu().numpy()
     n = len(x)
     distances = ((x[:, None, :] - x[None, :, :]) ** 2).sum(-1)
@@ -166,7 +166,7 @@ def test_rows_of_the_encoding_sum_to_one(implementation: ModuleType, backend: Ba
 
 
 def copies(of: int, times: int, others: int = 30) -> Tensor:
-    """Unit rows; row ``of`` of them stands there ``times`` more, all over the place."""
+    """Unit rows; row ``of`` appears ``times`` more, at random positions."""
     rows = clustered(others, dim=16, identities=5)[0]
     rows = torch.cat([rows, rows[of].repeat(times, 1)])
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(of))].contiguous()
@@ -193,7 +193,7 @@ def test_a_row_with_many_duplicates_has_distance_0_from_itself(
 def test_identical_rows_are_one_cluster_of_dbscan_where_each_has_its_k1_lists_in_common(
     implementation: ModuleType, backend: Backend
 ) -> None:
-    # Row i has itself and rows 0, 1, 2 (or 0-3): of those, 0-3 know each other, and the others are on their own.
+    # Row i has itself and rows 0, 1, 2 (or 0-3). Rows 0-3 are mutual neighbours; the others have none.
     features = backend(identical(12))
     distances = implementation.jaccard_distance(features, 4, 1)
     assert implementation.dbscan(distances, 0.5, 1).tolist() == [0, 0, 0, 0, *range(1, 9)]

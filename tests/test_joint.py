@@ -1,4 +1,4 @@
-"""``ccfast train --source``: a labelled source beside the target, by SpCL's memory of both."""
+"""``ccfast train --source``: a labelled source with the target, in SpCL's memory of both."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IMAGES, CLASSES = 72, 6
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Drawing the curves takes longer than these runs."""
+    """No curves: drawing them takes longer than these runs."""
     monkeypatch.setattr("ccfast.training.messages.picture", lambda *args: None)
 
 
@@ -54,7 +54,7 @@ def run(path, trees, **options):
 def test_a_resumed_joint_run_ends_as_an_uninterrupted_one(cache, trees, tmp_path):
     whole = run(tmp_path / "whole", trees, cache=cache)
     run(tmp_path / "run", trees, cache=cache, epochs=1)
-    torch.manual_seed(123)  # whatever happened in between
+    torch.manual_seed(123)  # other random numbers in between
     resumed = run(tmp_path / "run", trees, cache=cache, resume=True)
     assert without_costs(resumed.records) == without_costs(whole.records)
     first, second = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "run"))
@@ -121,7 +121,7 @@ def unit(*shape, seed=0):
 
 @pytest.fixture
 def method(trees):
-    """SpCL on the target, with a source of three classes of two images each, its memory filled."""
+    """SpCL on the target and a source with three classes of two images, with a filled memory."""
     source = Source(torch.tensor([2, 0, 1, 1, 2, 0]), None, lambda: unit(6, 8, seed=1))
     config = TrainConfig(**options_of(trees, batch_size=8, num_instances=2))
     made = prepared(method_class("spcl"), config, load_data("market1501", trees["data_dir"]), CPU, source)
@@ -136,7 +136,7 @@ def test_the_memory_begins_with_the_means_of_the_classes(method):
 
 
 def relabelled(method):
-    """Six clusters of twelve images that hold at every radius, and images in none."""
+    """Six clusters of twelve images that are the same at every radius, and images in no cluster."""
     labels = torch.arange(IMAGES) // 12
     labels[60:] = -1
 
@@ -161,7 +161,7 @@ def test_a_batch_has_target_images_and_then_as_many_of_the_source(method):
     assert isinstance(sampler, WithSource) and len(sampler) == 4
     for batch in sampler:
         images = torch.tensor([index for index, _ in batch])
-        assert len(batch) == sampler.batch_size == 8 + 6  # three classes of two images are all that there are
+        assert len(batch) == sampler.batch_size == 8 + 6  # all three classes of two images
         assert images[:8].max() < IMAGES <= images[8:].min()
         classes = method.source.labels[images[8:] - IMAGES].view(-1, 2)
         assert (classes[:, 0] == classes[:, 1]).all() and len(classes[:, 0].unique()) == 3
@@ -192,7 +192,7 @@ def before(method):
     return torch.cat([ccfast.cluster_centroids(unit(6, 8, seed=1), method.source.labels), unit(IMAGES, 8)])
 
 
-# -- options and data that do not suit
+# -- options and data that are refused
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Runs that are killed at random moments end as one that was not."""
+"""Runs that are killed at random moments end as one that is not killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLAGS = [text for name, value in OPTIONS.items() for text in (f"--{name}", str(v
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The records of a run on one thread, and the seconds that it takes as a process."""
+    """The records of a run on one thread, and the seconds that its process takes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     records = train(TrainConfig(run=str(tmp_path_factory.mktemp("runs") / "run"), **OPTIONS)).records
@@ -32,12 +32,12 @@ def uninterrupted(tmp_path_factory):
 
 
 def command(run, first=None):
-    """The command that a queue starts again and again."""
+    """The command that a job queue repeats."""
     return Command(["train", "--run", run, *FLAGS, "--resume"], first=first)
 
 
 def finish(run, draw, kills, seconds):
-    """Kill the run ``kills`` times, each a random time after the moment at which it may write, then let it end."""
+    """Kill the run ``kills`` times, each at a random time after its first possible write; then let it end."""
     for _ in range(kills):
         process = command(run)
         begun = time.monotonic()
@@ -98,7 +98,7 @@ def kill_before(number, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 4, 7, 11, 16, 22])
 def test_a_run_killed_at_any_call_to_the_disk_goes_on(tmp_path, uninterrupted, number):
-    """Deterministic, unlike the kills above."""
+    """These kills are deterministic, unlike those above."""
     run = tmp_path / "run"
     assert command(run, first=partial(kill_before, number, str(tmp_path))).wait() == -signal.SIGKILL
     done = command(run).done()

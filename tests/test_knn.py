@@ -20,7 +20,7 @@ PRECISIONS = ["fp32", "fp16", "bf16"]
 
 
 def literal_distances(queries: Tensor, features: Tensor) -> Tensor:
-    """docs/exactness.md, literally: 128 lanes in float64, folded by halves to four, which are added in order."""
+    """The sum of docs/exactness.md: 128 lanes in float64, halved to four, which are added in order."""
     difference = queries.double().cpu().numpy()[:, None, :] - features.double().cpu().numpy()[None, :, :]
     lanes = np.zeros((*difference.shape[:2], 128))
     for first in range(0, difference.shape[2], 128):
@@ -43,7 +43,7 @@ def literal_knn(queries: Tensor, features: Tensor, k: int, own: Tensor | None) -
 def assert_knn(
     found: tuple[Tensor, Tensor], queries: Tensor, features: Tensor, k: int, own: Tensor | None = None
 ) -> None:
-    """Bit for bit. Queries that are the features themselves know it; of others, ``own`` tells which rows they are."""
+    """Compares bit for bit. ``own``: the rows of the features that are the queries, if not all."""
     indices, distances = found
     if queries is features:
         own = torch.arange(len(features))
@@ -168,7 +168,7 @@ def near_ties(spread: float, num_rows: int, dim: int = 48) -> Tensor:
 
 @pytest.mark.slow
 # More rows than are kept as candidates, so close that half precision (1e-2) or float32 (1e-4, 1e-6) cannot tell
-# them apart: nothing may be certified that the error of the products has decided.
+# them: a result that depends on the error of the products must not be certified.
 @pytest.mark.parametrize("others", [0, 400], ids=["everywhere", "in some rows"])
 @pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-4, 1e-6])
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -183,7 +183,7 @@ def test_near_ties_below_the_resolution_of_the_products(
 @pytest.mark.parametrize("others", [0, 400], ids=["everywhere", "in some rows"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_near_ties_of_rows_that_half_precision_holds_exactly(backend: Backend, precision: str, others: int) -> None:
-    # Nothing is lost but what the products are rounded by.
+    # The only error is the rounding of the products.
     features = torch.cat([clustered(others + 1, dim=48)[0][:others], near_ties(1e-2, 90)]).half()
     features = backend(features)
     assert_knn(ccfast.knn(features, 6, precision=precision), features, features, 6)

@@ -1,4 +1,4 @@
-"""``--mean-teacher``: an average of the encoder is clustered by, evaluated and kept."""
+"""``--mean-teacher``: an average of the encoder gives the clusters, is evaluated and is saved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONS = {"epochs": 2, "iters": 4, "device": "cpu", "quiet": True}
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Drawing the curves takes longer than these runs."""
+    """No curves: drawing them takes longer than these runs."""
     monkeypatch.setattr("ccfast.training.messages.picture", lambda *args: None)
 
 
@@ -87,7 +87,7 @@ def test_a_teacher_of_momentum_1_stays_while_the_encoder_learns(tmp_path):
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path):
     whole = run(tmp_path / "whole")
     run(tmp_path / "run", epochs=1)
-    torch.manual_seed(123)  # whatever happened in between
+    torch.manual_seed(123)  # other random numbers in between
     resumed = run(tmp_path / "run", resume=True)
     assert without_costs(resumed.records) == without_costs(whole.records)
     for part in ("model", "student"):

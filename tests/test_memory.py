@@ -34,7 +34,7 @@ def mean_of(rows: list[Tensor]) -> Tensor:
 
 
 def chosen(mode: str, samples: list[Tensor], groups: list[int], row: Tensor, reference: Tensor) -> list[Tensor]:
-    """What the rule mixes into the row of a cluster, in this order."""
+    """The rows that the rule mixes into the row of a cluster, in this order."""
     parts = [[x for x, g in zip(samples, groups, strict=True) if g == group] for group in dict.fromkeys(groups)]
 
     def least(candidates: list[Tensor], other: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def literal_update(
     reference: Tensor | None = None,
     groups: Tensor | None = None,
 ) -> Tensor:
-    """The written rules in float64, cluster after cluster."""
+    """The definition in float64, one cluster after another."""
     rows = memory.double().cpu().clone()
     measured = rows if reference is None else reference.double().cpu()
     batch = list(zip(features.double().cpu(), labels.tolist(), strict=True))
@@ -97,7 +97,7 @@ def assert_update(
 
 
 def cameras_of(labels: Tensor, cameras: int = 4, seed: int = 3) -> Tensor:
-    """A camera for every sample, in no order; numbers need not begin at 0."""
+    """One camera per sample, unsorted; numbers need not start at 0."""
     drawn = torch.randint(cameras, labels.shape, generator=torch.Generator().manual_seed(seed))
     return (7 * drawn - 9).to(labels.device)
 
@@ -199,7 +199,7 @@ def test_a_strided_memory_is_updated_in_place_and_nothing_around_it(
 
 
 def unaligned(value: Tensor) -> Tensor:
-    """The same values, contiguous, at an address that is no multiple of 16 bytes."""
+    """The same values, contiguous, at an address that is not a multiple of 16 bytes."""
     store = torch.empty(value.numel() + 1, dtype=value.dtype, device=value.device)[1:].view(value.shape)
     return store.copy_(value)
 
@@ -315,7 +315,7 @@ def test_centroids_of_strided_features(implementation: ModuleType, backend: Back
 
 
 def test_centroids_add_small_to_large_in_float64(implementation: ModuleType, backend: Backend) -> None:
-    # In float32 the thousand small values would vanish one by one beside the large one.
+    # A float32 sum would lose each of the thousand small values next to the large one.
     features = torch.full((1001, 2), 1.0)
     features[0] = torch.tensor([2.0**25, 0.0])
     found = implementation.cluster_centroids(backend(features), backend(torch.zeros(1001, dtype=torch.int64)))
@@ -361,7 +361,7 @@ def test_property_groups_with_tied_products(
 ) -> None:
     # Rows of +-1/4: similarities are exact, and so are ties; the first candidate counts.
     memory, features, labels = backend(*batch)
-    if mode in ("group_mean", "group_harmonic"):  # normalised means are not exact: every sample a group of its own
+    if mode in ("group_mean", "group_harmonic"):  # normalised means are not exact, so every sample is a separate group
         groups = torch.arange(len(labels), device=labels.device)
     else:
         groups = cameras_of(labels, 3)
@@ -386,7 +386,7 @@ def test_replace_writes_the_last_sample_of_each_cluster(
     implementation: ModuleType, backend: Backend, clusters: int, dim: int, batch: int
 ) -> None:
     memory, features, labels = memory_batch(clusters, dim, batch)
-    memory[0] = torch.nan  # whatever a fresh row holds
+    memory[0] = torch.nan  # any values of an empty row
     memory, features, labels = backend(memory, features, labels)
     want = memory.clone()
     for i, label in enumerate(labels.tolist()):
@@ -532,7 +532,7 @@ def test_rows_of_huge_norm_are_normalised(
     want = F.normalize(memory.sign().double(), dim=1)
     implementation.update_memory_(memory, features, labels, 0.5, mode)
     present = labels[labels >= 0].unique()
-    if mode == "sequential":  # the first sample vanishes beside the row, the others do not
+    if mode == "sequential":  # the first sample is lost next to the row, the others are not
         torch.testing.assert_close(
             memory[present].double().norm(dim=1), torch.ones(len(present)).to(want), rtol=1e-6, atol=0
         )

@@ -1,4 +1,4 @@
-"""When the memory moves: update="backward" of ccfast.nn.ClusterMemory, and ccfast.compat.ClusterMemory."""
+"""When the memory is updated: update="backward" of ccfast.nn.ClusterMemory, and ccfast.compat.ClusterMemory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEMPERATURE, MOMENTUM = 0.1, 0.3
 def filled(
     backend: Backend, mode: str = "sequential", update: str = "backward"
 ) -> tuple[ClusterMemory, Tensor, Tensor]:
-    """A memory on the backend, inputs of free norm, and targets of which some are -1."""
+    """A memory on the backend, inputs of any norm, and targets, some of which are -1."""
     rows, features, targets = memory_batch(clusters=6, dim=16, batch=24)
     module = ClusterMemory(16, 6, TEMPERATURE, MOMENTUM, mode, update)
     module.features.copy_(rows)
@@ -39,7 +39,7 @@ def rows_after(memory: Tensor, inputs: Tensor, targets: Tensor, mode: str = "seq
 
 
 def gradient_by_hand(inputs: Tensor, targets: Tensor, old: Tensor, moved: Tensor) -> Tensor:
-    """The softmax of the old rows, times the rows as they are in backward (methods of section 3, case 2)."""
+    """The softmax of the old rows times the rows at the time of backward."""
     x = inputs.detach().clone().requires_grad_()
     unit = F.normalize(x, dim=1)
     counted = targets >= 0

@@ -25,7 +25,7 @@ FILES = sorted(FOLDER.glob("*.npz"))
 
 
 def use_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts the reference of each op in its place in the modules of ccfast.nn."""
+    """Replaces each op by its reference in the modules of ccfast.nn."""
     for found in pkgutil.iter_modules(ccfast.nn.__path__):
         module = import_module(f"ccfast.nn.{found.name}")
         for name in ccfast.reference.__all__:

@@ -1,4 +1,4 @@
-"""Encoders: pooling, BatchNorm, architectures and the weights they start from."""
+"""Encoders: pooling, BatchNorm, architectures and their initial weights."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_timm_models_that_do_not_exist_are_refused():
 
 
 def names_of_efficientnet_lite_pytorch():
-    """The names of that package's EfficientNet-Lite0, in its order, written down apart from the mapping under test."""
+    """The names of that package's EfficientNet-Lite0 in its order, independent of the mapping under test."""
     parts = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
 
     def layer(conv, norm):

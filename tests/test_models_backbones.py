@@ -53,7 +53,7 @@ def test_ibn_normalises_half_the_channels_by_image_and_half_by_batch():
 
 
 def released_names(blocks):
-    """The names in the released weights of a bottleneck ResNet-IBN-a, written down apart from the module under test."""
+    """The names in the released weights of a bottleneck ResNet-IBN-a, independent of the module under test."""
     statistics = ["weight", "bias", "running_mean", "running_var"]
     names = ["conv1.weight", *(f"bn1.{name}" for name in statistics)]
     for layer, count in enumerate(blocks, start=1):
@@ -77,7 +77,7 @@ def released_state(encoder):
 
 @pytest.mark.slow
 def test_released_ibn_weights_find_their_places(torchvision_models, tmp_path):
-    """The release is from before BatchNorm counted its batches: the counters are missing in it."""
+    """The released weights are older than BatchNorm's counters of batches, which are missing."""
     before = encoder_of("resnet50_ibn_a")
     state = released_state(before)
     torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "ibn.pth")

@@ -1,4 +1,4 @@
-"""One name for each thing on every floor: public function, reference, schema, shape function and glue."""
+"""The same names in the public function, the reference, the schema, the shape function and the glue."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ PUBLIC: dict[str, Callable] = {
     for name in ccfast.__all__
     if inspect.isfunction(getattr(ccfast, name)) and getattr(ccfast, name).__module__.startswith("ccfast.ops.")
 }
-#: What a reference does not have, and why.
+#: Arguments that a reference does not have, and why.
 NOT_IN_THE_REFERENCE = {
     "refine_neighbours": "knn is its reference: with all rows as candidates they give the same",
     "neighbours": "the reference searches for itself",
 }
-#: Arguments of the schemas that no public function has: what passes between the stages of an op.
+#: Arguments of the schemas that no public function has: values between the stages of an op.
 BETWEEN_STAGES = {
     "row_begin": "first of the rows that are computed",
     "row_end": "the row after the last of those",
@@ -60,7 +60,7 @@ def parameters(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def shared(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of ``names`` that are among ``others``, in their order."""
+    """The ``names`` that are among ``others``, in their order."""
     others = set(others)
     return [name for name in names if name in others]
 
@@ -87,7 +87,7 @@ def test_a_schema_calls_things_as_the_public_functions_do(op: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) & set(ops())))
 def test_a_schema_has_the_arguments_of_its_function_in_their_order(name: str) -> None:
-    """All of those that come by position; what is named by keyword has no order."""
+    """All positional parameters; keyword-only parameters have no order."""
     ordered = [key for key, value in parameters(PUBLIC[name]).items() if value.kind is not value.KEYWORD_ONLY]
     found = arguments_of(name)
     assert shared(found, ordered) == shared(ordered, found)
@@ -128,7 +128,7 @@ def glue() -> list[tuple[str, str, list[str]]]:
 
 
 def _split(parameters: str) -> list[str]:
-    """At the commas that are not inside angle brackets."""
+    """Split at the commas outside angle brackets."""
     parts, depth = [""], 0
     for letter in parameters:
         depth += {"<": 1, ">": -1}.get(letter, 0)

@@ -1,4 +1,4 @@
-"""ccfast.nn.ClusterMemory: the authors' losses, gradients and memories step by step, and when the memory moves."""
+"""ccfast.nn.ClusterMemory: the authors' losses, gradients and memories step by step, and when the memory is updated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ccfast.nn import ClusterMemory, _recomputation
 
 
 def filled(backend: Backend, mode: str = "sequential", **options: Any) -> tuple[ClusterMemory, Tensor, Tensor]:
-    """A memory on the backend, inputs of free norm that require grad, and targets."""
+    """A memory on the backend, inputs of any norm that require grad, and targets."""
     memory, features, targets = memory_batch(clusters=6, dim=16, batch=24)
     module = ClusterMemory(16, 6, mode=mode, **options)
     module.features.copy_(memory)
@@ -175,7 +175,7 @@ def test_bad_batches_are_refused_and_leave_the_memory(backend: Backend) -> None:
 
 
 class Net(torch.nn.Module):
-    """An encoder and a memory, as one function that may be checkpointed."""
+    """An encoder and a memory in one function that may be checkpointed."""
 
     def __init__(self, module: ClusterMemory, outside: str) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ class Net(torch.nn.Module):
 
 
 def trained(net: Net, inputs: Tensor, targets: Tensor, calls: int, **options: Any) -> tuple[Tensor, ...]:
-    """Losses, gradients and the memory after so many calls and one backward."""
+    """Losses, gradients and the memory after ``calls`` forward passes and one backward pass."""
     inputs = inputs.detach().clone().requires_grad_()
     batches = [(inputs[k:], targets[k:]) for k in range(calls)]
     run = (lambda *batch: checkpoint(net, *batch, **options)) if options else net

@@ -1,6 +1,6 @@
-"""What the modules of ccfast.nn have in common: when their state moves, noise, precision, state dicts, bad input.
+"""What the modules of ccfast.nn have in common: updates of the state, noise, precision, state dicts, bad input.
 
-What each one computes is compared with its authors' outputs in test_methods.py.
+test_methods.py compares the results of each with its authors' outputs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def proxies(preset: Callable[..., nn.ProxyMemory], **options: Any) -> nn.ProxyMe
 
 @dataclass(frozen=True)
 class Kind:
-    """A module that moves: how it is made, what it is called with besides the inputs, and what moves."""
+    """A module with state: its constructor, its arguments besides the inputs, and its state."""
 
     make: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -148,7 +148,7 @@ def test_checkpointed_calls_with_equal_inputs_keep_their_losses(backend: Backend
         module, inputs, arguments = prepared(kind, backend, update=update)
         turned = [value.flip(0) if torch.is_tensor(value) and len(value) == BATCH else value for value in arguments]
 
-        def squared(*values: Any, module: Any = module) -> Tensor:  # its gradient has the loss
+        def squared(*values: Any, module: Any = module) -> Tensor:  # its gradient depends on the loss
             return module(*values).square()
 
         run = functools.partial(checkpoint, squared, use_reentrant=False) if wrapped else squared

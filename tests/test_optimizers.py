@@ -1,4 +1,4 @@
-"""Optimisers, schedules of the learning rate, frozen parts: what they do, and that a run resumes exactly with them."""
+"""Optimisers, learning rate schedules, frozen parts: their effect, and exact resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ccfast.training.optimizers import OPTIMIZERS, make_optimizer, make_schedule
 
 
 def rates(epochs=8, **options):
-    """The learning rate of each epoch, as parts of --lr."""
+    """The learning rate of each epoch, divided by --lr."""
     config = TrainConfig(epochs=epochs, lr=1.0, **options)
     optimizer = make_optimizer(torch.nn.Linear(2, 2), config)
     scheduler = make_scheduler(optimizer, config)

@@ -1,4 +1,4 @@
-"""Options in YAML: whatever a file holds ends in options or in one message, and soon."""
+"""Options in YAML: any file gives options or one message, quickly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ccfast.training.options_file import read_yaml
 
 
 def bomb(at: str) -> str:
-    """Nine lists of nine of the list before: a billion values."""
+    """Nine nested levels of nine copies of a list: a billion values."""
     lists = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
     lists += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)]
     return "\n".join([*lists, at])

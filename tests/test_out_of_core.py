@@ -1,4 +1,4 @@
-"""``ccfast cluster --memory-limit``: by blocks, with the labels of the clustering in memory."""
+"""``ccfast cluster --memory-limit``: clustering by blocks, with the labels of clustering in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMIT = ["--memory-limit", "8G"]
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of a few rows, whatever the limit allows: many blocks in every stage."""
+    """Blocks of a few rows, for any limit: every stage has many blocks."""
     monkeypatch.setattr(Budget, "search", lambda self: (37, 23))
     monkeypatch.setattr(Budget, "plain", lambda self: 41)
     monkeypatch.setattr(Budget, "encode", lambda self: 29)
@@ -98,7 +98,7 @@ def test_a_search_by_faiss_goes_by_blocks_too(tmp_path, small_blocks):
 
 
 class Stop(Exception):
-    """In place of a power cut."""
+    """Stands for a power cut."""
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_a_second_start_goes_on_where_the_first_one_ended(stage, number, tmp_pat
         if name == stage:
             marks.append(rows)
         if len(marks) == number:
-            raise Stop  # what the block has written is on the disk, but does not count yet
+            raise Stop  # the block's output is on the disk but not yet marked as finished
         plain(self, name, rows)
 
     monkeypatch.setattr(WorkFolder, "mark", stopping)
@@ -155,7 +155,7 @@ def test_a_run_with_another_limit_goes_on(tmp_path, small_blocks, monkeypatch):
 
 
 def interrupted(tmp_path, features, monkeypatch):
-    """A work folder in which all stages but the last are done."""
+    """A work folder with all stages done except the last."""
     monkeypatch.setattr(stages.Stages, "_cluster", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(["cluster", str(features), "-o", str(tmp_path / "blocks.npy"), *PARAMETERS, *LIMIT]) == 130
     monkeypatch.undo()
@@ -292,7 +292,7 @@ def test_a_bad_row_of_a_later_block_is_named(tmp_path, capsys, small_blocks):
 
 
 def test_freed_memory_is_given_back(tmp_path, monkeypatch):
-    """Memory that the process keeps for batches of images would count against the limit."""
+    """Memory that the process keeps for batches of images would count towards the limit."""
     loaded = []
     monkeypatch.setattr("ccfast._allocator.ctypes.CDLL", loaded.append)
     labels(saved(tmp_path, clustered(120, dim=16, identities=8)[0]), tmp_path / "labels.npy", *LIMIT)
@@ -318,7 +318,7 @@ sys.exit(status)
 
 @pytest.mark.huge
 def test_the_limit_is_kept(tmp_path):
-    """1,200 rows of 100,000 values, 480 MB: a run in memory takes more than the run by blocks may."""
+    """1,200 rows of 100,000 values, 480 MB: a run in memory takes more than the limit of the run by blocks."""
     count, dim = 1_200, 100_000
     generator = np.random.default_rng(0)
     rows = np.lib.format.open_memmap(tmp_path / "features.npy", "w+", np.float32, (count, dim))

@@ -1,4 +1,4 @@
-"""``ccfast train --method my_module:MyMethod``: methods of one's own, and what is said where there is none."""
+"""``ccfast train --method my_module:MyMethod``: the user's own methods, and the messages if there is none."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ QUICK = {"epochs": 2, "device": "cpu", "quiet": True}
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Drawing the curves takes longer than these runs."""
+    """No curves: drawing them takes longer than these runs."""
     monkeypatch.setattr("ccfast.training.messages.picture", lambda *args: None)
 
 
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Writes a module of a new name into the current folder."""
+    """Writes a module with a new name into the current folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     written = []

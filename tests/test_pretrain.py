@@ -1,4 +1,4 @@
-"""``ccfast pretrain``: the supervised baseline, its losses, its run folder, and what comes after it."""
+"""``ccfast pretrain``: the supervised baseline, its losses, its run folder, and the use of its result."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_data_without_identities_are_refused(tmp_path, monkeypatch, ids):
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
 def test_two_processes_learn_the_classifier_that_one_does(tmp_path):
-    """The weight decay is large, so that a gradient of another scale would show: Adam alone would hide it."""
+    """The weight decay is large so that a wrong scale of the gradients shows; Adam alone would hide it."""
     options = {"epochs": 1, "iters": 3, "device": "cpu", "weight_decay": 1.0}
     run(tmp_path / "alone", bn_group=20, **options)  # a batch holds 10 digits x 4
     ccfast_in_processes(2, "pretrain", {**options, "run": tmp_path / "two"})

@@ -1,4 +1,4 @@
-"""The command line's start: no torch where none is needed, and what it decides before torch is imported."""
+"""The start of the command line: no torch if none is needed, and decisions before torch is imported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHOSEN_HERE = ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE", *_program.WAITING)
 
 @pytest.fixture
 def script(tmp_path):
-    """The console script as pip writes it."""
+    """The console script that pip writes."""
     path = tmp_path / "bin" / "ccfast"
     path.parent.mkdir()
     path.write_text("import sys\nfrom ccfast.cli import main\nsys.exit(main())\n")
@@ -27,7 +27,7 @@ def script(tmp_path):
 
 
 def started(command, *, cwd=None, path=(), **variables):
-    """What ``command`` does in an environment where nothing is said about threads but ``variables``."""
+    """Runs ``command`` in an environment whose only settings of threads are ``variables``."""
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_HERE}
     search = [*path, Path(ccfast.__file__).parents[1], environment.get("PYTHONPATH", "")]
     environment |= {"PYTHONPATH": os.pathsep.join(map(str, search)), **variables}
@@ -80,7 +80,7 @@ def test_importing_the_package_brings_its_names_and_registers_its_ops():
 
 @pytest.mark.slow
 def test_the_program_has_the_same_names_as_the_package(script):
-    """Where they come on their first use."""
+    """Where they are resolved on first use."""
     Path(script[1]).write_text(
         "import sys, ccfast\n"
         "assert 'torch' not in sys.modules\n"
@@ -94,7 +94,7 @@ def test_the_program_has_the_same_names_as_the_package(script):
 
 @pytest.mark.slow
 def test_a_module_that_imports_ccfast_is_not_the_program(tmp_path):
-    """``python -m other ccfast``: the package is imported as anywhere else."""
+    """``python -m other ccfast``: the package is imported as usual."""
     package = tmp_path / "other"
     package.mkdir()
     (package / "__init__.py").write_text("import ccfast, torch\ntorch.ops.ccfast.knn\n")
@@ -150,7 +150,7 @@ def test_the_users_waiting_policy_is_kept(monkeypatch, said):
         ([], {"OMP_NUM_THREADS": "1"}, "1"),
         ([], {"LOCAL_WORLD_SIZE": "4"}, "2"),
         ([2.0], {"LOCAL_WORLD_SIZE": "4"}, "1"),
-        ([], {"LOCAL_WORLD_SIZE": "4", "OMP_NUM_THREADS": "1"}, "1"),  # as torchrun sets it
+        ([], {"LOCAL_WORLD_SIZE": "4", "OMP_NUM_THREADS": "1"}, "1"),  # the value that torchrun sets
         ([], {"LOCAL_WORLD_SIZE": ""}, None),
     ],
 )
@@ -199,7 +199,7 @@ def test_control_groups_limit_the_processors(monkeypatch, tmp_path, memberships,
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 @pytest.mark.parametrize("module", [False, True])
 def test_openmp_gets_what_was_chosen(script, module):
-    """OpenMP itself says so, as torch loads it; info does, and counts the processors of the affinity."""
+    """OpenMP reports it when torch loads; ``ccfast info`` reports it and counts the processors of the affinity."""
     program = [sys.executable, "-m", "ccfast"] if module else script
     one = str(min(os.sched_getaffinity(0)))
     done = started(["taskset", "-c", one, *program, "info"], OMP_DISPLAY_ENV="TRUE")

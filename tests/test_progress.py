@@ -1,4 +1,4 @@
-"""Bars and clocks: shown to a terminal, and to nothing else."""
+"""Progress bars and clocks: shown only in a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(params=["terminal", "file", "quiet"])
 def shown(request, monkeypatch):
-    """(what is stderr in the test, whether anything is expected there)."""
+    """(stderr in the test, whether output is expected there)."""
     stderr = Terminal() if request.param != "file" else io.StringIO()
     monkeypatch.setattr(_progress, "TICK", 0.01)
     log = logging.getLogger("ccfast")
@@ -45,7 +45,7 @@ def test_a_clock_goes_on_while_one_call_runs_and_ends_with_it(shown):
         time.sleep(0.2)
     assert threading.active_count() == threads
     assert (stderr.getvalue().count("one long call: 00:00") > 3) == expected
-    assert stderr.getvalue().endswith("\r") == expected  # the line is gone
+    assert stderr.getvalue().endswith("\r") == expected  # the line has been cleared
 
 
 def test_a_clock_ends_with_an_error_too(shown):

@@ -1,4 +1,4 @@
-"""Every op on nvcc's code: the bits of the emulated kernels in any order of warps and blocks, at the counted cost."""
+"""Every op on nvcc's code: the bits of the emulated kernels in any order of warps and blocks, at the recorded cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 import ccfast
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))  # the executor is part of the repository, not of what is installed
+sys.path.append(str(ROOT))  # the executor is in the repository, not in the installed package
 
 from tests.ptx import build, cases, counters, executor, record  # noqa: E402
 
@@ -25,7 +25,7 @@ if REASON:
 CASES = [(op, name) for op, of_op in cases.OPS.items() for name in of_op]
 SMALL = [(op, name) for op, name in CASES if name not in cases.LARGE]
 ROWS, SEEDS = 52, 2
-#: Kernels that no case launches: the glue allocates logits so that they can always be read in packs.
+#: Kernels that no case launches: the glue always allocates logits that can be read in packs.
 NEVER_LAUNCHED = (
     "contrastive::softmax_cross_entropy_kernel<float, 1>",
     "contrastive::softmax_cross_entropy_kernel<double, 1>",
@@ -38,7 +38,7 @@ NEVER_LAUNCHED += (
 
 @pytest.fixture(scope="module", autouse=True)
 def extension() -> Iterator[Path]:
-    """The extension whose launches the executor takes over, with what the executor has to be told before."""
+    """The extension whose launches run on the executor, after its setup."""
     executor.core()
     found = executor.emulated_extension()
     assert found is not None
@@ -60,8 +60,8 @@ def test_nvcc_s_code_gives_what_the_source_gives(extension: Path, op: str, name:
     for found, expected in zip(executed, from_source, strict=True):
         if op in cases.SAME_BITS or not found.is_floating_point():
             torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
-        else:  # nvcc fuses multiplications and additions, and has its own exp
-            # The largest value is what errors of sums are relative to.
+        else:  # nvcc fuses multiplications with additions and has another exp
+            # Errors of sums are relative to the largest value.
             scale = float(expected.abs().max()) if expected.numel() else 0.0
             torch.testing.assert_close(found, expected, rtol=0, atol=8 * torch.finfo(found.dtype).eps * scale)
 

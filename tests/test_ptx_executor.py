@@ -1,4 +1,4 @@
-"""The executor of nvcc's PTX itself: what its instructions compute, and the faults and races that it has to find."""
+"""The PTX executor itself: the results of its instructions, and the faults and races that it must find."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))  # the executor is part of the repository, not of what is installed
+sys.path.append(str(ROOT))  # the executor is in the repository, not in the installed package
 
 from tests.ptx import build, executor  # noqa: E402
 
@@ -31,7 +31,7 @@ SEEDS = 20
 def launch() -> Callable[..., None]:
     """``launch(file, kernel, grid, block, shared_bytes, *arguments, seed=None)``."""
 
-    executor.core()  # knows the tensors that are made from now on
+    executor.core()  # from now on it knows the tensors that are created
 
     def run(
         file: str, kernel: str, grid: int, block: int, shared: int, *arguments: Any, seed: int | None = None
@@ -49,7 +49,7 @@ FLOATS += [2.5, 3.5, -2.5, 2147483648.0, -2147483904.0, 4294967296.0, 2.0**-24, 
 WORDS = [0, 1, 2, 3, 5, 7, 31, 32, 33, 63, 0x7F, 0x80, 0xFFFF, 0x10000, 0x12345678, 0x7FFFFFFF]
 SIGNED = WORDS + [-number for number in WORDS] + [-(2**31)]
 LONGS = [*WORDS, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**62 + 3, 2**63 - 1]
-#: 4097 squared lies half way between two float32 numbers; the third operand decides, unless the sum is rounded twice.
+#: 4097 squared is half way between two float32 numbers; the third operand decides unless the sum is rounded twice.
 HALF_WAY = [(4097.0, 4097.0, sign * 2.0**-40) for sign in (1, -1)]
 
 
@@ -126,7 +126,7 @@ def _permuted(a: int, b: int, selector: int) -> int:
 
 U32, I32, U64, I64, F32, F64 = np.uint32, np.int32, np.uint64, np.int64, np.float32, np.float64
 
-#: kernel: (type of the operands, type of the result, what it is to compute)
+#: kernel: (type of the operands, type of the result, expected function)
 EXPRESSIONS: dict[str, tuple[type, type, Callable[..., Any]]] = {
     "fma_f32": (F32, F32, lambda a, b, c: _fused(a, b, c, F32)),
     "fma_down_f32": (F32, F32, lambda a, b, c: _fused(a, b, c, F32, down=True)),
@@ -358,7 +358,7 @@ def test_freed_memory_is_out_of_bounds(launch: Callable[..., None]) -> None:
 
 def test_torch_computes_as_before_while_its_memory_is_watched(launch: Callable[..., None]) -> None:
     images, weight = torch.ones(8, 3, 32, 16), torch.ones(32, 3, 3, 3)
-    result = torch.nn.functional.conv2d(images, weight)  # oneDNN asks the allocator for memory of its own
+    result = torch.nn.functional.conv2d(images, weight)  # oneDNN requests memory from the allocator directly
     assert result.eq(27).all()
 
 
@@ -401,7 +401,7 @@ def test_races_are_found_and_only_they(launch: Callable[..., None], racing: str,
     for seed in (None, *range(SEEDS)):
         assert _run_race(launch, sound, seed)[0] == ""
         assert torch.equal(_run_race(launch, sound, seed)[1], expected)
-    if racing == "flatten_and_halve":  # every access is volatile: no data race, and yet wrong roots
+    if racing == "flatten_and_halve":  # every access is volatile: no data race, but wrong roots
         wrong = [not torch.equal(_run_race(launch, racing, seed)[1], expected) for seed in range(5 * SEEDS)]
         assert sum(wrong) >= SEEDS
     else:

@@ -1,4 +1,4 @@
-"""Weights that others publish: what their files wrap, and other names for the same tensors. The files are made here."""
+"""Published weights: their wrappers and other names of the same tensors. The test creates the files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def saved(path, content):
 
 
 def changed(module, by=1.0):
-    """The state of a module with other values, which tell whether they were loaded."""
+    """The state of a module with changed values, to see whether they are loaded."""
     return {name: value + by if value.is_floating_point() else value for name, value in module.state_dict().items()}
 
 
@@ -70,7 +70,7 @@ def transformer(weights="none", **sizes):
 
 
 def of_transreid_ssl(rows=4, columns=2):
-    """A transformer's state for rows x columns patches, with DINO's head beside it."""
+    """A transformer's state for rows x columns patches, with DINO's head."""
     state = changed(transformer().backbone.network)
     state["pos_embed"] = torch.randn(1, 1 + rows * columns, 192, generator=torch.Generator().manual_seed(0))
     return state, {**prefixed("module.backbone.", state), "module.head.mlp.0.weight": torch.zeros(2, 2)}
@@ -117,7 +117,7 @@ def test_an_encoder_of_ccfast_keeps_its_names():
 
 
 class OSNet(nn.Module):
-    """The parts of torchreid's OSNet that are read: named as there, smaller."""
+    """The parts of torchreid's OSNet that are read, with its names, but smaller."""
 
     def __init__(self, num_classes):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The page of ccfast report: what is on it, whether it says the truth, and what it does with odd runs and names."""
+"""The page of ccfast report: its content, whether it is true, and odd runs and names."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "<script>alert(1)</script>&\"'{{ 7 * 7 }}"
 
-#: Every test needs pages of runs that train first.
+#: Every test needs a page, for which a run trains first.
 pytestmark = pytest.mark.slow
 
 
 class Page(HTMLParser):
-    """Elements in order as (tag, attributes), the text, and whether every element is closed where it belongs."""
+    """Elements in order as (tag, attributes), the text, and whether every element is closed correctly."""
 
     def __init__(self, file):
         super().__init__()
@@ -111,7 +111,7 @@ def digits_page(digits):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Market-1501's layout: 4 colours to learn from, 3 to search; two cameras; one name that is not to be trusted."""
+    """Market-1501's layout: 4 colours for training, 3 for search; two cameras; one hostile file name."""
     root = tmp_path_factory.mktemp("tree")
     generator = torch.Generator().manual_seed(0)
     for folder, identities, images in (("bounding_box_train", range(4), 8), ("query", range(5, 8), 2),
@@ -269,7 +269,7 @@ def test_without_clusters_the_page_says_so(market, tmp_path, monkeypatch):
 def test_sheets_show_each_cluster_once_and_its_purity():
     labels = torch.tensor([0] * 20 + [1] * 8 + [2] * 6 + [3] * 5 + [4] * 5 + [5] * 4 + [6] * 2 + [-1] * 3)
     ids = torch.arange(len(labels)) // 20  # cluster 0 is pure
-    ids[28:30] = 7  # cluster 2: 2 of 6 are another's
+    ids[28:30] = 7  # cluster 2: 2 of 6 belong to another identity
     largest, mixed, purest = clusters.sheets(labels, ids, smallest=4)
     assert [cluster.size for cluster in largest.clusters] == [20, 8, 6, 5]
     assert largest.clusters[0].purity == 1 and largest.clusters[2].purity == pytest.approx(4 / 6)

@@ -1,4 +1,4 @@
-"""What a run's page measures of query and gallery, and what it doubts about the clusters."""
+"""What a run's page measures on query and gallery, and the pairs of the clusters that are most likely wrong."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_umap_is_used_where_it_is_installed(monkeypatch):
 
 @pytest.mark.slow
 def test_charts_without_points_are_left_out():
-    """A constant rate is told in words; a chart begins with its first value."""
+    """A constant rate is a sentence instead of a chart; a chart starts at its first value."""
     records = [{"epoch": 0, "mAP": 0.5}, *({"epoch": epoch, "lr": 0.1, "loss": 1.0, "mAP": 0.5} for epoch in (1, 2))]
     assert [chart.title for chart in curves.charts(records)] == ["Accuracy", "Loss"]
     assert curves.constant_rate(records) == 0.1 and curves.constant_rate(records[:1]) is None
@@ -201,7 +201,7 @@ def test_another_run_beside_this_one(run, tmp_path):
 
 
 def test_the_histogram_shows_the_distances_that_there_are():
-    """However near each other they are: an encoder that has learnt nothing gives nearly equal features."""
+    """For any distance: an encoder that has learnt nothing gives nearly equal features."""
     same, different = ([0.0] * BINS for _ in range(2))
     same[7], different[9] = 1.0, 1.0
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", curves.distance_chart(same, different).svg)

@@ -313,7 +313,7 @@ def blocks(query: Tensor, gallery: Tensor, lambda_value: float, heights: list[in
 
 @pytest.mark.parametrize("heights", HEIGHTS, ids=str)
 def test_blocks_of_queries_are_the_rows_of_the_whole(backend: Backend, heights: list[int]) -> None:
-    """The Jaccard part bit for bit; the last bits of products may depend on the height of a block."""
+    """The Jaccard part is equal bit for bit; the last bits of products may depend on the height of a block."""
     query, gallery = backend(clustered(130, seed=1)[0], clustered(300)[0])
     whole = ccfast.k_reciprocal_rerank(query, gallery, lambda_value=0.0)
     assert torch.equal(blocks(query, gallery, 0.0, heights), whole)
@@ -325,7 +325,7 @@ def test_blocks_of_queries_are_the_rows_of_the_whole(backend: Backend, heights: 
 def test_blocks_of_queries_are_the_whole_bit_for_bit_where_products_are_exact(
     backend: Backend, heights: list[int]
 ) -> None:
-    """Rows of -1 and 1, each beside its opposite, have a mean of 0 and products that are small integers."""
+    """Rows of -1 and 1, each with its opposite, have a mean of 0 and products that are small integers."""
     half_query, half_gallery = signs(65), signs(150, seed=1)
     query, gallery = backend(torch.cat([half_query, -half_query]), torch.cat([half_gallery, -half_gallery]))
     whole = ccfast.k_reciprocal_rerank(query, gallery, lambda_value=0.3)

@@ -1,4 +1,4 @@
-"""Features spread over processes: blocks of them travel in a ring, and the results are those of one process."""
+"""Features distributed over processes: blocks travel in a ring, and the results are those of one process."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cases():
 
 
 def results(group):
-    """Neighbours, distances, labels and centroids, by the processes of ``group`` that each have a shard."""
+    """Neighbours, distances, labels and centroids, computed by the processes of ``group`` from their shards."""
     found = {}
     for name, (features, k1, k2) in cases().items():
         alone = group.size == 1
@@ -82,7 +82,7 @@ def test_the_ring_finds_what_one_process_finds_bit_for_bit(size, tmp_path):
 
 
 def what_is_sent(group):
-    """Bytes that a process sends while it searches, and rows of the largest message."""
+    """Bytes that a process sends in a search, and the rows of the largest message."""
     shard = shard_of(clustered(4000, dim=32, identities=50)[0], group)
     plain, sent = dist.P2POp, []
 
@@ -121,7 +121,7 @@ def test_rows_are_fetched_from_the_processes_that_hold_them(tmp_path):
 
 
 def bad_rows(group):
-    """What each process says of features with a bad row."""
+    """The error of each process for features with a bad row."""
     said = {}
     for name, row, value in (("nan", 37, torch.nan), ("norm", 5, 3.0)):
         features = clustered(40, dim=6, identities=4)[0]
@@ -161,7 +161,7 @@ def test_extraction_writes_into_the_shard(tmp_path):
 
 
 def suggestions(group):
-    """What is advised where there is no cluster: of few rows, and of a choice of many."""
+    """The advice if there is no cluster, for few rows and for a sample of many."""
     said = {}
     for count in (200, 6000):
         features = clustered(count, dim=8, identities=count // 20, noise=0.3)[0]
@@ -182,7 +182,7 @@ def test_advice_is_that_of_one_process(tmp_path):
 
 
 def dies_in_the_ring(group, folder, after):
-    """One process is killed while blocks travel; what the other says of it."""
+    """One process is killed while blocks travel; returns the error of the other."""
     os.environ["WORLD_SIZE"] = str(group.size)
     if group.rank == 1:
         plain, calls = Shard.ring, []

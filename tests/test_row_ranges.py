@@ -1,4 +1,4 @@
-"""The stages behind the Jaccard distance answer for a range of rows with the bits that they have for all rows."""
+"""The stages of the Jaccard distance give the same bits for a range of rows as for all rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run folders: begun again after a kill, records that are damaged, and locks."""
+"""Run folders: restart after a kill, damaged records, and locks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def read(run):
 
 @pytest.fixture(autouse=True)
 def no_page(monkeypatch):
-    """Pages at the ends of runs take longer than the runs here."""
+    """No page at the end of a run: it takes longer than these runs."""
     monkeypatch.setattr("ccfast.commands._page.write_page", lambda *args: None)
 
 
@@ -115,7 +115,7 @@ STAGES = [nothing, an_empty_folder, a_config, an_empty_config, the_first_metrics
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_begins_a_run_that_ended_before_its_first_checkpoint(tmp_path, whole, stage, capsys):
-    """However far it came: a job that is queued again runs the same command, with --resume."""
+    """For any progress: a job that is queued again runs the same command with --resume."""
     run = tmp_path / "run"
     stage(run, whole)
     assert main(["train", "--run", str(run), *FLAGS, "--resume"]) == 0
@@ -364,7 +364,7 @@ def test_resume_and_report_go_on_with_damaged_metrics(tmp_path, whole, name, cap
     (run / "metrics.jsonl").write_bytes(b"\n".join([lines[0], DAMAGED[name], lines[1]]))
     assert main(["report", str(run), "--device", "cpu", "--queries", "0"]) == 0
     assert "metrics.jsonl: line 2 " in capsys.readouterr().err
-    assert (run / "metrics.jsonl").read_bytes().splitlines()[1] == DAMAGED[name]  # it is not the report's to mend
+    assert (run / "metrics.jsonl").read_bytes().splitlines()[1] == DAMAGED[name]  # the report does not repair it
     assert main(["train", "--run", str(run), "--resume", "--epochs", "2"]) == 0
     assert "metrics.damaged-1.jsonl" in capsys.readouterr().err
     assert [record["epoch"] for record in read(run)] == [0, 1, 2]
@@ -422,7 +422,7 @@ def test_the_lock_of_a_killed_process_does_not_block_others(tmp_path, holder):
 
 @pytest.mark.slow
 def test_children_of_a_process_that_was_killed_do_not_hold_its_lock(tmp_path):
-    """Workers that load images live on for some seconds."""
+    """Worker processes that load images stay alive for some seconds."""
     script = (
         "import os, time, pathlib\n"
         "from ccfast.training.run_folder.lock import FolderLock\n"

@@ -56,7 +56,7 @@ def test_other_instances_come_from_other_cameras_where_there_are_any():
             first, *others = indices(batch)[start : start + 4]
             if labels[first] == 0:
                 assert all(cams[other] != cams[first] for other in others)
-                assert len(set(others)) == 3  # enough of them: none twice
+                assert len(set(others)) == 3  # enough images: none appears twice
             else:
                 assert first not in others
                 seen_cluster_1.update(others)

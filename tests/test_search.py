@@ -1,4 +1,4 @@
-"""``ccfast search``: the nearest images of a folder, and the index that is kept beside it."""
+"""``ccfast search``: the nearest images of a folder, and the index that is stored in it."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def extracted(run, folders, *arguments):
 
 
 def is_whole(run, folders, index=None):
-    """The index is that of the files that are there now."""
+    """The index matches the current files."""
     index = index or folders / "photos.index"
     names = [entry["name"] for entry in json.loads((index / "names.json").read_text())["images"]]
     assert names == sorted(
@@ -142,7 +142,7 @@ def test_new_changed_and_removed_files_are_noticed(run, folders, capsys):
 
 
 def test_a_changed_file_of_the_same_size_and_time_is_noticed(run, folders):
-    """BMP files of one size: their times are put back, but not the time of the change."""
+    """BMP files of one size: the modification times are restored, the change times are not."""
     file = folders / "photos" / "a.bmp"
     picture(0, 1).save(file)
     extracted(run, folders)
@@ -155,7 +155,7 @@ def test_a_changed_file_of_the_same_size_and_time_is_noticed(run, folders):
 
 
 def test_files_that_were_only_touched_are_not_extracted_again(run, folders):
-    """Their content is compared; a gallery may be moved as well."""
+    """The content is compared; the gallery may also be moved."""
     extracted(run, folders)
     for path in (folders / "photos").rglob("*.png"):
         os.utime(path)

@@ -17,7 +17,7 @@ from torch import Tensor
 def case(
     rows: int, columns: int, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Logits of some spread, positives of which some are not kept, kept columns, and multiplicities of 0 to 3."""
+    """Logits, positives (some of them not kept), kept columns, and multiplicities of 0 to 3."""
     generator = torch.Generator().manual_seed(seed)
     logits = 8 * torch.randn(rows, columns, generator=generator, dtype=torch.float64).to(dtype)
     positives = torch.rand(rows, columns, generator=generator) < 0.15
@@ -26,7 +26,7 @@ def case(
 
 
 def losses_by_loops(logits: Tensor, positives: Tensor, keep: Tensor | None, multiplicity: Tensor | None) -> Tensor:
-    """As the definition has it, one number at a time."""
+    """The definition, one number at a time."""
     losses = []
     for i, row in enumerate(logits.double().tolist()):
         times = [

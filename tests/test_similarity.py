@@ -1,4 +1,4 @@
-"""memory_similarity and segment_mean: products with a bank, and their means by label."""
+"""memory_similarity and segment_mean: products with a bank, and their means per label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--preset small``: one recipe for small data, whose rate and BatchNorm follow from where the encoder begins."""
+"""``--preset small``: one recipe for small data; learning rate and BatchNorm depend on the initial weights."""
 
 from __future__ import annotations
 
@@ -144,6 +144,6 @@ def test_it_trains_on_images_of_ones_own(kind, tmp_path):
     options = ["--dataset", kind, "--data-dir", str(data), "--run", str(run), "--batch-size", "8"]
     assert main(["train", "--preset", "small", *options, "--num-instances", "4", *encoder, *QUICK]) == 0
     assert read_config(run / "config.yaml").cache == SMALL["cache"]
-    # the run is resumed without its data set being named: the rule goes by the run's own weights
+    # the resumed command names no data set: the weights of the run decide
     assert main(["train", "--preset", "small", "--run", str(run), "--resume", "--batch-size", "8", "--num-instances",
                  "4", "--k1", "5", "--eps", "0.7", *QUICK]) == 0  # fmt: skip

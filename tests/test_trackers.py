@@ -1,4 +1,4 @@
-"""Who is told the records of a run: a callback, Weights & Biases, MLflow; and the best encoder as safetensors."""
+"""Receivers of a run's records: a callback, Weights & Biases, MLflow; and the best encoder as safetensors."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_missing_package_is_named(kind, package, tmp_path, monkeypatch):
 
 
 def appears(text, file, within=30):
-    """Whether ``text`` comes into ``file`` in so many seconds: a process of wandb writes it when it gets to it."""
+    """Whether ``text`` appears in ``file`` within some seconds: a process of wandb writes it asynchronously."""
     end = time.monotonic() + within
     while text not in file.read_bytes() and time.monotonic() < end:
         time.sleep(0.1)
@@ -93,7 +93,7 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    for records in (RECORDS[:1], RECORDS[1:]):  # a run, and the same one resumed
+    for records in (RECORDS[:1], RECORDS[1:]):  # a run, and the same run resumed
         tracker = WeightsAndBiases(tmp_path, TrainConfig(lr=0.125))
         for record in records:
             tracker(record)

@@ -1,4 +1,4 @@
-"""``ccfast train --method``: every method trains, resumes, shares its work, and refuses data that do not suit."""
+"""``ccfast train --method``: every method trains, resumes, runs in several processes, and refuses unsuitable data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch):
-    """Drawing the curves takes longer than these runs."""
+    """No curves: drawing them takes longer than these runs."""
     monkeypatch.setattr("ccfast.training.messages.picture", lambda *args: None)
 
 
@@ -81,7 +81,7 @@ def sysu(trees):
 def test_a_resumed_run_of_each_method_ends_as_an_uninterrupted_one(method, trees, tmp_path):
     whole = run(tmp_path / "whole", method, trees)
     run(tmp_path / "run", method, trees, epochs=1)
-    torch.manual_seed(123)  # whatever happened in between
+    torch.manual_seed(123)  # other random numbers in between
     resumed = run(tmp_path / "run", method, trees, resume=True)
     assert without_costs(resumed.records) == without_costs(whole.records)
     contents = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "run")]
@@ -132,7 +132,7 @@ def test_processes_train_by_each_method_as_one_does(trees, tmp_path):
             assert loss == pytest.approx(alone[method], rel=1e-3), method
 
 
-# -- data and options that do not suit
+# -- unsuitable data and options
 
 
 @pytest.mark.parametrize("method", WITH_CAMERAS)
@@ -245,7 +245,7 @@ def test_the_learning_rate_warms_up_and_falls(trees, tmp_path):
 
 
 def cluster_by(labels):
-    """A clustering that gives ``labels`` [N], or at three radii those of a table."""
+    """A clustering with fixed ``labels`` [N], or with one row of a table for each of three radii."""
 
     class Known(Clustering):
         def __call__(self, features, images="images"):
@@ -269,7 +269,7 @@ def test_spcl_clusters_its_memory_and_relies_on_what_the_criterion_keeps(market)
     labels = torch.arange(72) // 12
     labels[60:] = -1
     tight, loose = labels.clone(), labels.clone()
-    loose[labels == 1] = 0  # two clusters grow together
+    loose[labels == 1] = 0  # two clusters merge
     loose[labels == 0] = 0
     found = method.pseudo_labels(rows, cluster_by([labels, tight, loose]))
     expected = ccfast.nn.HybridMemory(8, 72).relabel(labels, tight, loose)

@@ -1,4 +1,4 @@
-"""The training loop, its run folder, and the ways in which a run can fail."""
+"""The training loop, its run folder, and failures of a run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def weights(folder):
 @pytest.mark.slow
 def test_a_resumed_run_ends_as_an_uninterrupted_one(quick, tmp_path):
     run(tmp_path / "run", epochs=1)
-    torch.manual_seed(123)  # whatever happened in between
+    torch.manual_seed(123)  # other random numbers in between
     resumed = run(tmp_path / "run", resume=True)
     assert without_costs(resumed.records) == without_costs(quick.records)
     for name, value in weights(quick.run).items():

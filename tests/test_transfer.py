@@ -1,4 +1,4 @@
-"""``--init`` starts from another run's encoder; a projection goes with it."""
+"""``--init`` starts from another run's encoder, including its projection."""
 
 from __future__ import annotations
 

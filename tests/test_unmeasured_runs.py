@@ -1,4 +1,4 @@
-"""Learning needs no evaluation: runs on data that cannot be measured go on, and say why they are not evaluated."""
+"""Training needs no evaluation: runs on data that cannot be evaluated continue, and say why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding
 
 
 def write_market(root, forms, people=((0, 1, 2, 3), (8, 9), (8, 9)), shots=8):
-    """Photographs in Market-1501's layout; ``forms``: of each part the names, with identity {i} and number {n}."""
+    """Photographs in Market-1501's layout; ``forms``: the names in each part, with identity {i} and number {n}."""
     for part, identities in zip(FOLDERS, people, strict=True):
         for identity in identities if part in forms else ():
             for shot in range(shots if part == "train" else 3):
@@ -222,6 +222,6 @@ def test_options_of_re_ranking_are_used(one_camera):
     path = str(one_camera[1])
     plain = evaluate_checkpoint(path, ignore_cameras=True)
     alone = evaluate_checkpoint(path, ignore_cameras=True, rerank=True, rerank_k1=3, rerank_k2=2, rerank_lambda=1.0)
-    assert alone == pytest.approx(plain)  # nothing but the original distance
+    assert alone == pytest.approx(plain)  # only the original distance
     other = evaluate_checkpoint(path, ignore_cameras=True, rerank=True, rerank_k1=3, rerank_k2=1, rerank_lambda=0.0)
     assert other != alone

@@ -1,4 +1,4 @@
-"""Same or not: AUC, rates and thresholds are scikit-learn's on all pairs at once."""
+"""Verification: AUC, rates and thresholds are those of scikit-learn on all pairs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def random_case(queries, gallery, identities, *, ties=False, cams=True, seed=0):
     ids = [torch.randint(identities, (count,), generator=draw) for count in (queries, gallery)]
     centres = torch.randn(identities, 6, generator=draw)
     features = [F.normalize(centres[of] + 1.2 * torch.randn(len(of), 6, generator=draw), dim=1) for of in ids]
-    steps = 2 if ties else 2**8  # products of such numbers are exact, in whatever order they are summed
+    steps = 2 if ties else 2**8  # sums of products of such numbers are exact in any order
     features = [(rows * steps).round() / steps for rows in features]
     cameras = [torch.randint(3, (count,), generator=draw).tolist() for count in (queries, gallery)]
     return data_of([of.tolist() for of in ids], cameras if cams else None), *features
 
 
 def pairs(data, query, gallery):
-    """Whether each pair is of one identity, and its similarity; without those that are left out."""
+    """Whether each pair has one identity, and its similarity; without ignored pairs."""
     same = data.query.ids[:, None] == data.gallery.ids
     kept = torch.ones_like(same)
     if data.query.cams is not None:
@@ -68,7 +68,7 @@ def test_a_perfect_encoder_and_one_that_sees_nothing():
     assert all(rate.threshold == 1 for rate in perfect.thresholds)
     blind = verify(data_of([[0, 1], [0, 1, 2, 3]]), features[[0, 0]], features[[0, 0, 0, 0]])
     assert blind.auc == 0.5 and [rate.tpr for rate in blind.thresholds] == [0, 0, 0]
-    assert all(rate.threshold > 1 for rate in blind.thresholds)  # nothing counts as same
+    assert all(rate.threshold > 1 for rate in blind.thresholds)  # no pair counts as the same
 
 
 @pytest.mark.parametrize("ids", [[[0, 0], [0, 0]], [[0, 1], [2, 3]]])

@@ -1,4 +1,4 @@
-"""A run on a few images of patterns in colour: an encoder of photographs in a second."""
+"""A run on a few images of coloured patterns: it trains an encoder of photographs in a second."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS, EACH = 4, 6
 
 
 def picture(kind, shot, size=(20, 28)):
-    """A PIL image: stripes whose direction and colour say the kind, with noise."""
+    """A PIL image: stripes whose direction and colour depend on the kind, with noise."""
     draw = np.random.default_rng(100 * kind + shot)
     rows, columns = np.mgrid[: size[1], : size[0]]
     wave = np.sin((rows if kind % 2 else columns) * (0.5 + kind / 2))[..., None]
@@ -22,7 +22,7 @@ def picture(kind, shot, size=(20, 28)):
 
 
 def write_pictures(folder, shots=range(EACH), kinds=range(KINDS)):
-    """``folder``/kind/shot.png of each; the paths in the order of their names."""
+    """Writes ``folder``/kind/shot.png for each kind; returns the paths sorted by name."""
     paths = []
     for kind in kinds:
         for shot in shots:

@@ -1,8 +1,8 @@
-// The part of CUDA C++ that ccfast's kernels use, for the host compiler. What is missing here is not to be used there.
-// Overloads are those of CUDA and no more, so that a call that compiles here compiles with nvcc.
+// The part of CUDA C++ that ccfast's kernels use, for the host compiler. Kernels must not use anything else.
+// Only CUDA's overloads exist, so that a call that compiles here also compiles with nvcc.
 #pragma once
 
-#include <math.h>  // and not <cmath>: CUDA has exp(float), isnan and so on in the global namespace
+#include <math.h>  // not <cmath>: CUDA has exp(float), isnan and so on in the global namespace
 
 #include <algorithm>
 #include <cstdint>
@@ -27,7 +27,7 @@ extern ccfast::emulation::Index threadIdx, blockIdx, blockDim, gridDim;
 
 // --- waiting ---
 
-// The place of a call: as default arguments, file and line are the caller's.
+// Where a call is: as default arguments, file and line are those of the caller.
 #define CCFAST_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(CCFAST_SITE) { ccfast::emulation::wait_for_block({file, line}); }
@@ -40,7 +40,7 @@ namespace ccfast::emulation {
 
 inline int lane() { return static_cast<int>(threadIdx.x % kLanes); }
 
-// A shuffle of values of up to 8 bytes. source: the lane to take from.
+// A shuffle of values of up to 8 bytes. source: the lane whose value is taken.
 template <class T>
 T shuffle(unsigned mask, T value, int source, Site site) {
   static_assert(std::is_arithmetic_v<T> && (sizeof(T) == 4 || sizeof(T) == 8), "what CUDA shuffles");
@@ -99,7 +99,7 @@ inline int __all_sync(unsigned mask, int predicate, CCFAST_SITE) {
 
 #undef CCFAST_SITE
 
-// --- atomics: fibers switch only where they wait, so that plain reads and writes are atomic ---
+// --- atomics: fibers switch only when they wait, so plain reads and writes are atomic ---
 
 namespace ccfast::emulation {
 
@@ -142,7 +142,7 @@ CCFAST_ATOMICS(long long)
 CCFAST_ATOMICS(unsigned long long)
 CCFAST_ATOMIC_CAS(int)
 CCFAST_ATOMIC_CAS(unsigned)
-CCFAST_ATOMIC_CAS(unsigned long long)  // CUDA has none of these for long long
+CCFAST_ATOMIC_CAS(unsigned long long)  // CUDA has no such overloads for long long
 
 #undef CCFAST_ATOMIC_CAS
 #undef CCFAST_ATOMICS
@@ -181,7 +181,7 @@ inline float __uint_as_float(unsigned value) { return ccfast::emulation::same_bi
 inline long long __double_as_longlong(double value) { return ccfast::emulation::same_bits<long long>(value); }
 inline double __longlong_as_double(long long value) { return ccfast::emulation::same_bits<double>(value); }
 
-// Rounded once each, never contracted into a fused multiply-add (compile with -ffp-contract=off).
+// Each is rounded once, never contracted into a fused multiply-add (compile with -ffp-contract=off).
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -8,8 +8,8 @@
 #include "fiber.h"
 
 #ifndef CCFAST_FIBER_UCONTEXT
-// Saves the stack pointer to *save and goes on at `load`. swapcontext would do, but for its two system calls a switch.
-// Only the registers that a called function must keep are saved, on the stack: the compiler takes care of the rest.
+// Saves the stack pointer to *save and continues at `load`. swapcontext would need two system calls per switch.
+// Saves only the callee-saved registers, on the stack: the compiler saves the rest.
 extern "C" void ccfast_switch_stack(void** save, void* load);
 asm(R"(
   .text
@@ -47,12 +47,12 @@ constexpr size_t kStackBytes = 64 * 1024;
 #endif
 constexpr size_t kOffsets = 16, kOffsetBytes = 256;
 
-// The fiber that the latest switch came from.
+// The fiber that made the latest switch.
 Fiber* previous = nullptr;
 
 }  // namespace
 
-// Stacks are made once and kept: a launch takes as many as it has threads that wait. The page below a stack cannot be
+// Stacks are created once and reused: a launch needs one per waiting thread. The page below a stack cannot be
 // touched, so that an overflow stops at once.
 Fiber::Fiber(int number) : size_(kStackBytes) {
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -103,7 +103,7 @@ void Fiber::switch_to(Fiber& to, bool for_good) {
 
 void Fiber::arrived() {
 #ifdef CCFAST_ASAN
-  // The bounds of the caller's own stack become known here, once it has been left.
+  // The bounds of the caller's stack become known here, after the switch away from it.
   const void* bottom = nullptr;
   size_t size = 0;
   __sanitizer_finish_switch_fiber(fake_stack_, &bottom, &size);

@@ -9,7 +9,7 @@
 namespace ccfast::emulation {
 namespace {
 
-// An atomic operation in this many lets another thread go first.
+// One of this many atomic operations lets another thread go first.
 constexpr int kSwapOdds = 4;
 
 }  // namespace
@@ -32,7 +32,7 @@ uint64_t Random::next() {
   return z ^ (z >> 31);
 }
 
-// A shuffled grid may be too large for a list: i -> (factor * i + offset) mod count visits every block once when factor
+// A shuffled grid may be too large for a list: i -> (factor * i + offset) mod count visits every block once if factor
 // and count have no common divisor.
 BlockOrder::BlockOrder(const Order& order, int64_t count) : order_(order), count_(count) {
   if (order.kind != OrderKind::kShuffle) return;

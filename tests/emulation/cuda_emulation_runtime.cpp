@@ -19,7 +19,7 @@ namespace {
 
 constexpr uint64_t kPoisonPair = static_cast<uint64_t>(kPoison) << 32 | kPoison;
 
-// Fibers that no thread is on. They stay for the next launch.
+// Free fibers, kept for the next launch.
 struct FiberPool {
   std::vector<std::unique_ptr<Fiber>> all;
   std::vector<Fiber*> free;
@@ -34,7 +34,7 @@ struct FiberPool {
     return fiber;
   }
 
-  // After an error: threads were left where they stood.
+  // After an error: threads were abandoned where they were.
   void take_back_all() {
     free.clear();
     for (const auto& fiber : all) {
@@ -44,7 +44,7 @@ struct FiberPool {
   }
 };
 
-// What all blocks of a launch have in common.
+// Shared by all blocks of a launch.
 struct Grid {
   const char* kernel;
   Body body;
@@ -57,7 +57,7 @@ struct Grid {
 struct Block {
   int64_t number;
   int count;    // threads
-  int current;  // the thread that runs
+  int current;  // the running thread
   int exited, at_barrier;
   unsigned at_collective[kMaxThreads / kLanes];  // lanes of each warp
   Thread threads[kMaxThreads];
@@ -67,17 +67,17 @@ struct Block {
   std::string error;
 };
 
-// Threads of the blocks that are alive at once under a shuffled order.
+// Threads of the concurrent blocks under a shuffled order.
 constexpr int kThreadsAlive = kMaxThreads;
-// An atomic operation or volatile access in this many lets another block go first.
+// One of this many atomic operations or volatile accesses lets another block go first.
 constexpr int kBlockOdds = 4;
 
 Grid grid_now;
 std::vector<std::unique_ptr<Block>> alive, finished;
-Block* now = nullptr;  // the block that runs
+Block* now = nullptr;  // the running block
 Random block_random{0};
 FiberPool pool;
-Fiber host;  // where run() is
+Fiber host;  // the fiber of run()
 std::mutex one_launch_at_a_time;
 Launcher launcher = nullptr;
 
@@ -98,7 +98,7 @@ Fiber& fiber_of(int thread) {
   return *now->fibers[thread];
 }
 
-// Goes on with the first thread that can; comes back when that is the caller. When nobody can, run_block tells why.
+// Continues with the first thread that can run; returns if that is the caller. If none can, run_block reports why.
 void wait_for_turn() {
   const int thread = now->current, next = now->turns.next();
   if (next == thread) return;
@@ -106,8 +106,8 @@ void wait_for_turn() {
   now->fibers[thread]->switch_to(next >= 0 ? fiber_of(next) : host);
 }
 
-// Where every fiber begins. A thread that exits hands its stack to the next one that has not begun: a kernel without
-// barriers runs on one stack, as a loop. Not instrumented: nobody returns from here, so its frame would stay poisoned.
+// Where every fiber starts. A thread that exits passes its stack to the next one that has not started: a kernel without
+// barriers runs on one stack, as a loop. Not instrumented: it never returns, so its frame would stay poisoned.
 __attribute__((no_sanitize_address)) void run_threads() {
   now->fibers[now->current]->arrived();
   for (;;) {
@@ -136,7 +136,7 @@ void for_lanes(int warp, unsigned mask, const Function& function) {
   for (; mask; mask &= mask - 1) function(warp * kLanes + __builtin_ctz(mask));
 }
 
-// Whether all lanes of the mask have come to this very call.
+// Whether all lanes of the mask have reached this call.
 bool complete(int warp, const Collective& call) {
   if (call.mask & ~now->at_collective[warp]) return false;
   bool same = true;
@@ -144,7 +144,7 @@ bool complete(int warp, const Collective& call) {
   return same;
 }
 
-// What every lane gets. A lane outside the mask has no value to take.
+// The result of every lane. A lane outside the mask provides no value.
 void exchange(int warp, const Collective& call) {
   uint64_t votes = 0;
   if (call.kind == Wait::kVote)
@@ -216,7 +216,7 @@ void start_block(int64_t number) {
   block.turns.start(grid_now.order, number, block.count);
 }
 
-// Lets a block go on until none of its threads can, or until it lets another block go first.
+// Runs a block until none of its threads can continue, or until it lets another block go first.
 void go_on(Block& block) {
   now = &block;
   blockIdx = {static_cast<unsigned>(block.number), 0, 0};
@@ -230,7 +230,7 @@ void go_on(Block& block) {
     give_up("wrote outside its " + std::to_string(block.shared.size()) + " bytes of shared memory");
 }
 
-// Blocks in the order of their turns, as many of them alive at once as the order allows.
+// Runs the blocks in the order of their turns, as many at once as the order allows.
 void run_blocks(int64_t grid) {
   const BlockOrder blocks(grid_now.order, grid);
   const bool overlap = grid_now.order.kind == OrderKind::kShuffle;

@@ -8,11 +8,11 @@
 namespace ccfast::emulation {
 namespace {
 
-// Wide enough for a write that is off by a row of a small tile.
+// Wide enough to catch a write that is off by a row of a small tile.
 constexpr size_t kGuardBytes = 4096;
 constexpr size_t kTotalBytes = kMaxSharedBytes + 2 * kGuardBytes;
 
-// Guards hold the poison too: what is read beyond the end is a NaN, even where no sanitizer looks.
+// Guards hold the poison too: a read beyond the end gives NaN, even without a sanitizer.
 void fill(unsigned char* begin, size_t bytes) {
   for (size_t i = 0; i < bytes; i += sizeof kPoison)
     std::memcpy(begin + i, &kPoison, std::min(bytes - i, sizeof kPoison));
@@ -28,7 +28,7 @@ bool filled(const unsigned char* begin, size_t bytes) {
 
 }  // namespace
 
-// The start is aligned to 16 bytes and no more, so that a sanitizer sees a kernel that counts on more.
+// The start is aligned to exactly 16 bytes, so that a sanitizer finds a kernel that relies on more.
 SharedMemory::SharedMemory() : memory_(new unsigned char[kTotalBytes + 64]) {
   const size_t misalignment = reinterpret_cast<uintptr_t>(memory_.get()) % 32;
   start_ = memory_.get() + kGuardBytes + (misalignment <= 16 ? 16 : 48) - misalignment;
@@ -50,7 +50,7 @@ void SharedMemory::poison() { fill(start_, bytes_); }
 
 bool SharedMemory::intact() const {
 #ifdef CCFAST_ASAN
-  return true;  // AddressSanitizer guards the guards
+  return true;  // AddressSanitizer watches the guards
 #else
   return filled(start_ - kGuardBytes, kGuardBytes) && filled(start_ + bytes_, kGuardBytes);
 #endif

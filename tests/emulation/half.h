@@ -33,7 +33,7 @@ inline float __half2float(__half value) {
   return ccfast::emulation::float_of_bits(sign | float_exponent << 23 | fraction << 13);
 }
 
-// To the nearest, ties to even; beyond the largest number to infinity.
+// Rounds to the nearest, ties to even; beyond the largest number to infinity.
 inline __half __float2half_rn(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -41,7 +41,7 @@ inline __half __float2half_rn(float value) {
   bits &= 0x7fffffffu;
   const auto with_sign = [sign](uint32_t magnitude) { return __half{static_cast<uint16_t>(sign | magnitude)}; };
   if (bits > 0x7f800000u) return with_sign(0x7e00u);
-  if (bits >= 0x477ff000u) return with_sign(0x7c00u);  // 65520, half way from the largest number to the next
+  if (bits >= 0x477ff000u) return with_sign(0x7c00u);  // 65520, half way between the largest number and the next
   if (bits >= 0x38800000u) {                           // 2^-14: normal
     bits += 0xfffu + (bits >> 13 & 1);
     return with_sign((bits - 0x38000000u) >> 13);
@@ -57,7 +57,7 @@ struct alignas(4) __half2 {
 
 inline __half2 __halves2half2(__half low, __half high) { return {low, high}; }
 
-// 1 or 0 for each of the two.
+// 1 or 0 for each half.
 inline __half2 __hge2(__half2 a, __half2 b) {
   const auto as_half = [](bool is) { return __half{static_cast<uint16_t>(is ? 0x3c00u : 0u)}; };
   return {as_half(__half2float(a.x) >= __half2float(b.x)), as_half(__half2float(a.y) >= __half2float(b.y))};

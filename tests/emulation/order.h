@@ -1,8 +1,8 @@
 // The order in which blocks and threads take their turns.
 //
-// A kernel without a race gives the same result in every order. The first thread of the order that can go on always
-// does, so that it runs ahead of the others as far as barriers let it; forward and reverse together put every two
-// threads in either order between two barriers. README.md tells what that finds and what it does not.
+// A kernel without a race gives the same result in every order. The first thread of the order that can run always
+// runs, so that it is ahead of the others as far as barriers allow; forward and reverse together put any two
+// threads in both orders between two barriers. README.md says what that finds and what it does not.
 #pragma once
 
 #include <array>
@@ -18,11 +18,11 @@ struct Order {
   OrderKind kind;
   uint64_t seed;
 
-  // As CCFAST_EMULATE_ORDER says: forward (also when unset), reverse, or shuffle:<seed>.
+  // From CCFAST_EMULATE_ORDER: forward (the default), reverse, or shuffle:<seed>.
   static Order from_environment();
 };
 
-// A small generator (splitmix64): the same numbers on every machine.
+// A small random generator (splitmix64): the same numbers on every machine.
 struct Random {
   uint64_t state;
   uint64_t next();
@@ -40,18 +40,18 @@ class BlockOrder {
   int64_t count_, factor_ = 1, offset_ = 0;
 };
 
-// Which threads of a block can go on, and which of them is first.
+// Which threads of a block can run, and which of them is first.
 class Turns {
  public:
-  // All threads can go on.
+  // All threads can run.
   void start(const Order& order, int64_t block, int threads);
   void everybody();
   void set_ready(int thread) { ready_[word(rank_[thread])] |= bit(rank_[thread]); }
   void set_waiting(int thread) { ready_[word(rank_[thread])] &= ~bit(rank_[thread]); }
-  // The first thread that can go on, or -1.
+  // The first thread that can run, or -1.
   int next() const;
   bool shuffled() const { return shuffled_; }
-  // Shuffled order: now and then gives the thread's place to another one. Both must be able to go on.
+  // Shuffled order: sometimes gives the thread's place to another one. Both must be able to run.
   void maybe_swap(int thread);
 
  private:
@@ -62,7 +62,7 @@ class Turns {
   bool shuffled_ = false;
   int threads_ = 0;
   Random random_{0};
-  std::array<int, kMaxThreads> thread_, rank_;    // thread at a rank, and the other way round
+  std::array<int, kMaxThreads> thread_, rank_;    // thread by rank, and the reverse
   std::array<uint64_t, kMaxThreads / 64> ready_;  // by rank
 };
 

@@ -1,4 +1,4 @@
-// For tests: runs a function under each order of threads and blocks.
+// For tests: runs a function in each order of threads and blocks.
 #pragma once
 
 #include <cstdlib>
@@ -7,7 +7,7 @@
 
 namespace ccfast::emulation {
 
-// Sets CCFAST_EMULATE_ORDER while it lives.
+// Sets CCFAST_EMULATE_ORDER during its lifetime.
 class WithOrder {
  public:
   explicit WithOrder(const char* order) {
@@ -40,7 +40,7 @@ void in_every_order(const Function& function) {
   }
 }
 
-// What a kernel gives under an order.
+// The result of a kernel in an order.
 template <class Function>
 auto result_in(const char* order, const Function& function) {
   const WithOrder with_order(order);

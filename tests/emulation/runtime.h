@@ -1,8 +1,8 @@
-// Runs the blocks of a kernel on the CPU: each thread of a block a fiber; one block after another, or, under a shuffled
-// order, several that take turns.
+// Runs the blocks of a kernel on the CPU, with one fiber per thread of a block. Blocks run one after another or, in a
+// shuffled order, several alternately.
 //
-// A thread runs until it has to wait for others: at a barrier or a warp collective. All the errors of a GPU program
-// that a CPU can see are looked for, and reported as std::runtime_error with the kernel's name; README.md lists them.
+// A thread runs until it must wait for others, at a barrier or a warp collective. All errors of a GPU program that a
+// CPU can detect are reported as std::runtime_error with the kernel's name; README.md lists them.
 #pragma once
 
 #include <cstddef>
@@ -16,14 +16,14 @@ constexpr size_t kMaxSharedBytes = 227 * 1024;  // as on Hopper
 constexpr int kMaxThreads = 1024;
 constexpr int64_t kMaxBlocks = 0x7fffffff;
 constexpr int kLanes = 32;
-// What memory that nobody has written holds: a NaN as float and as double, an absurd number as an integer.
+// The content of unwritten memory: a NaN as float and as double, an absurd number as an integer.
 constexpr uint32_t kPoison = 0x7ffbcbcbu;
 
 struct Index {
   unsigned x, y, z;
 };
 
-// Where in the source a thread waits. Threads that wait at different places never meet.
+// The source line where a thread waits. Threads that wait at different lines never meet.
 struct Site {
   const char* file;
   int line;
@@ -35,8 +35,8 @@ enum class Wait : uint8_t { kBlock, kWarp, kShuffle, kVote };
 struct Collective {
   Wait kind;
   unsigned mask;
-  uint64_t value;  // what the lane gives
-  int source;      // shuffle: the lane whose value it takes
+  uint64_t value;  // the value of the lane
+  int source;      // shuffle: the lane whose value this lane takes
   Site site;
 };
 
@@ -45,7 +45,7 @@ void wait_for_block(Site site);
 // Waits for every lane of the mask. Shuffle: the value of the lane's source. Vote: the lanes that gave a non-zero
 // value.
 uint64_t wait_for_warp(const Collective& collective);
-// Called before an atomic operation or volatile access: under a shuffled order, other threads and blocks may come
+// Called before an atomic operation or volatile access: in a shuffled order, other threads and blocks may go
 // first.
 void may_yield();
 // Ends the launch with an error that names the kernel, the block and the thread.
@@ -55,12 +55,12 @@ void* shared_memory();
 using Body = void (*)(const void* arguments);
 void run(const char* name, int64_t grid, int block, size_t shared_bytes, Body body, const void* arguments);
 
-// What runs a launch in place of the fibers: tests/ptx runs what nvcc made of the kernel. Gets a pointer to each
-// argument; returns null, or what went wrong.
+// Runs a launch instead of the fibers: tests/ptx runs nvcc's code of the kernel. Gets a pointer to each argument;
+// returns null or an error message.
 using Launcher = const char* (*)(const char* name, const void* kernel, int64_t grid, int block, size_t shared_bytes,
                                  const void* const* arguments);
 extern "C" void ccfast_emulation_set_launcher(Launcher launcher);  // null: the fibers
-// Whether a launcher is set and has run the kernel. Throws what it says went wrong.
+// Whether a launcher is set and has run the kernel. Throws its error message.
 bool run_elsewhere(const char* name, const void* kernel, int64_t grid, int block, size_t shared_bytes,
                    const void* const* arguments);
 

@@ -9,11 +9,11 @@ namespace ccfast::emulation {
 class SharedMemory {
  public:
   SharedMemory();
-  // Room for `bytes`; the guards lie right before and behind.
+  // Allocates `bytes`, with guards directly before and after.
   void resize(size_t bytes);
-  // Makes what the block before has left unreadable.
+  // Makes the data of the previous block unreadable.
   void poison();
-  // Whether both guards are as they were.
+  // Whether both guards are unchanged.
   bool intact() const;
   void* data() const { return start_; }
   size_t size() const { return bytes_; }

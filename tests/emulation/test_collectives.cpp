@@ -1,4 +1,4 @@
-// Barriers, warp collectives and the helpers of cuda.cuh that are built on them give what CUDA gives.
+// Barriers, warp collectives and the helpers of cuda.cuh that use them give CUDA's results.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
@@ -12,7 +12,7 @@ namespace {
 
 using emulation::in_every_order;
 
-// A number that is not exact in binary, so that the order of a sum shows.
+// A number that is not exact in binary, so that a sum depends on its order.
 float value_of(int i) { return 1.0f / static_cast<float>(i + 3); }
 
 template <class T>
@@ -127,7 +127,7 @@ TEST(votes_see_their_own_warp) {
   });
 }
 
-// The halves of a warp go different ways, and one of them takes more steps.
+// The halves of a warp take different branches, and one of them runs more steps.
 __global__ void halves_kernel(int* out) {
   const int lane = static_cast<int>(threadIdx.x);
   const unsigned mask = lane < 16 ? 0x0000ffffu : 0xffff0000u;
@@ -238,7 +238,7 @@ TEST(half_precision_converts_exactly) {
   }
 }
 
-// Numbers between two neighbouring halves; beyond the largest as if there were one more.
+// Numbers between two adjacent halves; above the largest, as if there were one more.
 TEST(half_precision_rounds_to_the_nearest_and_to_even) {
   for (uint16_t bits = 0; bits < 0x7c00; ++bits) {
     const auto next = static_cast<uint16_t>(bits + 1);

@@ -1,4 +1,4 @@
-// What would hang, or read or write the wrong memory, on a GPU is an error that names the kernel.
+// A kernel that would hang or access wrong memory on a GPU gives an error that names it.
 #include <cstring>
 #include <vector>
 
@@ -30,7 +30,7 @@ TEST(a_divergent_barrier_is_reported) {
     CHECK(contains(error, "kernel divergent, block "));
     CHECK(contains(error, "thread 0 to 4: waits at __syncthreads in "));
     CHECK(contains(error, "thread 5 to 63: waits at __syncthreads in "));
-    launch("divergent", divergent_kernel, 3, 64, 0, nullptr, 0);  // and the next launch is fine
+    launch("divergent", divergent_kernel, 3, 64, 0, nullptr, 0);  // and the next launch works
   });
 }
 
@@ -118,7 +118,7 @@ TEST(a_trap_is_reported_with_its_thread) {
 
 // --- shared memory ---
 
-// Reads shared memory and then writes it, so that the next block shows whether it sees this one's.
+// Reads shared memory and then writes it, which shows whether the next block sees the values of this one.
 template <class T>
 __global__ void unwritten_kernel(T* out) {
   T* shared = shared_memory<T>();
@@ -138,7 +138,7 @@ TEST(unwritten_shared_memory_is_poison_in_every_block) {
   for (const int value : ints) CHECK(value > 2000000000);
 }
 
-#ifndef CCFAST_ASAN  // which stops the program at the write itself
+#ifndef CCFAST_ASAN  // which stops the program at the write
 
 __global__ void overrun_kernel(int offset) {
   if (blockIdx.x == 1 && threadIdx.x == 0) shared_memory<unsigned char>()[offset] = 1;

@@ -1,4 +1,4 @@
-// A missing barrier or a lost update gives different results under different orders of the threads.
+// A missing barrier or a lost update gives different results in different orders of the threads.
 #include <vector>
 
 #include "../native/check.h"
@@ -20,7 +20,7 @@ Result run(void (*kernel)(int*)) {
   return out;
 }
 
-// A race shows when forward and reverse differ: that is what the tests of the kernels rely on.
+// A race shows if forward and reverse differ; the tests of the kernels rely on that.
 void check_race(void (*kernel)(int*)) {
   CHECK(result_in("forward", [&] { return run(kernel); }) != result_in("reverse", [&] { return run(kernel); }));
 }
@@ -45,13 +45,14 @@ TEST(a_missing_barrier_before_a_read_is_found) {
   check_no_race(read_lower_kernel<true>);
 }
 
-// In forward order alone the race is hidden: every thread finds what the one before has written.
+// In forward order alone the race is hidden: every thread finds the value that the previous one has written.
 TEST(a_missing_barrier_may_hide_in_one_order) {
   const auto forward = result_in("forward", [] { return run(read_lower_kernel<false>); });
   CHECK_EQUAL(forward, run(read_lower_kernel<true>));
 }
 
-// Rounds of write, barrier, read: without the second barrier a fast thread writes what a slow one has yet to read.
+// Rounds of write, barrier, read: without the second barrier a fast thread overwrites a value before a slow one reads
+// it.
 template <bool with_barrier>
 __global__ void rounds_kernel(int* out) {
   int* shared = shared_memory<int>();
@@ -71,7 +72,7 @@ TEST(a_missing_barrier_after_a_read_is_found) {
 }
 
 // The warps' sums as in block_sum. Without the first barrier, a warp that runs ahead through several shuffles replaces
-// the sum that a slow warp has yet to read: found only because a warp that can go on does.
+// a sum before a slow warp reads it. It is found only because a warp that can run always runs.
 template <bool with_barrier>
 __global__ void two_sums_kernel(int* out) {
   int* scratch = shared_memory<int>();
@@ -91,7 +92,7 @@ TEST(a_warp_that_runs_ahead_is_found) {
   check_no_race(two_sums_kernel<true>);
 }
 
-// Lanes do not go in lockstep.
+// Lanes do not run in lockstep.
 template <bool with_barrier>
 __global__ void within_warp_kernel(int* out) {
   int* shared = shared_memory<int>();
@@ -105,14 +106,14 @@ TEST(a_missing_syncwarp_is_found) {
   check_no_race(within_warp_kernel<true>);
 }
 
-// The last block to come tells its number to all.
+// The last block publishes its number.
 __global__ void last_block_kernel(int* out) {
   if (threadIdx.x == 0) out[0] = static_cast<int>(blockIdx.x);
 }
 
 TEST(a_result_that_depends_on_the_order_of_blocks_is_found) { check_race(last_block_kernel); }
 
-// Looks, then acts: only atomicCAS does both at once.
+// Checks, then writes: only atomicCAS does both atomically.
 template <bool at_once>
 __global__ void first_come_kernel(int* out) {
   int* taken = shared_memory<int>();
@@ -132,7 +133,7 @@ TEST(a_lost_update_between_atomics_is_found_by_shuffling) {
   check_no_race(first_come_kernel<true>);
 }
 
-// Everybody replaces what it has read by what it makes of that; an older number may come over a newer one.
+// Every thread replaces the value that it has read by a new one; an older value may overwrite a newer one.
 template <bool at_once>
 __global__ void late_store_kernel(int* out) {
   int* sum = shared_memory<int>();
@@ -153,7 +154,7 @@ TEST(a_late_volatile_store_is_found_by_shuffling) {
   check_no_race(late_store_kernel<true>);
 }
 
-// The same by the first threads of blocks: it takes blocks that overlap.
+// The same with the first threads of blocks: only overlapping blocks show it.
 template <bool at_once>
 __global__ void late_store_of_a_block_kernel(int* out) {
   if (threadIdx.x) return;

@@ -1,8 +1,8 @@
-// The little that the native tests need of a test framework.
+// The parts of a test framework that the native tests need.
 //
 //   TEST(sums_are_exact) { CHECK_EQUAL(1 + 1, 2); }
 //
-// Every test file is a program: it runs its tests, or those whose names contain its first argument.
+// Every test file is a program. It runs its tests, or those whose names contain its first argument.
 #pragma once
 
 #include <cstdio>
@@ -33,8 +33,8 @@ struct Register {
   throw std::logic_error(std::string(file) + ":" + std::to_string(line) + ": " + what);
 }
 
-// The text of one element of a vector. Only made for elements that differ: under a sanitizer, making a string
-// per element takes longer than most tests.
+// The text of one element of a vector, only for elements that differ: with a sanitizer, one string per element
+// takes longer than most tests.
 inline std::string at(const char* text, size_t i) { return std::string(text) + " at " + std::to_string(i); }
 
 template <class A, class B>
@@ -74,7 +74,7 @@ void check_near(const std::vector<T>& a, const std::vector<T>& b, double toleran
   }
 }
 
-// What the call throws; empty when it returns.
+// The message of the exception that the call throws, or empty.
 template <class Function>
 std::string error_of(const Function& function) {
   try {

@@ -1,4 +1,4 @@
-// Inputs that the native tests share: sizes that divide by nothing, the same numbers on every machine.
+// Inputs of the native tests: sizes without small divisors, the same numbers on every machine.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@ namespace ccfast::native {
 constexpr int64_t kRows[] = {1, 3, 67, 131};
 constexpr int64_t kDims[] = {1, 5, 33, 130};
 
-// Not std::uniform_real_distribution, whose numbers are each library's own.
+// Not std::uniform_real_distribution, whose numbers depend on the library.
 class Numbers {
  public:
   explicit Numbers(unsigned seed) : generator_(seed) {}

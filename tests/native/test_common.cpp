@@ -1,4 +1,4 @@
-// The loops over rows and the sparse rows that all CPU kernels stand on.
+// The loops over rows and the sparse rows that all CPU kernels use.
 #include <vector>
 
 #include "check.h"

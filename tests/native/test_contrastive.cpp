@@ -1,4 +1,4 @@
-// contrastive: normalisation and softmax cross-entropy against plain loops in float64, on the CPU and in the CUDA
+// contrastive: normalisation and softmax cross-entropy compared with plain loops in float64, on the CPU and in the CUDA
 // kernels.
 #include <algorithm>
 #include <cstring>
@@ -19,7 +19,7 @@ template <class T>
 constexpr double tolerance = sizeof(T) == 4 ? 2e-6 : 1e-13;
 
 constexpr int64_t kPackedDims[] = {8, 64, 264};  // rows of whole packs of 16 bytes, of any type
-constexpr int64_t kLongDims[] = {4097, 4104};    // more than the CUDA kernels keep in registers
+constexpr int64_t kLongDims[] = {4097, 4104};    // more than the CUDA kernels hold in registers
 
 // normalize_rows_cuda where the labels do not matter.
 template <class In, class T>
@@ -30,7 +30,7 @@ void normalize_cuda(const In* x, int64_t rows, int64_t dim, T* out, double* norm
 
 // --- rows of unit norm ---
 
-// Random rows, the last of which is zero where there are several.
+// Random rows; the last of several is zero.
 template <class T>
 std::vector<T> some_rows(int64_t rows, int64_t dim) {
   std::vector<T> x = native::random_matrix<T>(rows, dim);
@@ -112,7 +112,7 @@ TEST(cuda_counts_the_labels_in_range_for_the_mean) {
   labels[500] = 5;  // no such class
   labels[999] = -1;
   CHECK_EQUAL(weight_of(1000, true), 1.0 / 997);
-  CHECK_EQUAL(weight_of(1, true), 1.0);  // none counts
+  CHECK_EQUAL(weight_of(1, true), 1.0);  // no sample counts
 }
 
 TEST(cuda_counts_labels_beside_the_rows) {
@@ -321,7 +321,7 @@ TEST(the_loss_and_its_gradient_equal_plain_loops) {
       }
 }
 
-// Rows of logits that are further apart than they are long: with NaN in between, and garbage after.
+// Rows of logits with a stride above their length: NaN in the gaps, and garbage after the last.
 template <class T>
 void check_padded_softmax(int64_t rows, int64_t classes, int64_t stride, double smoothing) {
   const Softmax<T> problem(rows, classes, smoothing);
@@ -363,7 +363,7 @@ TEST(one_weight_serves_all_rows) {
   });
 }
 
-// The highest logit moves with every pack, falls from far above, or stays where it is.
+// The highest logit rises with every pack, comes first and is far above, or stays the same.
 TEST(cuda_follows_the_highest_logit_along_the_row) {
   constexpr int64_t kClasses = 4128;
   Softmax<double> problem(3, kClasses, 0.0);
@@ -422,7 +422,7 @@ Extras some_extras(int64_t rows, int64_t classes) {
   for (double& value : extras.sharpness) value = 1 + std::abs(value);
   for (int64_t p = 0; p < rows * classes; ++p) {
     extras.mask[p] = p % 3 != 1;
-    if (!extras.mask[p] || p / classes == 1) extras.targets[p] = 0;  // row 1: no target at all
+    if (!extras.mask[p] || p / classes == 1) extras.targets[p] = 0;  // row 1: no target
   }
   return extras;
 }

@@ -37,7 +37,7 @@ struct Problem {
   }
 };
 
-// Points on a line, a few chains apart.
+// Points on a line, in a few chains.
 template <class Function>
 void for_each_problem(const Function& function) {
   for (const int64_t rows : native::kRows)
@@ -51,7 +51,7 @@ void for_each_problem(const Function& function) {
         }
 }
 
-// The lowest core that core i reaches through cores, by spreading the lowest number until nothing changes.
+// The lowest core that core i reaches through cores: spreads the lowest number until nothing changes.
 std::vector<int64_t> lowest_reachable(const Problem& problem) {
   std::vector<int64_t> lowest(problem.rows);
   for (int64_t i = 0; i < problem.rows; ++i) lowest[i] = i;
@@ -140,8 +140,8 @@ TEST(cuda_labels_follow_the_definition) {
   });
 }
 
-// While threads flatten the trees, others read what they write. A thread that halved paths on its way could put a mere
-// ancestor over a root: in a chain, where cores are joined one by one, many are on their way at once.
+// While threads flatten the trees, other threads read what they write. A thread that halved paths could replace a root
+// by a mere ancestor: in a chain, where cores are joined one by one, many threads are on the way at once.
 TEST(roots_of_a_chain_do_not_depend_on_who_comes_first) {
   constexpr int64_t kPoints = 256;
   native::CsrRows chain;

@@ -1,4 +1,4 @@
-// jaccard: the sparse stages against dense definitions, and the CUDA kernels against the CPU's.
+// jaccard: the sparse stages compared with dense definitions, and the CUDA kernels with the CPU kernels.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -60,7 +60,7 @@ struct Scales {
   }
 };
 
-// V by its definition, from sets held as dense rows of flags.
+// V by its definition, from sets as dense rows of flags.
 Dense encode_naively(const Neighbours& n, const Scales& scales) {
   const int64_t rows = n.rows, half = half_columns(n.k1);
   Dense v(rows * rows, 0.0);
@@ -122,7 +122,7 @@ Dense distance_naively(const Dense& v, int64_t rows) {
   return out;
 }
 
-// sharpness: with a large one, exponents of a row lie so far apart that only the highest keeps the others from
+// sharpness: if it is large, the exponents of a row are so far apart that only subtracting the highest prevents
 // overflow.
 Scales some_scales(int64_t rows, float sharpness) {
   Scales scales{native::random_matrix<float>(1, rows, 8), native::random_matrix<float>(1, rows, 9)};
@@ -208,7 +208,7 @@ TEST(the_sparse_distance_holds_every_near_pair_and_the_diagonal) {
 
 // --- the CUDA kernels, emulated ---
 
-// The rows of a stage in their order. It is run with too little room, and again with room for all entries.
+// The rows of a stage in order. It runs with too little room, and again with room for all entries.
 template <class Stage>
 CsrRows run_stage(int64_t rows, const Stage& stage) {
   std::vector<int64_t> start(rows, -1), count(rows, -1), col;
@@ -220,7 +220,7 @@ CsrRows run_stage(int64_t rows, const Stage& stage) {
     val.assign(capacity + 1, -7.0f);
     const ScatteredRows out{&used, &longest, capacity, start.data(), count.data(), col.data(), val.data()};
     stage(out);
-    CHECK_EQUAL(col[capacity], -7);  // nothing is written where there is no room
+    CHECK_EQUAL(col[capacity], -7);  // nothing is written without room
     return out;
   };
   run(rows / 3);
@@ -287,7 +287,7 @@ TEST(cuda_encodes_as_the_cpu_does) {
   });
 }
 
-// Entries of the k2 rows of V that a row's mean is made of, where there are most.
+// The largest number of entries in the k2 rows of V that form the mean of a row.
 int64_t most_entries(const Neighbours& n, const CsrRows& v, int64_t k2) {
   int64_t most = 0;
   for (int64_t i = 0; i < n.rows; ++i) {
@@ -313,14 +313,14 @@ TEST(cuda_expands_queries_as_the_cpu_does) {
   });
 }
 
-// Nothing is written of a mean that needs more room than there is; the most that any needs is told.
+// A mean that needs more than the available room is not written; the largest need is returned.
 TEST(cuda_leaves_out_means_that_do_not_fit) {
   const Neighbours n(67, 33, 21);
   const CsrRows v = encoded(n, {});
   int64_t left_out = 0, kept = 0;
   for (int64_t k2 = 1; k2 < 12; ++k2) {
     const int64_t most = most_entries(n, v, k2);
-    int64_t room = 4;  // a power of two, which is what the working set has
+    int64_t room = 4;  // a power of two, as the size of the working set
     while (2 * room < most) room *= 2;
     std::vector<int64_t> start(n.rows, -1), count(n.rows, -1), col(n.rows * most, -1);
     std::vector<float> val(col.size());
@@ -341,7 +341,7 @@ TEST(cuda_leaves_out_means_that_do_not_fit) {
   CHECK(left_out > 0 && kept > 0);
 }
 
-// V by columns, sorted as the glue sorts it.
+// V by columns, sorted as in the glue.
 struct Postings {
   std::vector<int64_t> start;
   std::vector<Posting> entry;
@@ -371,7 +371,7 @@ TEST(cuda_postings_are_those_of_the_cpu) {
   });
 }
 
-// Both triangles, of which the upper one was computed.
+// Both triangles, from the upper one.
 CsrRows mirrored(const CsrRows& upper) {
   const Postings columns(upper);
   const int64_t rows = upper.view().rows, entries = 2 * static_cast<int64_t>(upper.col.size()) - rows;
@@ -387,7 +387,7 @@ void check_sparse_jaccard(const CsrRows& v, float limit, RowRange range, int slo
   const Postings postings(v);
   const int64_t rows = v.view().rows;
   const CsrRows expected = native::csr_of(sparse_jaccard(v.view(), PostingLists(v.view()), limit, range), range.size());
-  const bool upper = range.size() == rows;  // as the glue does it
+  const bool upper = range.size() == rows;  // as in the glue
   const CsrRows found = run_stage(range.size(), [&](const ScatteredRows& out) {
     sparse_jaccard_cuda({device_csr(v), postings.view(), limit, range, upper, slots}, out, nullptr);
   });
@@ -411,8 +411,8 @@ TEST(cuda_distances_are_those_of_the_cpu) {
   });
 }
 
-// More rows than the neighbour lists of clustered samples can be made for in a moment. Some are empty; columns are as
-// many as rows, so that all of one column are the neighbours of a hub.
+// More rows than neighbour lists of clustered samples can be computed for quickly. Some rows are empty; there are as
+// many columns as rows, so that all entries of one column are the neighbours of a hub.
 CsrRows many_rows(int64_t rows) {
   CsrRows v;
   for (int64_t i = 0; i < rows; ++i) {
@@ -426,7 +426,7 @@ CsrRows many_rows(int64_t rows) {
   return v;
 }
 
-// From a table with room for all targets to one that holds one at a time.
+// From a table with room for all targets to one with room for a single target.
 TEST(cuda_sparse_distances_do_not_depend_on_the_room_for_targets) {
   const CsrRows v = many_rows(701);
   for (const int slots : {kDefaultSlots, 512, 64, 8, 4})
@@ -437,10 +437,10 @@ TEST(cuda_sparse_distances_of_many_rows_are_those_of_the_cpu) {
   const CsrRows v = many_rows(701);
   check_sparse_jaccard(v, 0.5f, {0, 701}, kDefaultSlots);
   check_sparse_jaccard(v, 0.7f, {0, 701}, 256);
-  check_sparse_jaccard(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near ones than threads
+  check_sparse_jaccard(many_rows(4001), 0.99999994f, {4000, 4001}, kDefaultSlots);  // more near targets than threads
 }
 
-// Limits that are distances of pairs to the last bit, and the next number below each: of the last kSome rows.
+// Limits that equal distances of pairs bit for bit, and the next number below each, for the last kSome rows.
 constexpr int64_t kSome = 9;
 
 std::vector<float> limits_of(const CsrRows& v) {
@@ -463,8 +463,8 @@ TEST(cuda_sparse_distances_at_the_limit_are_kept) {
     for (const int slots : {kDefaultSlots, 32}) check_sparse_jaccard(v, limit, {n.rows - kSome, n.rows}, slots);
 }
 
-// Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than a row has room
-// for in shared memory.
+// Sums of many terms, which float32 rounds: more columns than are staged at a time, and more terms than fit into shared
+// memory per row.
 TEST(cuda_sparse_distances_of_long_rows_are_those_of_the_cpu) {
   const int64_t rows = 800;
   native::Numbers numbers(3);

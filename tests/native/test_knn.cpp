@@ -1,4 +1,4 @@
-// knn: the certified search against a sort of all exact distances, on the CPU and in the CUDA kernels.
+// knn: the certified search compared with a sort of all exact distances, on the CPU and in the CUDA kernels.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -50,7 +50,7 @@ struct Scores {
   std::vector<float> products, half_norms;
   std::vector<double> norms, errors;
 
-  // slack: factor of the error bound; a large one leaves no row proven.
+  // slack: factor of the error bound; with a large one no row is proven.
   explicit Scores(const Problem& problem, double slack = 1)
       : products(problem.rows * problem.rows), half_norms(problem.rows), norms(problem.rows), errors(problem.rows) {
     const std::vector<float> zero(problem.dim, 0.0f);
@@ -87,7 +87,7 @@ Candidates candidates_by_columns(const Problem& problem, const Scores& scores, i
   return candidates;
 }
 
-// Answers the rows that the certificate does not cover, too; returns how many there were.
+// Also completes the rows that the certificate does not cover; returns their number.
 int64_t finish_all(const Problem& problem, const Scores& scores, Candidates candidates, Result& result) {
   const Params params = params_of(problem, result);
   const std::vector<int64_t> open = finish(params, candidates, scores.norms.data(), scores.errors.data(), 1);
@@ -137,7 +137,7 @@ TEST(rows_without_proof_are_searched_again) {
 
 // --- the CUDA kernels, emulated ---
 
-// Products as ATen leaves them: float32, or float16 in bits; rows of `ld` of which `cols` count.
+// Products as from ATen: float32, or the bits of float16; rows of stride `ld`, of which `cols` count.
 struct Products {
   int64_t rows, cols, ld;
   bool half;
@@ -162,7 +162,7 @@ struct Products {
   void* data() { return half ? static_cast<void*>(halves.data()) : singles.data(); }
 };
 
-// What the best candidates have to be: (-score, target), best first.
+// The expected candidates: (-score, target), best first.
 std::vector<Neighbour> best_of(const Products& products, int64_t row, const std::vector<float>& half_norms,
                                int64_t keep) {
   std::vector<Neighbour> best;
@@ -190,7 +190,7 @@ void check_lists(const std::vector<uint64_t>& lists, const Products& products, c
   }
 }
 
-// Scores in no order, in tiers; rising, so that every one passes; falling, so that none does; and all the same.
+// Scores: unordered, in tiers; rising, so that each passes; falling, so that none passes; all equal.
 Products offered_products(int64_t cols, int64_t ld, bool half) {
   Products products(5, cols, ld, half);
   for (int64_t j = 0; j < cols; ++j) {
@@ -203,8 +203,8 @@ Products offered_products(int64_t cols, int64_t ld, bool half) {
   return products;
 }
 
-// More targets than wait for the list at a time; lists shorter and longer than a block has threads; rows that start on
-// 16 bytes and rows that do not; tiles that end anywhere.
+// More targets than are buffered for the list; lists shorter and longer than the number of threads of a block; rows
+// with and without an alignment of 16 bytes; tiles that end anywhere.
 TEST(the_cuda_selection_keeps_the_best_of_many) {
   const int64_t cols = 5000;
   std::vector<float> half_norms(cols);
@@ -227,7 +227,7 @@ TEST(the_cuda_selection_keeps_the_best_of_many) {
   }
 }
 
-// Scores of every size, where the norms decide and where the products do, and the last bits of either.
+// Scores of every magnitude, decided by the norms, by the products, or by the last bits of either.
 TEST(the_cuda_selection_misses_no_score_that_reaches_the_floor) {
   const int64_t cols = 1803, tile = 600, keep = 37;
   native::Numbers numbers(5);
@@ -297,7 +297,7 @@ TEST(tiles_offer_every_target_once_and_in_order) {
       }
 }
 
-// What the glue makes of the rows.
+// The inputs that the glue computes from the rows.
 struct Operand {
   Operand(const Problem& problem, bool half, double scale = 1)
       : half(half),
@@ -371,7 +371,7 @@ TEST(a_row_that_is_not_finite_has_such_a_norm) {
   for (const double norm : Operand(problem, true).norms) CHECK(std::isfinite(norm));
 }
 
-// The lists of a search in small tiles, as the glue walks them.
+// The lists of a search in small tiles, as in the glue.
 std::vector<uint64_t> lists_of(const Problem& problem, const Operand& operand, int64_t keep, bool symmetric) {
   std::vector<uint64_t> lists(problem.rows * keep);
   for (const Tile& tile : tiles_of(problem.rows, problem.rows, symmetric, 24, 50)) {
@@ -393,8 +393,8 @@ std::vector<uint64_t> lists_of(const Problem& problem, const Operand& operand, i
   return lists;
 }
 
-// Which rows are proven; the same, with the same bits, where pairs are measured once and where each row measures its
-// own.
+// Which rows are proven; the same, bit for bit, whether each pair is measured once or each row measures its own
+// pairs.
 std::vector<char> rescore(const Problem& problem, const Operand& operand, const std::vector<uint64_t>& lists,
                           int64_t keep, RowError error, Result& result) {
   std::vector<char> proven(problem.rows, 2);
@@ -455,7 +455,7 @@ TEST(no_row_is_proven_against_the_error_of_its_scores) {
   }
 }
 
-// The fourth candidate of row 0 is made a copy of that row after the selection: looked at, it is among the nearest.
+// The fourth candidate of row 0 becomes a copy of that row after the selection, so it is among the nearest if measured.
 TEST(only_candidates_that_the_error_allows_are_looked_at) {
   Problem problem{67, 33, 3, native::random_matrix<float>(67, 33)};
   const Operand operand(problem, false);
@@ -469,7 +469,7 @@ TEST(only_candidates_that_the_error_allows_are_looked_at) {
   }
 }
 
-// Loaded 16 bytes at a time or one number at a time, by either kernel.
+// Loads of 16 bytes or of one number, in both kernels.
 TEST(equal_rows_are_at_equal_distances_however_they_are_read) {
   for (const int64_t dim : {4, 8, 132, 520, 1000}) {
     const std::vector<float> rows = native::random_matrix<float>(9, dim);
@@ -498,7 +498,7 @@ TEST(cuda_distances_of_chosen_rows_are_exact) {
   }
 }
 
-// One definition, however many lanes there are.
+// One definition for any number of lanes.
 TEST(distances_have_the_same_bits_on_all_devices) {
   for (const int64_t dim : {1, 2, 3, 4, 5, 31, 33, 64, 100, 127, 128, 129, 160, 255, 513, 2048}) {
     std::vector<float> rows = native::random_matrix<float>(9, dim);
@@ -519,7 +519,7 @@ TEST(distances_have_the_same_bits_on_all_devices) {
   }
 }
 
-// --- whatever the scores and the bounds are ---
+// --- any scores and bounds ---
 
 TEST(a_row_with_too_few_candidates_is_answered_from_all_distances) {
   const Problem problem{67, 33, 7, native::random_matrix<float>(67, 33)};

@@ -1,4 +1,4 @@
-// memory: centroids and the momentum updates against plain loops, on the CPU and in the CUDA kernels.
+// memory: centroids and the momentum updates compared with plain loops, on the CPU and in the CUDA kernels.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -132,7 +132,7 @@ int64_t most_harmonic_naively(const Batch<T>& batch, const double* row,
   return best;
 }
 
-// What is mixed into a row, in this order.
+// The samples that are mixed into a row, in this order.
 template <class T>
 std::vector<std::vector<double>> chosen_naively(const Batch<T>& batch, const double* row,
                                                 const std::vector<int64_t>& members, Mode mode) {
@@ -188,7 +188,7 @@ std::vector<T> centroids_naively(const Batch<T>& batch) {
   return out;
 }
 
-// A batch in which every cluster has a member, and a few samples have none.
+// A batch in which every cluster has a member, and a few samples are in no cluster.
 template <class T>
 Batch<T> full_batch(int64_t rows, int64_t dim) {
   const int64_t clusters = std::max<int64_t>(1, rows / 4);
@@ -308,7 +308,7 @@ TEST(cuda_skips_labels_that_no_cluster_has) {
   CHECK_NEAR(memory, expected, tolerance<float>);
 }
 
-// Every rule, with and without normalisation, against the plain loops; the rest of the batch is as `prepare` leaves it.
+// Every rule, with and without normalisation, compared with plain loops; `prepare` sets the rest of the batch.
 template <class T, class Prepare>
 void check_cuda_updates_of(int64_t rows, int64_t dim, int64_t clusters, const Prepare& prepare) {
   for (const bool scaled : {false, true})
@@ -323,7 +323,7 @@ void check_cuda_updates_of(int64_t rows, int64_t dim, int64_t clusters, const Pr
 
 const auto as_it_is = [](auto&) {};
 
-// Whole packs; rows that just fit into registers; rows too long for them, which are updated where they are.
+// Whole packs; rows that just fit into registers; longer rows, which are updated in place.
 TEST(cuda_updates_rows_of_any_length) {
   for (const int64_t dim : {4, 64, 1030, 2046, 2047, 2048, 2049, 2052, 20011}) {
     check_cuda_updates_of<float>(9, dim, 3, as_it_is);
@@ -339,7 +339,7 @@ TEST(cuda_updates_a_cluster_of_many_samples) {
   }
 }
 
-// Members so far apart that lists of them lie empty in between, and that no look at the samples nearby finds the first.
+// Members so far apart that lists between them are empty, and that a search nearby does not find the first.
 TEST(cuda_updates_clusters_whose_samples_are_far_apart) {
   const auto far_apart = [](auto& batch) {
     std::fill(batch.labels.begin(), batch.labels.end(), -1);
@@ -369,7 +369,7 @@ TEST(the_hardest_sample_may_be_measured_against_another_row) {
   for (const int64_t dim : {7, 64, 2052}) {
     const Batch<float> batch(60, dim, 5, true);
     const std::vector<float> reference = native::random_matrix<float>(5, dim, 9);
-    // With the reference in its place, the old row decides; the mixing then starts from the memory.
+    // With the reference as memory, the old row decides; the mixing then starts from the memory.
     std::vector<double> expected(batch.memory.begin(), batch.memory.end());
     for (int64_t c = 0; c < 5; ++c) {
       const std::vector<int64_t> members = members_of(batch, c);
@@ -389,7 +389,7 @@ TEST(the_hardest_sample_may_be_measured_against_another_row) {
   }
 }
 
-// Equal products in one list of members and across two: the first sample counts.
+// Equal products in one list of members and in two: the first sample counts.
 TEST(cuda_takes_the_first_of_the_hardest_samples) {
   std::vector<float> features(600 * 4), memory = {1, 0, 0, 0};
   for (int i = 0; i < 600; ++i) features[4 * i + (i % 3 ? 1 : 0)] = 1;

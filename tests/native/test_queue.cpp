@@ -1,4 +1,4 @@
-// queue: the ring and the shifted queue against plain loops, on the CPU and in the CUDA kernels.
+// queue: the ring and the shifted queue compared with plain loops, on the CPU and in the CUDA kernels.
 #include <vector>
 
 #include "check.h"

@@ -1,4 +1,4 @@
-// retrieval: average precision and ranks by their definitions, on the CPU and in the CUDA kernel.
+// retrieval: average precision and ranks compared with their definitions, on the CPU and in the CUDA kernel.
 #include <algorithm>
 #include <numeric>
 #include <vector>
@@ -17,7 +17,7 @@ struct Problem {
   std::vector<T> distances;
   std::vector<int64_t> query_ids, gallery_ids, query_cams, gallery_cams;
 
-  // levels: number of different distances; few make many ties.
+  // levels: number of different distances; a small number gives many ties.
   Problem(int64_t queries, int64_t gallery, int64_t ids, int64_t levels, bool with_cams)
       : queries(queries),
         gallery(gallery),

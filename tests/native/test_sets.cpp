@@ -1,4 +1,4 @@
-// sets: loss and gradient against plain loops, on the CPU and in the CUDA kernels.
+// sets: loss and gradient compared with plain loops, on the CPU and in the CUDA kernels.
 #include <cmath>
 #include <memory>
 #include <vector>

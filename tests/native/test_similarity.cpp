@@ -1,4 +1,4 @@
-// similarity: means by label and their gradient against plain loops, on the CPU and in the CUDA kernels.
+// similarity: means per label and their gradient compared with plain loops, on the CPU and in the CUDA kernels.
 #include <algorithm>
 #include <numeric>
 #include <vector>

@@ -1,4 +1,4 @@
-// sinkhorn: its stages against the plain algorithm, on the CPU and in the CUDA kernels.
+// sinkhorn: its stages compared with the plain algorithm, on the CPU and in the CUDA kernels.
 #include <cmath>
 #include <vector>
 
@@ -15,7 +15,7 @@ constexpr int kIterations = 3;
 template <class T>
 constexpr double tolerance = sizeof(T) == 4 ? 2e-6 : 1e-12;
 
-// Columns to 1 / columns, rows to 1 / rows, in turn; at the end rows to 1.
+// Scales columns to 1 / columns and rows to 1 / rows alternately; at the end rows to 1.
 template <class T>
 std::vector<double> by_loops(const std::vector<T>& scores, int64_t rows, int64_t columns) {
   std::vector<double> q;

@@ -1,1 +1,1 @@
-"""Executes what nvcc makes of the CUDA kernels; see README.md."""
+"""Executes the PTX that nvcc generates from the CUDA kernels; see README.md."""

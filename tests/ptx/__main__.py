@@ -1,4 +1,4 @@
-"""``python -m tests.ptx [--op knn]``: runs ops on nvcc's code and prints what their kernels cost."""
+"""``python -m tests.ptx [--op knn]``: runs ops on nvcc's code and prints the cost of their kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiles what the executor is made of and what it runs; the results are kept under ``build/ptx``."""
+"""Compiles the executor and the kernels that it runs; the results stay under ``build/ptx``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NVCC_FLAGS = ["-std=c++17", "-O3", "-arch=compute_75", "-lineinfo", "-ptx"]
 
 
 def missing() -> str:
-    """Why the executor cannot run here; empty when it can."""
+    """Why the executor cannot run here; empty if it can."""
     for program in ("nvcc", "nm", os.environ.get("CXX", "c++")):
         if shutil.which(program) is None:
             return f"no {program}"
@@ -40,12 +40,12 @@ def _version(program: str) -> str:
 
 
 def _compile(command: list[str], made_of: Iterable[Path], name: str, suffix: str) -> Path:
-    """The output of ``command -o PATH``, made anew when the command, the compiler or a file has changed."""
+    """The output of ``command -o PATH``, built again if the command, the compiler or a file has changed."""
     result = CACHE / f"{name}-{_key([*command, _version(command[0])], made_of)}{suffix}"
     if result.exists():
         return result
     CACHE.mkdir(parents=True, exist_ok=True)
-    with open(CACHE / f"{name}.lock", "w") as lock:  # other processes of the tests want it too
+    with open(CACHE / f"{name}.lock", "w") as lock:  # other test processes need it too
         fcntl.flock(lock, fcntl.LOCK_EX)
         if result.exists():
             return result
@@ -66,7 +66,7 @@ def core() -> Path:
 
 
 def allocations() -> Path:
-    """What tells the executor of torch's allocations."""
+    """The library that reports torch's allocations to the executor."""
     source = CORE / "allocations.cpp"
     include, library = (Path(torch.__file__).parent / name for name in ("include", "lib"))
     link = [f"-L{library}", "-lc10", f"-Wl,-rpath,{library}"]

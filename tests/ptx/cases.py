@@ -1,6 +1,6 @@
-"""Every op on small inputs: what is counted, and run under many orders.
+"""Every op on small inputs, to count its cost and to run it under many orders.
 
-A case takes the number of rows of its inputs, and returns the tensors that its op gives. Together they launch
+A case takes the number of rows of its inputs and returns the output tensors of its op. Together the cases launch
 every kernel of the project, most of them with each of their types.
 """
 
@@ -18,10 +18,10 @@ Case = Callable[[int], Iterable[Tensor]]
 
 OPS: dict[str, dict[str, Case]] = {}
 
-#: Cases whose size is their own: too large to run under many orders.
+#: Cases with a fixed size, too large to run under many orders.
 LARGE = ("knn queries", "knn tiles", "knn tiles, float32 products")
 
-#: Ops whose numbers are exact or summed in one order without products: nvcc has nothing to fuse.
+#: Ops whose values are exact, or sums in one order without products, so that nvcc has nothing to fuse.
 SAME_BITS = (
     "knn",
     "pair_distances",
@@ -69,7 +69,7 @@ def _(rows: int) -> Iterable[Tensor]:  # three tiles of targets: the lists are f
 
 
 @_case("knn", "tiles")
-def _(rows: int) -> Iterable[Tensor]:  # more rows than a tile has: what lies below the diagonal is transposed
+def _(rows: int) -> Iterable[Tensor]:  # more rows than a tile has: entries below the diagonal are transposed
     return ccfast.knn(_features(2101, 8), 4)
 
 

@@ -1,4 +1,4 @@
-"""What a launch costs, as counted by the executor: by kernel, by class of instruction, by line of the source."""
+"""The cost of a launch, as counted by the executor, per kernel, class of instruction and source line."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ CLASSES = (
 
 @dataclass
 class Counts:
-    """Of one kernel, or of one line of it, over all its launches.
+    """Counts of one kernel, or of one of its lines, over all its launches.
 
     Attributes:
         kernel: Its name in C++, shortened.
-        launches, blocks, warps: That ran.
-        instructions: Of PTX, one for each warp that executes one, by class.
-        lanes: The same, one for each thread.
+        launches, blocks, warps: Numbers of those that ran.
+        instructions: PTX instructions by class, counted once per executing warp.
+        lanes: The same, counted once per executing thread.
         divergences: Branches that split a warp.
         global_requests, sectors: Loads, stores and atomics of a warp to global memory, and 32-byte sectors they touch.
-        shared_requests, wavefronts: The same to shared memory, and how often it answers: conflicts are the excess.
+        shared_requests, wavefronts: Accesses to shared memory, and its answers; the excess are bank conflicts.
         atomics: Requests that are atomic.
     """
 
@@ -61,11 +61,11 @@ class Counts:
 
     @property
     def barriers(self) -> int:
-        """Instructions that are a barrier of the block: one for each warp."""
+        """Barriers of the block, counted once per warp."""
         return self.instructions["barrier"]
 
     def flat(self) -> dict[str, int]:
-        """Numbers by name, those above zero; ``blocks`` and ``warps`` follow from the inputs."""
+        """The numbers above zero, by name; ``blocks`` and ``warps`` follow from the inputs."""
         numbers = {"launches": self.launches, "instructions": self.total, **self.instructions}
         for name in ("divergences", "global_requests", "sectors", "shared_requests", "wavefronts", "atomics"):
             numbers[name] = getattr(self, name)
@@ -84,7 +84,7 @@ class Counts:
 
 
 def short_name(kernel: str) -> str:
-    """``knn::select_kernel<half>`` of a kernel's name in C++."""
+    """``knn::select_kernel<half>`` from the C++ name of a kernel."""
     plain = re.sub(r"\(anonymous namespace\)::|ccfast::", "", re.sub(r"^void ", "", kernel))
     found = re.match(r"([\w:]+)(<.*?>)?\(", plain)
     arguments = re.sub(r"\w+::|__nv_|__", "", found[2] or "").replace("> >", ">>")
@@ -97,7 +97,7 @@ def _label(launch: str, kernel: str) -> str:
 
 
 def collect() -> tuple[dict[str, Counts], dict[tuple[str, str], Counts]]:
-    """What ran since :func:`executor.clear_counts`: by kernel; by kernel and ``file:line``."""
+    """Counts since :func:`executor.clear_counts`: by kernel, and by kernel and ``file:line``."""
     kernels: dict[str, Counts] = {}
     lines: dict[tuple[str, str], Counts] = defaultdict(Counts)
     label = ""

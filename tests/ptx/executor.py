@@ -1,4 +1,4 @@
-"""Runs kernels on the executor: those of the emulated extension, launched by ccfast's own host code, or any by hand."""
+"""Runs kernels on the executor: those of the emulated extension, launched by ccfast's host code, or a given kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORWARD = -1
 
 @functools.cache
 def core() -> ctypes.CDLL:
-    """The executor, which knows from now on what torch allocates."""
+    """The executor, which sees all allocations of torch from now on."""
     library = ctypes.CDLL(str(build.core()))
     library.ptx_load.restype = ctypes.c_int
     for name in ("ptx_message", "ptx_kernels", "ptx_run", "ptx_counts"):
@@ -45,9 +45,9 @@ def configure(seed: int | None = None, resident_blocks: int = 16, races: bool = 
     """How the next launches run.
 
     Args:
-        seed: Of the order of blocks, warps and groups of lanes; None: one block after another.
-        resident_blocks: Blocks that are alive at once, with a seed.
-        races: Whether races are looked for.
+        seed: Seed for the order of blocks, warps and groups of lanes; None: one block after another.
+        resident_blocks: Number of concurrent blocks, with a seed.
+        races: Whether to detect races.
     """
     core().ptx_configure(_FORWARD if seed is None else seed, resident_blocks, races)
 
@@ -107,7 +107,7 @@ def _host_kernels(extension: Path) -> Iterator[tuple[str, int]]:
 
 @functools.cache
 def _bind(extension: Path) -> ctypes.CDLL:
-    """Tells the core which kernel each of the extension's functions is."""
+    """Registers the kernel of each of the extension's functions."""
     library = ctypes.CDLL(str(extension))
     places = dict(_host_kernels(extension))
     setter = library.ccfast_emulation_set_launcher
@@ -123,7 +123,7 @@ def _bind(extension: Path) -> ctypes.CDLL:
 
 @contextlib.contextmanager
 def installed(extension: Path) -> Iterator[None]:
-    """While this lasts, launches of the emulated extension run nvcc's code."""
+    """Within this context, launches of the emulated extension run nvcc's code."""
     library = _bind(extension)
     library.ccfast_emulation_set_launcher(core().ptx_launch)
     try:
@@ -133,16 +133,16 @@ def installed(extension: Path) -> Iterator[None]:
 
 
 def emulated_extension() -> Path | None:
-    """The emulated extension of the installed ccfast; None when it was not built."""
+    """The emulated extension of the installed ccfast, or None if it was not built."""
     spec = importlib.util.find_spec("ccfast._C_emulated")
     return Path(spec.origin) if spec and spec.origin else None
 
 
 def counts() -> str:
-    """What was counted since :func:`clear_counts`; see core/api.cpp for the form."""
+    """Counts since :func:`clear_counts`; core/api.cpp describes the format."""
     return core().ptx_counts().decode()
 
 
 def clear_counts() -> None:
-    """Begins to count anew."""
+    """Resets the counts."""
     core().ptx_clear_counts()

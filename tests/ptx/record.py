@@ -1,4 +1,4 @@
-"""The counts that are kept in the repository, and what has become worse since."""
+"""The counts that the repository stores, and what has become worse since."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from . import build, cases, counters, executor
 
 FILE = build.ROOT / "benchmarks" / "results" / "ptx_counters.json"
 ROWS = 256
-#: A counter may grow by this share, or by this number where that is more, before the file has to change.
+#: A counter may grow by this share, or by this number if that is more, before the file must change.
 SHARE, NUMBER = 0.03, 16
 
 Numbers = dict[str, dict[str, int]]  # by kernel, by counter
 
 
 def nvcc_release() -> str:
-    """Of the compiler at hand: counts of another release differ."""
+    """The version of nvcc: the counts of another release differ."""
     text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     return re.search(r"release ([\d.]+)", text)[1]
 
 
 def count(op: str, case: str, rows: int = ROWS) -> tuple[Numbers, dict[str, counters.Counts], Any]:
-    """Runs a case on the installed executor; numbers for the file, the counts of kernels, those of their lines."""
+    """Runs a case on the installed executor. Returns the numbers for the file, the counts by kernel, and by line."""
     executor.clear_counts()
     executor.configure(races=False)
     list(cases.OPS[op][case](rows))
@@ -51,7 +51,7 @@ def write(numbers: dict[str, Numbers], launched: set[str]) -> None:
 
 
 def worse(before: Numbers, now: Numbers) -> list[str]:
-    """What has become worse, a line for each; kernels that are new or gone count too."""
+    """What has become worse, one line each, including new and missing kernels."""
     found = [f"{kernel}: new" for kernel in now.keys() - before.keys()]
     found += [f"{kernel}: gone" for kernel in before.keys() - now.keys()]
     for kernel in now.keys() & before.keys():

@@ -1,4 +1,4 @@
-// Loads, stores and atomics: where they go, whether they may, what they cost.
+// Loads, stores and atomics: addresses, permission, cost.
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
@@ -8,7 +8,7 @@
 namespace ptx {
 namespace {
 
-// A value in memory as a register holds it.
+// A value of memory in the form of a register.
 uint64_t read_value(const uint8_t* bytes, Type type) {
   uint64_t bits = 0;
   const int size = size_of(type);
@@ -113,7 +113,7 @@ void Launch::access(Warp& warp, const Instruction& in, int at, Mask lanes) {
     const Change change = change_of(in);
     uint64_t* to = in.to.empty() || in.to[0] == kIgnored ? nullptr : warp.row(in.to[0]);
     const uint64_t *value = warp.operand(in.from[0]), *other = warp.operand(in.from.back());
-    const int first = options_.seed < 0 ? 0 : static_cast<int>(random_() % kLanes);  // any lane may be first
+    const int first = options_.seed < 0 ? 0 : static_cast<int>(random_() % kLanes);  // any lane can be first
     for (int turn = 0; turn < kLanes; ++turn) {
       const int lane = (first + turn) % kLanes;
       if (!(lanes >> lane & 1)) continue;
@@ -192,7 +192,7 @@ void Launch::locate_shared(Warp& warp, const Instruction& in, int at, Mask lanes
   counts.wavefronts += static_cast<uint64_t>(wavefronts(offsets, lanes, bytes, in.kind == Kind::kAtomic));
 }
 
-// Which values of shared memory are such that somebody has written them, after this access and in its registers.
+// Tracks which values of shared memory, and of the registers of this access, have been written.
 void Launch::follow_copy(Warp& warp, const Instruction& in, int at, int lane, uint64_t offset) {
   SharedMemory& shared = warp.block->shared;
   const auto size = static_cast<size_t>(size_of(in.from_type));
@@ -232,7 +232,7 @@ void Launch::report_race(const Access& before, const Access& now, const char* me
                   ", then " + thread(now);
 }
 
-// What strong accesses and fences order.
+// Ordering by strong accesses and fences.
 void Launch::order(Warp& warp, const Instruction& in, Mask lanes, const Targets& targets) {
   if (!in.strong) return;
   fences_used_ = true;

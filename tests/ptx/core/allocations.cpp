@@ -1,5 +1,5 @@
-// Tells the executor what memory torch gives to tensors on the CPU while it is installed. A library of its own: the
-// only part that needs torch's headers.
+// Reports the memory of torch's CPU tensors to the executor while it is installed. A separate library: the only part
+// that needs torch's headers.
 #include <c10/core/CPUAllocator.h>
 
 #include <cstdint>
@@ -18,7 +18,7 @@ void release(void* memory) {
   torchs_own->raw_deallocate(memory);
 }
 
-// The memory is its own context, as with torch's allocator: oneDNN asks for memory without a DataPtr around it.
+// The memory is its own context, as with torch's allocator: oneDNN requests memory without a DataPtr.
 struct Watched final : c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     void* memory = torchs_own->raw_allocate(bytes);

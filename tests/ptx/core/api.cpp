@@ -1,4 +1,4 @@
-// What Python calls. Functions that can fail return null or a message.
+// Called from Python. Functions that can fail return null or a message.
 #include <exception>
 #include <sstream>
 
@@ -25,7 +25,7 @@ struct State {
   std::vector<std::unique_ptr<Module>> modules;
   std::map<const void*, Bound> bound;     // by the address of the host's function
   std::map<std::string, Record> records;  // by the launch's name and the kernel's
-  std::string text;                       // what was returned last
+  std::string text;                       // the last returned text
 };
 
 State& state() {
@@ -61,7 +61,7 @@ void launch(const std::string& name, Module& module, const std::string& kernel_n
   Launch(kernel, module, shape, state().options, state().allocations, std::move(parameters), record.counts).run();
 }
 
-// One line for each kernel, then one for each of its instructions that ran. Fields are separated by tabs.
+// One line per kernel, each followed by one line per executed instruction. Fields are separated by tabs.
 void write_record(std::ostream& out, const std::string& key, const Record& record) {
   const size_t split = key.find('\n');
   out << "kernel\t" << key.substr(0, split) << '\t' << key.substr(split + 1) << '\t' << record.launches << '\t'
@@ -83,7 +83,7 @@ extern "C" {
 
 using namespace ptx;
 
-// Number of the module, or below 0: then ptx_message says why.
+// Number of the module; if negative, ptx_message has the reason.
 int ptx_load(const char* path) {
   const char* error = guarded([&] { state().modules.push_back(std::make_unique<Module>(path)); });
   return error ? -1 : static_cast<int>(state().modules.size()) - 1;
@@ -99,7 +99,7 @@ const char* ptx_kernels(int module) {
   return state().text.c_str();
 }
 
-// Launches of the host's function at this address run this kernel.
+// Launches of the host function at this address run this kernel.
 void ptx_bind(const void* host_kernel, int module, const char* kernel) {
   state().bound[host_kernel] = {state().modules.at(static_cast<size_t>(module)).get(), kernel};
 }

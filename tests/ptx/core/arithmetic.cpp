@@ -82,7 +82,7 @@ struct MadWide {
   }
 };
 
-// One rounding. fma of the C library honours the rounding mode.
+// One rounding. The C library's fma follows the rounding mode.
 template <class T>
 struct Fma {
   static void run(Warp& w, const Instruction& i, Mask m) {
@@ -96,7 +96,7 @@ struct Fma {
   }
 };
 
-// The GPU's results of a division by zero are all ones, and of the one quotient that overflows the dividend.
+// On the GPU, a division by zero gives all ones, and the one quotient that overflows gives the dividend.
 template <class T>
 T quotient(T a, T b) {
   if constexpr (kIsFloat<T>)
@@ -123,7 +123,7 @@ struct Rem {
   }
 };
 
-// A NaN counts as missing; -0 is less than 0.
+// NaN is ignored; -0 is less than 0.
 template <class T>
 T smaller(T a, T b) {
   if constexpr (kIsFloat<T>) {
@@ -180,7 +180,7 @@ struct SquareRoot {
     map1<T, T>(w, i, m, [](T a) { return std::sqrt(a); });
   }
 };
-// The approximate ones are correctly rounded here, which is one of the results that the GPU is allowed to give.
+// Approximate instructions are correctly rounded here, which is one of the results that the GPU may give.
 template <class T>
 struct InverseSquareRoot {
   static void run(Warp& w, const Instruction& i, Mask m) {
@@ -193,7 +193,7 @@ struct Reciprocal {
     map1<T, T>(w, i, m, [](T a) { return 1 / a; });
   }
 };
-// Has the upper 32 bits only.
+// Only the upper 32 bits.
 void approximate_reciprocal(Warp& w, const Instruction& i, Mask m) {
   map1<uint64_t, double>(w, i, m, [](double a) { return bits_of(1 / a) & ~uint64_t{0xffffffff}; });
 }
@@ -212,7 +212,7 @@ void binary_logarithm(Warp& w, const Instruction& i, Mask m) {
 // --- by name ---
 
 template <template <class> class Operation>
-Compute for_narrow_integers(Type type) {  // whose products fit a register
+Compute for_narrow_integers(Type type) {  // products that fit into a register
   switch (type) {
     case Type::kUnsigned16:
       return Operation<uint16_t>::run;

@@ -1,4 +1,4 @@
-// Logic, shifts, and what else looks at single bits.
+// Logic, shifts, and other operations on single bits.
 #include <algorithm>
 #include <functional>
 
@@ -56,7 +56,7 @@ void funnel(Warp& w, const Instruction& i, Mask m) {
   });
 }
 
-// Every bit is looked up by the three bits of the operands.
+// The three bits of the operands select each bit from the table.
 void look_up_bits(Warp& w, const Instruction& i, Mask m) {
   const uint64_t table = w.operand(i.from[3])[0];
   map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, i, m, [=](uint32_t a, uint32_t b, uint32_t c) {
@@ -69,7 +69,7 @@ void look_up_bits(Warp& w, const Instruction& i, Mask m) {
   });
 }
 
-// Picks four of the eight bytes of {b, a}.
+// Selects four of the eight bytes of {b, a}.
 void permute_bytes(Warp& w, const Instruction& i, Mask m) {
   map3<uint32_t, uint32_t, uint32_t, uint32_t>(w, i, m, [](uint32_t a, uint32_t b, uint32_t selector) {
     const uint64_t both = static_cast<uint64_t>(b) << 32 | a;
@@ -130,7 +130,7 @@ template <class T>
 struct CountLeadingZeros {
   static void run(Warp& w, const Instruction& i, Mask m) { map1<uint32_t, T>(w, i, m, leading_zeros<T>); }
 };
-// The highest bit that differs from the sign, or all ones when none does.
+// The highest bit that differs from the sign, or all ones if none does.
 template <class T>
 struct FindBit {
   static void run(Warp& w, const Instruction& i, Mask m) {

@@ -1,12 +1,12 @@
-// What lanes of a warp do together: __syncwarp, shuffles, votes, matches.
+// Collectives of the lanes of a warp: __syncwarp, shuffles, votes, matches.
 #include "launch.h"
 
 namespace ptx {
 namespace {
 
-constexpr uint64_t kPoison = 0x7ffbcbcbu;  // from a lane that gives nothing
+constexpr uint64_t kPoison = 0x7ffbcbcbu;  // from a lane that provides no value
 
-// The lane that a shuffle takes from, by the rule of the PTX manual; below 0: its own.
+// The source lane of a shuffle, by the rule of the PTX manual; negative: its own lane.
 int source(const Instruction& in, int lane, unsigned b, unsigned c) {
   const int by = static_cast<int>(b & 31), clamp = static_cast<int>(c & 31), segment = static_cast<int>(c >> 8 & 31);
   const int last = (lane & segment) | (clamp & ~segment);
@@ -63,7 +63,7 @@ void match(Warp& warp, const Instruction& in, Mask lanes) {
 
 }  // namespace
 
-// False while lanes of the mask are missing. Lanes of one group may come with different masks.
+// False while lanes of the mask are missing. Lanes of one group may have different masks.
 bool Launch::collective(Warp& warp, Group& group, const Instruction& in, Mask active) {
   const uint64_t* masks = warp.operand(in.from.back());
   Mask alive = 0;

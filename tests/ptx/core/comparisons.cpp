@@ -1,4 +1,4 @@
-// Comparisons, and choices by their results.
+// Comparisons, and selections by their results.
 #include <map>
 #include <string>
 

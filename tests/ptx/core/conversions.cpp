@@ -134,7 +134,7 @@ Compute conversion(const Instruction& in) {
 
 }  // namespace
 
-// Generic addresses of shared and local memory are in windows of their own.
+// Generic addresses of shared and local memory are in separate windows.
 void change_window(Warp& w, const Instruction& i, Mask m) {
   const uint64_t window = i.space == Space::kShared ? kSharedWindow : i.space == Space::kLocal ? kLocalWindow : 0;
   const uint64_t change = i.has(Word::kTo) ? 0 - window : window;

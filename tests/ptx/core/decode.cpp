@@ -1,5 +1,5 @@
-// What an instruction is, by its name. Those of one lane are in arithmetic.cpp, bits.cpp, comparisons.cpp and
-// conversions.cpp; those that touch memory, other lanes or the order of execution in accesses.cpp, collectives.cpp and
+// Decodes an instruction from its name. Instructions of one lane are in arithmetic.cpp, bits.cpp, comparisons.cpp and
+// conversions.cpp; those that use memory, other lanes or the order of execution in accesses.cpp, collectives.cpp and
 // launch.cpp.
 #include "operations.h"
 

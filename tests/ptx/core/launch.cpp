@@ -1,8 +1,8 @@
-// The order of things: blocks, warps, branches, barriers.
+// The order of execution: blocks, warps, branches, barriers.
 //
-// Lanes of a warp that are at the same instruction form a group and go in lockstep. Without a seed, the group with the
-// lowest instruction goes first, so that lanes that took different ways meet where the ways do: nvcc writes what comes
-// later further down. With a seed, any warp and any group of it may go next, as on a GPU since Volta.
+// Lanes of a warp at the same instruction form a group and run in lockstep. Without a seed, the group with the lowest
+// instruction goes first, so that lanes meet where their branches join: nvcc places later code further down. With a
+// seed, any warp and any group of it may go next, as on a GPU since Volta.
 #include "launch.h"
 
 #include <algorithm>
@@ -132,7 +132,7 @@ void Launch::run_shuffled() {
   if (!blocks.empty()) report_stall(*blocks[0]);
 }
 
-// Lets all threads of a block go on once all are at the barrier.
+// Releases all threads of a block when all are at the barrier.
 bool Launch::release_barrier(Block& block) {
   for (const Warp& warp : block.warps)
     for (const Group& group : warp.groups)
@@ -173,7 +173,7 @@ Group* Launch::choose(Warp& warp) {
   return chosen;
 }
 
-// Executes up to `budget` instructions; whether the warp can go on then.
+// Executes up to `budget` instructions; returns whether the warp can continue.
 bool Launch::run_warp(Warp& warp, int64_t budget) {
   for (; budget > 0; --budget) {
     Group* group = choose(warp);
@@ -194,7 +194,7 @@ void Launch::merge(Warp& warp) {
         ++b;
         continue;
       }
-      if (!waits) groups[a].state = Group::kRuns;  // a collective may be complete now
+      if (!waits) groups[a].state = Group::kRuns;  // this may complete a collective
       groups[a].lanes |= groups[b].lanes;
       groups[b] = groups.back();
       groups.pop_back();
@@ -258,8 +258,8 @@ void Launch::execute(Warp& warp, Group& group) {
   ++group.at;
 }
 
-// What becomes of values that nobody has written: a move copies them, a select may leave them, all else is an error.
-// Loads and stores see to their values themselves.
+// Unwritten values: a move copies them, a select may pass over them, any other use is an error.
+// Loads and stores handle their own values.
 void Launch::follow_undefined(Warp& warp, const Instruction& in, int at, Mask lanes) const {
   Mask used = in.guarded ? warp.undefined_in(in.guard) : 0;
   Mask copied = 0;
@@ -301,7 +301,7 @@ void Launch::leave(Warp& warp, Group& group, Mask active) {
   if (group.lanes) return;
   group = warp.groups.back();
   warp.groups.pop_back();
-  // Lanes that wait for an exited one never go on: let them find out.
+  // Lanes that wait for an exited lane never continue: let them report it.
   for (Group& other : warp.groups)
     if (other.state == Group::kAtCollective) other.state = Group::kRuns;
 }

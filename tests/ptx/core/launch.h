@@ -16,19 +16,19 @@
 
 namespace ptx {
 
-// What went on at one instruction of a kernel, in all its launches.
+// Counts at one instruction of a kernel, over all its launches.
 struct Counts {
-  uint64_t executed = 0;    // by a warp
-  uint64_t lanes = 0;       // that were on
+  uint64_t executed = 0;    // per warp
+  uint64_t lanes = 0;       // active lanes
   uint64_t diverged = 0;    // a branch that split the warp
-  uint64_t requests = 0;    // of memory, by a warp
+  uint64_t requests = 0;    // of memory, per warp
   uint64_t sectors = 0;     // of global memory
   uint64_t wavefronts = 0;  // of shared memory
 };
 
 struct Options {
-  int64_t seed = -1;         // below 0: block after block, warp after warp
-  int resident_blocks = 16;  // alive at once, with a seed
+  int64_t seed = -1;         // negative: block after block, warp after warp
+  int resident_blocks = 16;  // concurrent blocks, with a seed
   bool races = true;
   uint64_t most_instructions = uint64_t{4} << 30;
 };
@@ -112,9 +112,9 @@ class Launch {
   std::vector<Counts>& counts_;
   std::mt19937_64 random_;
   uint64_t instructions_ = 0;
-  std::vector<std::vector<uint64_t>> free_registers_;  // of warps that are done
+  std::vector<std::vector<uint64_t>> free_registers_;  // of finished warps
   bool fences_used_ = false;
-  std::map<const uint8_t*, Knowledge> locations_;  // of strong accesses, once a fence was there
+  std::map<const uint8_t*, Knowledge> locations_;  // of strong accesses after a fence
   std::set<std::pair<int, int>> races_;
   std::string race_report_;
 };

@@ -1,4 +1,4 @@
-// The state of a launch: blocks, their warps, and the groups of lanes that go together.
+// The state of a launch: blocks, their warps, and groups of lanes that run together.
 #pragma once
 
 #include <cstring>
@@ -11,7 +11,7 @@
 
 namespace ptx {
 
-// Where generic addresses of shared and local memory begin: no address of the host is so high.
+// Where generic addresses of shared and local memory start: above all addresses of the host.
 constexpr uint64_t kSharedWindow = uint64_t{1} << 62, kLocalWindow = uint64_t{1} << 61;
 
 // Lanes of a warp that are at the same instruction.
@@ -29,8 +29,8 @@ struct Warp {
   std::vector<Group> groups;
   std::vector<uint64_t> registers;
   const std::vector<std::array<uint64_t, kLanes>>* constants;
-  // Lanes of each register that hold what nobody has written to shared memory. Kernels may copy it, as the padding of
-  // a struct is copied, and may choose not to use it.
+  // Lanes of each register that hold unwritten values of shared memory. Kernels may copy them, as the padding of
+  // a struct is copied, and need not use them.
   std::vector<Mask> undefined;
   bool any_undefined = false;
 
@@ -58,7 +58,7 @@ void for_lanes(Mask lanes, const Function& function) {
   }
 }
 
-// Registers hold bits, those above the type's size are zero or the sign.
+// Registers hold bits; those above the type's size are zero or the sign.
 template <class T>
 T value_of(uint64_t bits) {
   T value;

@@ -1,4 +1,4 @@
-// The memory of a launch: what global memory a kernel may touch, and a block's shared memory.
+// The memory of a launch: the global memory that a kernel may access, and a block's shared memory.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace ptx {
 
-// Stretches of the host's memory that stand for device memory. Kept by whoever allocates: see allocations.cpp.
+// Ranges of host memory that represent device memory. The allocator maintains them: see allocations.cpp.
 class Allocations {
  public:
   void add(uint64_t begin, uint64_t bytes);
@@ -49,8 +49,8 @@ struct SharedMemory {
 
 // 32-byte sectors of global memory that one warp's request touches.
 int sectors(const uint64_t* addresses, Mask lanes, int bytes);
-// How often shared memory has to answer one warp's request: it has 32 banks of 4 bytes, and serves at once all threads
-// that want 4 bytes or less, half a warp of 8 bytes, a quarter of 16. Atomics on one word wait for each other.
+// How many cycles shared memory needs per request of a warp: it has 32 banks of 4 bytes, and serves at once all threads
+// with 4 bytes or less, half a warp with 8 bytes, a quarter with 16. Atomics on one word wait for each other.
 int wavefronts(const uint64_t* offsets, Mask lanes, int bytes, bool atomic);
 
 }  // namespace ptx

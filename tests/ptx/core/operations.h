@@ -1,4 +1,4 @@
-// Loops over the lanes, and how an instruction's types choose its function.
+// Loops over the lanes, and the choice of an instruction's function by its types.
 #pragma once
 
 #include <cstdint>
@@ -89,7 +89,7 @@ Compute for_numbers(Type type) {
 // --- instructions of one lane, by the first part of their names ---
 
 struct Operation {
-  Compute (*find)(const Instruction&);  // null where it does not know the types
+  Compute (*find)(const Instruction&);  // null for unknown types
   Class (*counted_as)(const Instruction&);
 };
 using Operations = std::map<std::string, Operation>;
@@ -116,7 +116,7 @@ Class always(const Instruction&) {
   return kClass;
 }
 
-// Sets what a set or setp compares by; false where its name is not known.
+// Sets the comparison of a set or setp; false for an unknown name.
 bool find_comparison(Instruction& in);
 // cvta.
 void change_window(Warp& warp, const Instruction& in, Mask lanes);

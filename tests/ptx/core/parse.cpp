@@ -1,4 +1,4 @@
-// From the text of a .ptx file to decoded kernels.
+// Parses the text of a .ptx file into decoded kernels.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -24,7 +24,7 @@ Type type_of(const std::string& part) {
   return found == types.end() ? Type::kNone : found->second;
 }
 
-// The bit of a part of an instruction's name in Instruction::words, or 0.
+// The bit in Instruction::words for a part of an instruction's name, or 0.
 uint64_t word_bit(const std::string& part) {
   static const std::map<std::string, Word> words = {
       {"acq_rel", Word::kAcqRel},  {"acquire", Word::kAcquire},
@@ -132,7 +132,7 @@ class KernelParser {
       if (target == labels_.end()) fail("no label " + label, kernel_->code[index].text);
       kernel_->code[index].target = target->second;
     }
-    // A label may stand at the very end.
+    // A label may be at the end.
     Instruction end;
     end.kind = Kind::kExit;
     end.text = "(end)";

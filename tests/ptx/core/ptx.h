@@ -1,6 +1,6 @@
-// nvcc's PTX as the executor holds it: a kernel is a list of decoded instructions.
+// nvcc's PTX in the executor: a kernel is a list of decoded instructions.
 //
-// A register is a row of 32 values of 64 bits, one per lane. Constants have rows too, so that every operand is the
+// A register is a row of 32 values of 64 bits, one per lane. Constants also have rows, so that every operand is the
 // number of a row: 0 and up in the warp's registers, below 0 in the kernel's constants.
 #pragma once
 
@@ -42,7 +42,7 @@ int size_of(Type type);
 bool is_signed(Type type);
 bool is_float(Type type);
 
-// What a profiler would count an instruction as.
+// The class in which a profiler would count an instruction.
 enum class Class : uint8_t {
   kFloat,
   kDouble,
@@ -79,7 +79,7 @@ enum class Kind : uint8_t {
 };
 enum class Space : uint8_t { kGeneric, kGlobal, kShared, kLocal, kParam };
 
-// Parts of instructions' names that say how they work.
+// Parts of instructions' names that modify their function.
 enum class Word : uint8_t {
   kAcqRel,
   kAcquire,
@@ -129,7 +129,7 @@ enum class Word : uint8_t {
 
 struct Warp;
 struct Instruction;
-// Computes an instruction without effects outside the warp's registers.
+// Computes an instruction that only changes the warp's registers.
 using Compute = void (*)(Warp& warp, const Instruction& instruction, Mask lanes);
 
 struct Instruction {
@@ -138,11 +138,11 @@ struct Instruction {
   Compute compute = nullptr;
   int guard = 0;  // the predicate's row
   bool guarded = false, guard_negated = false;
-  std::vector<int> to, from;  // rows; kIgnored where the result is not wanted
+  std::vector<int> to, from;  // rows; kIgnored if the result is not used
   Type type = Type::kNone, from_type = Type::kNone;
   std::vector<std::string> parts;  // of the name
-  uint64_t words = 0;              // those of the parts that are a Word, as bits
-  // Of setp: what it compares by, and what it gives where a number is missing.
+  uint64_t words = 0;              // the parts that are a Word, as bits
+  // Of setp: its comparison, and its result for NaN.
   uint8_t comparison = 0;
   bool with_nan = false;
   int target = 0;  // of a branch
@@ -151,9 +151,9 @@ struct Instruction {
   int address = 0;
   int64_t offset = 0;
   int values = 1;       // of a vector
-  bool strong = false;  // volatile or relaxed: may meet accesses of other threads
+  bool strong = false;  // volatile or relaxed: may be concurrent with accesses of other threads
   bool acquire = false, release = false;
-  int line = 0;  // of the source, 0 when not known
+  int line = 0;  // of the source, 0 if unknown
   int file = 0;
   std::string text;
 
@@ -177,7 +177,7 @@ struct Kernel {
   int64_t static_shared_bytes = 0, local_bytes = 0;
 };
 
-// One .ptx file. Kernels are decoded when they are first asked for.
+// One .ptx file. Kernels are decoded on first use.
 class Module {
  public:
   explicit Module(const std::string& path);
@@ -190,10 +190,10 @@ class Module {
   std::map<std::string, size_t> begin_;
   std::map<std::string, std::unique_ptr<Kernel>> decoded_;
   std::map<int, std::string> files_;
-  std::set<std::string> dynamic_shared_;  // names of the arrays whose size a launch gives
+  std::set<std::string> dynamic_shared_;  // names of the arrays whose size the launch sets
 };
 
-// Fills kind, counted_as and compute by the instruction's name. False when the executor does not know it.
+// Sets kind, counted_as and compute from the instruction's name. False if the executor does not know it.
 bool decode(Instruction& instruction);
 
 }  // namespace ptx

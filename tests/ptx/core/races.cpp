@@ -24,7 +24,7 @@ void Knowledge::join(const Knowledge& other) {
   raise(blocks, other.blocks);
 }
 
-// Clocks begin at 1: 0 is never an access's.
+// Clocks start at 1: 0 means no access.
 BlockClocks::BlockClocks(uint32_t block, int threads)
     : block_(block),
       first_(block * static_cast<uint32_t>(threads)),
@@ -115,7 +115,7 @@ Shadow::Page& Shadow::page(uint64_t offset, int unit) {
     page = std::make_unique<Page>();
     page->unit = unit;
     page->units.resize(kPage / static_cast<uint64_t>(unit));
-  } else if (unit < page->unit) {  // each part of a unit has the unit's past
+  } else if (unit < page->unit) {  // each part of a unit inherits its history
     const auto parts = static_cast<size_t>(page->unit / unit);
     std::vector<Unit> finer;
     finer.reserve(page->units.size() * parts);

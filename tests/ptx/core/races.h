@@ -1,10 +1,10 @@
-// Finds races: two accesses of different threads to one address, at least one a write and at least one plain, that
-// nothing orders.
+// Finds races: two unordered accesses of different threads to one address, at least one a write and at least one
+// plain.
 //
-// What orders accesses (happens-before): a thread's own program, the block's barrier, __syncwarp among its lanes, and a
-// fence before a strong write (atomic, volatile) whose location another thread reads, strongly, before a fence of its
-// own. Shuffles and votes order nothing, as CUDA says. A thread's clock counts its barriers in the upper 32 bits and,
-// below, its other points of order since; an access is known by its thread and clock.
+// These order accesses (happens-before): the program of a thread, the block's barrier, __syncwarp among its lanes, and
+// a fence before a strong write (atomic, volatile) whose location another thread reads, strongly, before its own fence.
+// Shuffles and votes order nothing, as CUDA specifies. A thread's clock counts its barriers in the upper 32 bits and
+// its other points of order since then in the lower ones; its thread and clock identify an access.
 #pragma once
 
 #include <array>
@@ -35,9 +35,9 @@ struct Access {
   bool empty() const { return thread == UINT32_MAX; }
 };
 
-// What a thread knows of others through fences.
+// What a thread knows about others through fences.
 struct Knowledge {
-  std::map<uint32_t, Clock> threads;  // accesses up to and with this clock have happened
+  std::map<uint32_t, Clock> threads;  // accesses up to and including this clock have happened
   std::map<uint32_t, Clock> blocks;   // accesses before this clock
 
   void join(const Knowledge& other);
@@ -49,7 +49,7 @@ class BlockClocks {
   BlockClocks(uint32_t block, int threads);
   uint32_t threads() const { return threads_; }
   Clock clock(int thread) const { return clocks_[static_cast<size_t>(thread)]; }
-  // Whether what another thread did is known to have happened before what this one does now.
+  // Whether an access of another thread is known to have happened before the current one of this thread.
   bool ordered(const Access& before, int thread) const;
   void barrier();
   void warp_barrier(int warp, Mask lanes);
@@ -67,11 +67,11 @@ class BlockClocks {
 
   uint32_t block_, first_, threads_;
   std::vector<Clock> clocks_;
-  std::vector<Clock> lanes_;  // of each warp 32 x 32: what the row's lane knows of the column's
+  std::vector<Clock> lanes_;  // per warp 32 x 32: what the lane of the row knows about the lane of the column
   std::map<int, Fenced> fenced_;
 };
 
-// The last accesses to a stretch of memory, by units of 1, 2, 4 or 8 bytes: the smallest that the kernel uses there.
+// The last accesses to a range of memory, by units of 1, 2, 4 or 8 bytes: the smallest that the kernel uses there.
 class Shadow {
  public:
   explicit Shadow(uint64_t bytes) : pages_((bytes + kPage - 1) / kPage) {}

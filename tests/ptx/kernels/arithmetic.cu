@@ -1,4 +1,5 @@
-// What the instructions compute, an expression per kernel: out[i] = expression of a = a_[i], b = b_[i] and c = c_[i].
+// The results of the instructions, one expression per kernel: out[i] = expression of a = a_[i], b = b_[i] and c =
+// c_[i].
 #include <cuda_fp16.h>
 
 #include <cstdint>
@@ -114,7 +115,7 @@ extern "C" __global__ void static_memory(const u32* a_, const u32* b_, const u32
   shared_values[threadIdx.x] = a_[threadIdx.x];
   more_shared_values[threadIdx.x] = static_cast<uint16_t>(b_[threadIdx.x]);
   __syncthreads();
-  u32 mine[8];  // in local memory: indexed by what is not known before
+  u32 mine[8];  // in local memory: the index is not known at compile time
   for (u32 n = 0; n < 8; ++n) mine[(n + b_[n]) % 8] = shared_values[(threadIdx.x + n) % 32];
   out[threadIdx.x] = mine[a_[threadIdx.x] % 8] + more_shared_values[31 - threadIdx.x];
 }

@@ -1,4 +1,4 @@
-// Kernels that use memory or barriers wrongly, each beside one that does not.
+// Kernels that use memory or barriers wrongly, each with a correct one.
 #include <cstdint>
 
 struct Padded {
@@ -37,7 +37,7 @@ __global__ void add_atomically_to_unwritten(int*) {
   extern __shared__ int shared_values[];
   atomicAdd(shared_values, 1);
 }
-__global__ void copy_padding(int* data) {  // copies of what is never used are none of anybody's business
+__global__ void copy_padding(int* data) {  // a copy of an unwritten value that is never used is no error
   extern __shared__ Padded shared_records[];
   Padded* mine = shared_records + 2 * threadIdx.x;
   mine[0].number = 5;

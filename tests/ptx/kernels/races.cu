@@ -1,9 +1,9 @@
-// Kernels with a race, each beside one that does the same without it. One thread per element.
+// Kernels with a race, each with one that does the same without it. One thread per element.
 #include <cstdint>
 
 __device__ int64_t own() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
-// --- a forest: every element is to point at its root ---
+// --- a forest: every element shall point at its root ---
 
 __device__ int find_and_halve(volatile int* parent, int i) {
   int up = parent[i];
@@ -28,7 +28,7 @@ __global__ void flatten(volatile int* parent) {
   parent[i] = root;
 }
 
-// --- a block in shared memory, turned round ---
+// --- a block in shared memory, reversed ---
 
 __global__ void turn_without_barrier(int* data) {
   extern __shared__ int shared_values[];
@@ -43,7 +43,7 @@ __global__ void turn(int* data) {
   data[own()] = shared_values[blockDim.x - 1 - threadIdx.x];
 }
 
-// Enough for one round; in the next one, fast threads overwrite what slow ones have yet to read.
+// Enough for one round; in the next one, fast threads overwrite values before slow ones read them.
 __global__ void turn_twice_with_two_barriers(int* data) {
   extern __shared__ int shared_values[];
   for (int round = 0; round < 2; ++round) {
@@ -68,7 +68,7 @@ __global__ void turn_twice(int* data) {
 __global__ void swap_without_syncwarp(int* data) {
   extern __shared__ int shared_values[];
   shared_values[threadIdx.x] = data[own()];
-  __shfl_sync(0xffffffffu, 0, 0);  // orders no memory
+  __shfl_sync(0xffffffffu, 0, 0);  // does not order memory
   data[own()] = static_cast<volatile int*>(shared_values)[threadIdx.x ^ 1];
 }
 
@@ -79,14 +79,16 @@ __global__ void swap(int* data) {
   data[own()] = shared_values[threadIdx.x ^ 1];
 }
 
-__global__ void swap_halves_of_warps(int* data) {  // 16 lanes wait for each other, which is enough for a neighbour
+// 16 lanes wait for each other: enough for a neighbour in the same half.
+__global__ void swap_halves_of_warps(int* data) {
   extern __shared__ int shared_values[];
   shared_values[threadIdx.x] = data[own()];
   __syncwarp(threadIdx.x % 32 < 16 ? 0xffffu : 0xffff0000u);
   data[own()] = shared_values[threadIdx.x ^ 1];
 }
 
-__global__ void swap_across_halves(int* data) {  // and not for one of the other half
+// But not enough for one in the other half.
+__global__ void swap_across_halves(int* data) {
   extern __shared__ int shared_values[];
   shared_values[threadIdx.x] = data[own()];
   __syncwarp(threadIdx.x % 32 < 16 ? 0xffffu : 0xffff0000u);
@@ -134,7 +136,7 @@ __global__ void message(int* data) {
   }
 }
 
-// What the whole block wrote before a barrier, one of its threads may announce.
+// After a barrier, one thread may announce what the whole block wrote before it.
 __global__ void message_of_a_block(int* data) {
   if (blockIdx.x == 0) {
     data[1 + threadIdx.x] = static_cast<int>(threadIdx.x);

@@ -1,4 +1,4 @@
-"""Each row of a matrix times a factor of its own."""
+"""Multiplies each row of a matrix by a factor."""
 
 from __future__ import annotations
 

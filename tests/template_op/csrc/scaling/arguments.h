@@ -1,4 +1,4 @@
-// Checks of scale_rows' arguments that every device shares: what would read or write out of bounds.
+// Checks of scale_rows' arguments on every device, against access out of bounds.
 #pragma once
 
 #include <ATen/ATen.h>

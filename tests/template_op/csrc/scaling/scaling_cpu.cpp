@@ -6,7 +6,7 @@
 namespace ccfast::scaling {
 namespace {
 
-constexpr int64_t kSerialWork = 1 << 15;  // values that are not worth a second thread
+constexpr int64_t kSerialWork = 1 << 15;  // too few values for a second thread
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// scaling: rows times factors against plain loops, on the CPU and in the CUDA kernel.
+// scaling: rows times factors compared with plain loops, on the CPU and in the CUDA kernel.
 #include <vector>
 
 #include "check.h"
