@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure, and write the rows to a result file."""
+"""``python -m benchmarks``: measures the ops and writes the rows to a result file."""
 
 from __future__ import annotations
 

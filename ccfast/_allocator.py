@@ -13,8 +13,8 @@ _ONE_GIB = 2**30
 def keep_freed_memory() -> None:
     """Have glibc reuse blocks of up to 1 GiB, for the whole process; does nothing with another C library.
 
-    A batch's activations are blocks of many megabytes. By default each is mapped anew and its pages cleared by the
-    kernel, batch after batch; on a CPU that costs a good part of the time of a small network.
+    A batch's activations are blocks of many megabytes. By default each is mapped again and its pages are cleared by the
+    kernel in every batch; on a CPU this takes a large part of the time of a small network.
     """
     if sys.platform != "linux":
         return

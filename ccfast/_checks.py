@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ccfast import interop
 
-#: Rows count as normalised when their norm is within this of 1.
+#: Rows count as normalised if their norm differs from 1 by at most this.
 UNIT_NORM_TOLERANCE = 1e-3
 
 HALF = (torch.float16, torch.bfloat16)
@@ -253,7 +253,7 @@ def row_weights(name: str, value: Any, rows: int) -> Tensor | None:
 def update_extras(
     memory: Tensor, labels: Tensor, mode: str, reference: Any, groups: Any, group_modes: Sequence[str]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """``reference`` and ``groups`` of an update of ``memory``, where the mode has a use for them; None otherwise."""
+    """``reference`` and ``groups`` of an update of ``memory``, if the mode uses them; None otherwise."""
     if reference is not None:
         if mode != "hardest":
             raise ValueError(f"reference: expected None for mode {mode!r} (it is for 'hardest'), got a tensor")
@@ -283,7 +283,7 @@ def no_overlap(name: str, value: Tensor) -> None:
         overlap = (rows > 1 and down == 0) or (columns > 1 and across == 0)
     if overlap:
         raise ValueError(
-            f"{name}: expected elements with a place of their own, since they are changed, got shape "
+            f"{name}: expected elements that do not overlap in memory, because they are changed, got shape "
             f"{tuple(value.shape)} with strides {value.stride()}"
         )
 
@@ -295,7 +295,7 @@ def constant(name: str, value: Tensor | None) -> None:
 
 
 def numbers(name: str, value: Tensor) -> None:
-    """No NaN; of a matrix the message names the first bad row."""
+    """No NaN; for a matrix the message names the first bad row."""
     bad = value.isnan()
     if bad.any():
         row = f" in row {int(bad.any(dim=1).nonzero()[0, 0])}" if value.dim() == 2 else ""
@@ -390,5 +390,5 @@ NO_QUERY_MATCHES = "no query has a match in the gallery"
 
 NO_MATCH = (
     "query_ids, gallery_ids: expected at least one query with a match in the gallery, got none; entries with the "
-    "query's identity and camera do not count, so pass None as cameras where images have none"
+    "query's identity and camera do not count, so pass None as cameras if the images have none"
 )

@@ -1,4 +1,4 @@
-// The one place that names every op: dispatcher schemas, and the Python module that registers them when it is imported.
+// The schemas of all ops, and the Python module that registers them when it is imported.
 #include <Python.h>
 #include <torch/library.h>
 
@@ -23,7 +23,7 @@ TORCH_LIBRARY(ccfast, m) {
       "-> (Tensor crow, Tensor col, Tensor values)");
   // Stages of the two above and of re-ranking; ranks and V are as in csrc/jaccard/jaccard.h. They answer for the rows
   // row_begin .. row_end - 1 (expand_queries: for the rows of rank), so that several processes can share the work.
-  // encode_neighbours reads the features of row i at features[feature_rows[i]], where those are given: only of rows
+  // encode_neighbours reads the features of row i at features[feature_rows[i]], if feature_rows is given: only of rows
   // that are encoded, and of members of their sets that are not among their neighbours.
   m.def(
       "encode_neighbours(Tensor features, Tensor rank, Tensor distances, int half, Tensor? row_scale, "
@@ -100,7 +100,7 @@ std::string compiler() {
 #endif
 }
 
-// Plain Python calls, and of the stable ABI alone: the extension belongs to a torch, not to a Python.
+// Only calls of Python's stable ABI: the extension is built for one torch, and works with every Python.
 PyObject* build_info(PyObject*, PyObject*) {
 #ifdef CCFAST_EMULATE
   PyObject* emulated = Py_True;

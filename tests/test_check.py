@@ -153,7 +153,7 @@ def test_the_command_prints_a_table_and_writes_it(
     file = tmp_path / "check.json"
     assert main(["check", "--device", backend.device.type, "--json", str(file)]) == 0
     out, err = capsys.readouterr()
-    assert err == "" and "every op is right" in out
+    assert err == "" and "all ops are correct" in out
     assert re.search(rf"^ccfast: {re.escape(ccfast.__version__)}\ncommit: \S+\ntorch: ", out)
     assert re.search(r"^device +op +cases +difference +repeated +graph +ccfast +eager torch +timed at$", out, re.M)
     for op in CHEAP:
@@ -177,7 +177,7 @@ def test_the_command_fails_with_the_name_of_the_op(
     assert err == "ccfast check: wrong on this machine: evaluate_ranking; please report it with the output above\n"
     assert re.search(r"^cpu +evaluate_ranking +\d+ +WRONG", out, re.M)
     assert "evaluate_ranking on cpu: float32, no ties, cameras: differs from the reference: output 0: the value" in out
-    assert "evaluate_ranking on cpu: and 20 others" in out and "every op is right" not in out
+    assert "evaluate_ranking on cpu: and 20 others" in out and "all ops are correct" not in out
     report = json.loads(file.read_text())
     assert report["wrong"] == ["evaluate_ranking"] and len(report["rows"][1]["faults"]) == 25
 
@@ -213,7 +213,7 @@ def test_without_an_optional_package_its_op_is_left_out(monkeypatch: pytest.Monk
     monkeypatch.setattr("ccfast._infomap.importlib.util.find_spec", lambda name: None)
     rows = {row.op: row for row in run.check_device(CPU, None)}
     assert rows["infomap"].note.startswith("left out: InfoMap clustering needs the package infomap")
-    assert table.verdict(list(rows.values())) == ["every op is right; not checked: infomap"]
+    assert table.verdict(list(rows.values())) == ["all ops are correct; not checked: infomap"]
 
 
 def test_without_room_for_eager_pytorch_the_op_is_timed_alone() -> None:

@@ -158,7 +158,7 @@ def test_a_folder_or_no_file_is_refused(images):
 def test_missing_files_can_be_left_out_with_a_count(images):
     data = load(images, "path\na/1.jpg\ngone.jpg\n", bad_images="skip")
     assert len(data.train) == 1
-    assert "listed, but not there: 1, such as" in table(data) and "line 3: " in table(data)
+    assert "listed, but missing: 1, such as" in table(data) and "line 3: " in table(data)
 
 
 def test_junk_is_left_out_with_a_count(images):

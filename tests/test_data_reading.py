@@ -63,7 +63,7 @@ def test_a_link_to_a_folder_above_is_no_endless_loop(tmp_path, caplog, target):
     write_tree(tmp_path, PEOPLE | MEASURED)
     (tmp_path / "train" / "anna" / "again").symlink_to(tmp_path / target)
     assert len(load_data("folder", tmp_path).train) == 3
-    assert "links to a folder that they lie in: 1, such as train/anna/again" in warnings(caplog)
+    assert "links to a folder that contains them: 1, such as train/anna/again" in warnings(caplog)
 
 
 def test_loops_through_two_folders_end(tmp_path):
@@ -240,7 +240,7 @@ def test_a_folder_data_set_is_found_below(tmp_path):
 def test_folders_of_the_publication_are_counted_without_a_warning(tmp_path, caplog):
     write_tree(tmp_path, {**MARKET, "gt_bbox": ["0001_c1s1_001.jpg"], "val": ["0001_c1s1_001.jpg"]})
     data = load_data("market1501", tmp_path)
-    assert "left out: published beside it and not part of the protocol: 1, such as gt_bbox/" in table(data)
+    assert "left out: published with the data set, but not part of the protocol: 1, such as gt_bbox/" in table(data)
     assert "gt_bbox" not in warnings(caplog) and "such as val/" in warnings(caplog)
 
 
@@ -330,7 +330,7 @@ def test_a_listed_image_that_is_missing_is_named_with_its_line(tmp_path, caplog)
     with pytest.raises(InputError, match=r"list_val.txt, line 3: .*0009_0_01_x.jpg\n.*--bad-images skip"):
         load_data("msmt17", tmp_path)
     assert len(load_data("msmt17", tmp_path, bad_images="skip").train) == 4
-    assert "listed, but not there: 1, such as" in warnings(caplog)
+    assert "listed, but missing: 1, such as" in warnings(caplog)
 
 
 def test_images_listed_twice_and_in_no_list_are_counted(tmp_path, caplog):

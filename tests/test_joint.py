@@ -210,7 +210,7 @@ def test_options_that_do_not_go_together_are_refused(options, message, trees):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "spcl"])
 def test_methods_without_a_joint_form_are_refused(method, trees):
-    message = f"--source: --method {method} cannot learn from a labelled source as well; expected spcl"
+    message = f"--source: --method {method} cannot also learn from a labelled source; expected spcl"
     with pytest.raises(InputError, match=message):
         TrainConfig(**options_of(trees, method=method))
 

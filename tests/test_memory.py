@@ -488,7 +488,7 @@ def test_a_memory_that_overlaps_itself_is_refused(implementation: ModuleType, ba
     features, labels = backend(F.normalize(torch.ones(3, 8), dim=1), torch.zeros(3, dtype=torch.int64))
     if backend.device.type != "cpu":
         pytest.skip("made on the CPU")
-    with pytest.raises(ValueError, match=r"^memory: expected elements with a place of their own"):
+    with pytest.raises(ValueError, match=r"^memory: expected elements that do not overlap in memory"):
         implementation.update_memory_(memory(), features, labels)
 
 

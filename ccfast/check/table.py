@@ -45,7 +45,7 @@ def verdict(rows: list[Row]) -> list[str]:
     if lines:
         return lines
     unchecked = ", ".join(dict.fromkeys(row.op for row in rows if not row.cases))
-    return [f"every op is right{f'; not checked: {unchecked}' if unchecked else ''}"]
+    return [f"all ops are correct{f'; not checked: {unchecked}' if unchecked else ''}"]
 
 
 def seconds(value: float) -> str:

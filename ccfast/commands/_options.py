@@ -107,7 +107,7 @@ def add_dataset(parser: argparse.ArgumentParser, text: str = "data set (default:
 
 def add_encoder(parser: argparse.ArgumentParser) -> None:
     """The options of an encoder with existing weights, instead of a run."""
-    options = parser.add_argument_group("encoder without a run", "use these instead of RUN: an encoder and its weights")
+    options = parser.add_argument_group("encoder without a run", "an encoder and its weights, instead of RUN")
     add_fields(options, ENCODER, ("folder",))
 
 

@@ -23,7 +23,7 @@ def warn_once(subject: str, message: str) -> None:
     depth, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("ccfast."):
         depth, frame = depth + 1, frame.f_back
-    warnings.warn(f"{message} Said once.", UserWarning, stacklevel=depth)
+    warnings.warn(f"{message} This warning is shown once.", UserWarning, stacklevel=depth)
 
 
 def rows(name: str, value: Any) -> Tensor:

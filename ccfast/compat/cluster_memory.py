@@ -13,7 +13,7 @@ class ClusterMemory(_ClusterMemory):
         num_samples: number of clusters C.
         temp: temperature of the loss.
         momentum: share of the old row that an update keeps.
-        use_hard: update with the hardest sample of each cluster (CM_Hard) instead of all samples in turn (CM).
+        use_hard: update with the hardest sample of each cluster (CM_Hard), not with all samples in order (CM).
 
     ``temp``, ``momentum`` and ``use_hard`` are read in each call, and may be changed between calls.
     """

@@ -28,7 +28,7 @@ def cm(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float = 0.5)
     Raises:
         TypeError: a tensor of another dtype or layout.
         ValueError: other shapes, devices or lengths, ``momentum`` out of range; ``indexes`` out of range and
-            non-finite rows (on CUDA these are not looked at).
+            non-finite rows (not checked on CUDA).
     """
     return _product(inputs, indexes, features, momentum, "sequential")
 
@@ -48,7 +48,7 @@ def _product(inputs: Tensor, indexes: Tensor, features: Tensor, momentum: float,
     checks.same_columns(inputs=inputs, features=memory)
     checks.same_device(inputs=inputs, indexes=indexes, features=memory)
     momentum = checks.real("momentum", momentum, low=0, high=1)
-    if memory.device.type == "cpu":  # looking would wait for a GPU
+    if memory.device.type == "cpu":  # the check would wait for a GPU
         checks.labels_in_range("indexes", indexes, len(memory))
         checks.finite_rows("inputs", inputs.detach())
 

@@ -15,9 +15,9 @@ class Reason(Enum):
     HIDDEN = "hidden", False
     SYSTEM = "made by a system or a program (thumbnails and the like)", False
     NOT_IMAGES = "not images", False
-    PUBLISHED = "published beside it and not part of the protocol", False
+    PUBLISHED = "published with the data set, but not part of the protocol", False
     SPECIAL = "neither files nor folders", True
-    LOOP = "links to a folder that they lie in", True
+    LOOP = "links to a folder that contains them", True
     BROKEN = "links to nothing", True
     FORMAT = "images of a format that Pillow does not open here", True
     DEEPER = "in sub-folders, where no images are expected", True
@@ -25,7 +25,7 @@ class Reason(Enum):
     BESIDE = "beside the folders that are read", True
     UNLISTED = "in no list", True
     TWICE = "listed twice", True
-    MISSING = "listed, but not there", True
+    MISSING = "listed, but missing", True
     BAD = "cannot be read as images", False  # the check of all images warns, with each error
 
     def __init__(self, text: str, warns: bool) -> None:

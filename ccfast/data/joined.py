@@ -1,4 +1,4 @@
-"""Two parts whose images are drawn from together: those to learn from without labels, and a labelled source's."""
+"""Batches from two parts together: the unlabelled training images, and the images of a labelled source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def images_of(train: Part, source: Part | None) -> Sequence[Any]:
 def decoded_together(
     data: ReIDData, source: Part | None, view: Any, **options: Any
 ) -> tuple[ReIDData, Part | None, Sequence[Any]]:
-    """``data`` and ``source`` with their images in caches, and :func:`images_of` both, in one that shares its memory.
+    """``data`` and ``source`` with cached images, and :func:`images_of` both; all three share one cache.
 
     The ``options`` are those of :func:`ccfast.data.cache.decoded`.
     """

@@ -1,4 +1,4 @@
-"""The labelled images that some methods learn from as well (``--source``): their classes, and batches of both kinds."""
+"""The labelled images of ``--source``, from which some methods also learn: their classes, and batches of both kinds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ccfast.data.sampler import BatchSampler
 
 @dataclass(frozen=True)
 class Source:
-    """``M`` labelled images: ``labels`` [M] int64, their classes from 0; ``cameras`` [M] int64, None if not known.
+    """``M`` labelled images: ``labels`` [M] int64, their classes from 0; ``cameras`` [M] int64, None if unknown.
 
-    ``extract()`` gives their features [M, D] by the encoder as it is at that moment.
+    ``extract()`` computes their features [M, D] with the current encoder.
     """
 
     labels: Tensor
@@ -25,7 +25,7 @@ class Source:
 
     @cached_property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return int(self.labels.max()) + 1
 
 
@@ -33,10 +33,10 @@ def class_labels(ids: Tensor | None, name: str) -> Tensor:
     """``[N]`` int64, the identities ``ids`` [N] of training images numbered from 0; ``name``: of the data set.
 
     Raises:
-        InputError: the identities are not known, or there is one only.
+        InputError: the identities are unknown, or there is only one.
     """
     if ids is None:
-        raise InputError(f"{name}: the identities of its training images are not known")
+        raise InputError(f"{name}: the identities of its training images are unknown")
     identities, labels = ids.unique(return_inverse=True)
     if len(identities) < 2:
         raise InputError(
@@ -47,10 +47,10 @@ def class_labels(ids: Tensor | None, name: str) -> Tensor:
 
 
 class WithSource(BatchSampler):
-    """The batches of two samplers in one: those of ``target``, each with one of ``source`` behind it.
+    """The batches of two samplers joined: each batch of ``target`` is followed by one of ``source``.
 
-    The indices of the source's images begin at ``first``. Target images stand first so that BatchNorm's first group,
-    which its running statistics follow, is one of them.
+    The indices of the source's images begin at ``first``. Target images come first, so that BatchNorm's first group,
+    which its running statistics follow, consists of them.
     """
 
     def __init__(self, target: BatchSampler, source: BatchSampler, first: int) -> None:
@@ -58,7 +58,7 @@ class WithSource(BatchSampler):
 
     @property
     def batch_size(self) -> int:
-        """Images in every batch."""
+        """The number of images in every batch."""
         return self.target.batch_size + self.source.batch_size
 
     def __len__(self) -> int:

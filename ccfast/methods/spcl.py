@@ -27,7 +27,7 @@ class SpCL(Method):
     cluster, and each image in no cluster, is a separate class (section 3.2). Such images are in the batches too.
 
     With a labelled source the memory has one row per class of the source, before the rows of the images: first the
-    mean of the class, then moved by each of its images. A batch has as many source images as target images, the loss is
+    mean of the class, later updated by its images. A batch has as many source images as target images, the loss is
     the sum of both, and only the rows of the target images are clustered.
     """
 
@@ -58,7 +58,7 @@ class SpCL(Method):
 
     @property
     def first(self) -> int:
-        """The memory's first row of an image: before it are those of the source's classes."""
+        """The row of the first image; the rows of the source's classes come before it."""
         return 0 if self.source is None else self.source.num_classes
 
     def features(self, extract: Callable[[], Tensor]) -> Tensor:
@@ -86,7 +86,7 @@ class SpCL(Method):
             relied_on = self.memory.relabel(labels, tight, loose)
         except ValueError as error:  # with --min-samples 1 every cluster may have one image
             raise RunError(f"{error}; try a larger --eps than {eps:g}") from error
-        if self.first:  # the rows before the images' are a class each
+        if self.first:  # each row before the images' rows is a class
             classes = torch.arange(self.first, device=relied_on.device)
             self.memory.labels = torch.cat([classes, self.first + relied_on])
         return PseudoLabels(relied_on).clusters_alone().labels
@@ -109,8 +109,8 @@ class SpCL(Method):
     def criterion(self, features: Tensor, targets: Tensor, indices: Tensor) -> Tensor:
         """A softmax over the mean similarities to the rows of each class.
 
-        With a source, the first ``--batch-size`` images are the others, and the memory is called for the source first:
-        in backward its rows move last (methods.md, "When a memory moves").
+        With a source, the first ``--batch-size`` images are target images. The memory is called for the source first:
+        so backward updates its rows last (methods.md, "When a memory moves").
         """
         assert self.memory is not None
         if self.source is None:

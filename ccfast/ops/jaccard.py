@@ -75,7 +75,7 @@ def jaccard_distance(
             every row its own first neighbour, no duplicates, distances squared Euclidean and ascending.
             :func:`ccfast.refine_neighbours` makes such a pair from the output of an index.
 
-    If two rows share a of their ``k2`` nearest rows and nothing else, their distance is ``1 - a / (2 * k2 - a)`` within
+    If two rows share only *a* of their ``k2`` nearest rows, their distance is ``1 - a / (2 * k2 - a)`` within
     rounding, for any features: with ``k2=6`` 0.909, 0.8, 0.667, 0.5, 0.286 and 0. If eps is such a value, the labels
     depend on the last bit. Avoid these values: use 0.45 or 0.55 instead of 0.5.
 
@@ -126,7 +126,7 @@ def encoding_of_rows(
         rank: ``[N, k1]`` neighbours of all rows.
         distances: to those of ``rows``, squared.
         rows: all by default.
-        half: columns of the half lists, where they are not those of ``k1``.
+        half: columns of the half lists; None: :func:`half_columns` of ``k1``.
     """
     half = half_columns(rank.shape[1]) if half is None else half
     shift = column_shift(features)

@@ -20,7 +20,7 @@ def set_contrastive_loss(logits: Any, positives: Any, keep: Any = None, *, multi
         positives: ``[B, P]`` bool. A positive that is not in ``keep`` counts in the numerator only.
         keep: ``[B, P]`` bool, the columns in the denominator; None: all.
         multiplicity: ``[B, P]`` integers w, how often a column of ``keep`` counts in the denominator (adds ``log w`` to
-            its z there); 0 leaves it out. None: once.
+            its z); 0 leaves the column out. None: once.
 
     Returns:
         ``[B]``, float32 or float64. A row without positives, or without columns in ``keep``, has loss 0 and no

@@ -103,4 +103,4 @@ def _check_extras(targets: Tensor, mask: Tensor, temperatures: Tensor | None, we
     outside = ((targets != 0) & ~mask).any(1)
     if outside.any():
         row = int(outside.nonzero()[0, 0])
-        raise ValueError(f"mask: expected the column of every label to take part, got False in row {row}")
+        raise ValueError(f"mask: expected True in the column of every label, got False in row {row}")

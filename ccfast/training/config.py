@@ -65,9 +65,9 @@ class ClusterOptions:
         "features",
         word=AUTO, low=0, high=1, ends="[)",
     )  # fmt: skip
-    min_samples: int = option("DBSCAN, HDBSCAN: smallest number of neighbours of a core, with itself", 4, low=1)
+    min_samples: int = option("DBSCAN, HDBSCAN: smallest number of neighbours of a core, counting itself", 4, low=1)
     k1: int = option(
-        "size of the neighbour lists, with the image itself: in the k-reciprocal encoding, or in InfoMap's graph",
+        "size of the neighbour lists, counting the image itself: of the k-reciprocal encoding, or of InfoMap's graph",
         low=1,
     )
     k2: int = option("neighbours averaged in the query expansion of the encoding", 6, low=1)
@@ -75,7 +75,7 @@ class ClusterOptions:
     min_cluster_size: int = option("InfoMap, HDBSCAN: smaller clusters are noise", 5, low=1)
     num_clusters: int | None = option("k-means: number of clusters", low=2)
     noise: str = option(
-        "images in no cluster: drop them from the epoch, or make each a single class", "drop", ("drop", "single")
+        "images in no cluster: drop them from the epoch, or make each image its own class", "drop", ("drop", "single")
     )
     neighbours: str = option("search for the nearest images: exact, or approximate with faiss", "exact",
                              ("exact", "faiss"))  # fmt: skip
@@ -130,7 +130,7 @@ class TrainConfig(ClusterOptions):
     method: str = option(f"training method: {', '.join(METHODS)}, or module:Class for your own", "cluster-contrast")
     data_dir: str | None = option("folder of the images, or the table of --dataset csv (docs/datasets.md)")
     source: str | None = option(
-        "a labelled data set to learn from as well, with a method that can (spcl)", choices=tuple(RECIPES)
+        "a labelled data set from which the method also learns; only with spcl", choices=tuple(RECIPES)
     )
     source_dir: str | None = option("folder of the images of --source, or its table")
     arch: str = option("encoder: smallconv, a ResNet of torchvision, resnet50_ibn_a, timm/NAME or torchreid/NAME")
@@ -220,8 +220,8 @@ class TrainConfig(ClusterOptions):
         if method is not None and not method.joint:
             able = ", ".join(name for name in METHODS if method_class(name).joint)
             raise InputError(
-                f"--source: --method {self.method} cannot learn from a labelled source as well; expected {able}, or "
-                "one of your own whose class has joint = True"
+                f"--source: --method {self.method} cannot also learn from a labelled source; expected {able}, or "
+                "your own method whose class has joint = True"
             )
         _require_folder("source_dir", self.source, self.source_dir)
 
@@ -260,7 +260,7 @@ class TrainConfig(ClusterOptions):
 
 
 def _require_folder(name: str, dataset: str, folder: str | None) -> None:
-    """Refuse a ``dataset`` whose images nobody has named the folder of, in the option ``name``."""
+    """Raise an error if ``dataset`` needs a folder and the option ``name`` gives none."""
     if dataset not in BUILT_IN and folder is None:
         what = "folder that holds" if dataset != "csv" else "table that lists"
         raise InputError(f"{flag(name)}: expected the {what} the images of {dataset!r}, got none")

@@ -23,7 +23,7 @@ def source_of(config: TrainConfig, target: ReIDData) -> Part | None:
     try:
         data = _read(config, config.source, config.source_dir)
     except InputError as error:
-        words = str(error)  # of the options that name a target
+        words = str(error)  # they name the options of the target
         raise InputError(words.replace("--data-dir", "--source-dir").replace("--dataset", "--source")) from error
     if data.channels != target.channels:
         raise InputError(

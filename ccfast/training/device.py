@@ -41,7 +41,7 @@ def peak_memory_mb(device: torch.device) -> int:
 
 
 def _peak_of_process() -> int:
-    """KiB. Linux's ``ru_maxrss`` is no less than what the process that started this one had used until then."""
+    """The peak in KiB. Linux's ``ru_maxrss`` would include the memory of the process that started this one."""
     try:
         found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     except OSError:

@@ -196,11 +196,11 @@ class Run:
 
     @property
     def encoders(self) -> tuple[Encoder, ...]:
-        """What learns, and the mean teacher where there is one."""
+        """The encoder that is trained, and the mean teacher, if any."""
         return (self.learner, self.encoder) if self.config.mean_teacher else (self.learner,)
 
     def _source(self) -> Source | None:
-        """What the method knows of the labelled source."""
+        """The labelled source for the method; None without one."""
         if self.source is None:
             return None
         name = f"--source-dir: {self.config.source_dir or self.config.source}"

@@ -10,7 +10,7 @@ from ccfast.models import Encoder
 
 
 def teacher_of(student: Encoder) -> Encoder:
-    """A copy of ``student`` that learns nothing itself, in evaluation mode."""
+    """A copy of ``student`` in evaluation mode, which is not trained itself."""
     return copy.deepcopy(student).requires_grad_(False).eval()
 
 
@@ -18,7 +18,7 @@ def teacher_of(student: Encoder) -> Encoder:
 def follow(teacher: Encoder, student: Encoder, momentum: float) -> None:
     """After a step: ``p <- m p + (1 - m) p'`` for parameters and BatchNorm's statistics; counters are copied.
 
-    What the encoder does not change stays as it is to the last bit.
+    Values that the encoder does not change keep their bits.
     """
     ours, theirs = teacher.state_dict(), student.state_dict()
     averaged = [name for name, value in ours.items() if value.is_floating_point()]

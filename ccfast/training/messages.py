@@ -38,7 +38,7 @@ def beginning(
         memory = "" if config.memory is None else f", memory {config.memory}"
         log.info("method %s%s, temperature %g, momentum %g", config.method, memory, config.temperature, config.momentum)
         if config.mean_teacher:
-            log.info("mean teacher of momentum %g: what is clustered by, evaluated and kept", config.teacher_momentum)
+            log.info("mean teacher, momentum %g: it gives clusters and metrics, and is saved", config.teacher_momentum)
         warn_of_structural_tie(config)
     if measured:
         log.info("mAP and rank-k, in percent: how well each query's identity is found in the gallery")

@@ -109,8 +109,8 @@ PRESETS: dict[str, Recipe] = {
 def preset_options(name: str, given: Recipe) -> Recipe:
     """The options of the preset ``name`` for a run whose other options are ``given``.
 
-    Those of :data:`SMALL` depend on where the encoder begins: at learnt weights (``weights`` other than "none", which
-    may be the data set's recipe's, or ``init``), or at random ones.
+    Those of :data:`SMALL` depend on the initial weights: pretrained ones (``weights`` other than "none", which
+    may come from the data set's recipe, or ``init``), or random ones.
 
     Raises:
         InputError: no such preset.

@@ -44,7 +44,7 @@ def verify(data: ReIDData, query_features: Tensor, gallery_features: Tensor) -> 
     """Compare every query with every gallery image of the main protocol, by cosine similarity.
 
     Pairs of the same identity and camera are left out, as in the ranking. AUC and rates equal those of scikit-learn's
-    ``roc_auc_score`` and ``roc_curve`` on all pairs. In memory are only the similarities of one block of queries, those
+    ``roc_auc_score`` and ``roc_curve`` on all pairs. Memory holds only the similarities of one block of queries, those
     of the same pairs, and the largest hundredth of the others. None if there are no same or no different pairs.
 
     Args:

@@ -1,4 +1,4 @@
-// Autocast stays outside: products inside an op keep the precision that the op chose for them.
+// Switches autocast off, so that products inside an op keep the precision that the op chose for them.
 #pragma once
 
 #include <c10/core/DispatchKeySet.h>

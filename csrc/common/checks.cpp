@@ -8,7 +8,7 @@ int64_t first_true(const at::Tensor& mask) { return mask.to(at::kByte).argmax().
 }  // namespace
 
 void check_finite_rows(const char* name, const at::Tensor& value) {
-  if (at::isfinite(value.sum(1)).all().item<bool>()) return;  // one pass; a sum that overflows is looked at again
+  if (at::isfinite(value.sum(1)).all().item<bool>()) return;  // one pass; a sum that overflows is checked again
   const at::Tensor bad_rows = at::isfinite(value).all(1).logical_not();
   if (!bad_rows.any().item<bool>()) return;
   TORCH_CHECK_VALUE(false, name, ": expected finite values, got a non-finite value in row ", first_true(bad_rows));

@@ -1,7 +1,7 @@
 // All that the CUDA kernels need from CUDA: launch, shared memory, reductions, a block-wide sort.
 //
-// With CCFAST_EMULATE the same kernels are compiled for the CPU, against tests/emulation; see docs there. Kernels keep
-// to what that shim offers, and use dynamic shared memory only, so that it can poison and guard it.
+// With CCFAST_EMULATE the same kernels are compiled for the CPU, against tests/emulation (see its README). Kernels use
+// only what the emulation offers, and only dynamic shared memory, which the emulation can poison and guard.
 #pragma once
 
 #include <cstddef>
@@ -26,7 +26,7 @@ constexpr int kWarp = 32;
 constexpr unsigned kFullMask = 0xffffffffu;
 constexpr int64_t kMaxGrid = 0x7fffffff;
 
-// Blocks of `block` threads that hold so many threads.
+// The number of blocks of `block` threads that contain `threads` threads.
 inline int64_t blocks_for(int64_t threads, int block) { return (threads + block - 1) / block; }
 
 // --- on the host ---
@@ -64,8 +64,8 @@ inline size_t max_shared_bytes(int device) {
 }
 inline size_t max_shared_bytes() { return max_shared_bytes(current_device()); }
 
-// Opts a kernel in to all the shared memory of the current device, once: a limit of each launch's own would make a
-// launch by another thread fail that needs more. Kernels have no static shared memory, which would count too.
+// Opts a kernel in to all the shared memory of the current device, once: a limit set by each launch could make a
+// larger launch by another thread fail. Kernels have no static shared memory, which would count too.
 inline void allow_shared_memory(const char* name, const void* kernel) {
   static std::mutex mutex;
   using Kernel = std::pair<const void*, int>;  // on a device
@@ -111,7 +111,7 @@ __device__ __forceinline__ T* shared_memory() {
 #endif
 }
 
-// Reads and writes of what other threads change at the same time. The emulation may switch to them before.
+// Reads and writes of values that other threads may change at the same time. The emulation may switch threads before.
 template <class T>
 __device__ __forceinline__ T load_volatile(const T* address) {
 #ifdef CCFAST_EMULATE
@@ -128,7 +128,7 @@ __device__ __forceinline__ void store_volatile(T* address, T value) {
   *const_cast<volatile T*>(address) = value;
 }
 
-// The type that sums of a stored type are kept in.
+// The type in which values of a stored type are summed.
 __device__ __forceinline__ double to_compute(double value) { return value; }
 __device__ __forceinline__ float to_compute(float value) { return value; }
 __device__ __forceinline__ float to_compute(__half value) { return __half2float(value); }
@@ -146,7 +146,7 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-// The larger of two; a NaN counts as missing, whichever side it is on.
+// The larger of two values; a NaN is ignored.
 template <class T>
 __device__ __forceinline__ T larger(T a, T b) {
   return a >= b || b != b ? a : b;

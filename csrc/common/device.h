@@ -1,5 +1,5 @@
 // What the glue of the CUDA kernels needs from torch: the current device and stream. In the emulated build the same
-// glue serves CPU tensors, and a stream is nothing.
+// glue serves CPU tensors, and there is no stream.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -17,7 +17,7 @@
 
 namespace ccfast {
 
-// Makes the tensor's device current while it lives; kernels go to that device's current stream. Autocast is off in it.
+// While it lives, the tensor's device is current, kernels go to that device's current stream, and autocast is off.
 class DeviceScope {
  public:
 #ifdef CCFAST_EMULATE

@@ -7,7 +7,7 @@
 
 namespace ccfast {
 
-// exp of x <= 0 within 1e-7, relatively: 2^n times the Taylor series of the remainder, |r| <= ln(2) / 2. Below -87 it
+// exp(x), x <= 0, within 1e-7 of it: 2^n times the Taylor series of the remainder, |r| <= ln(2) / 2. Below -87 it
 // is exp(-87). x: not NaN.
 inline float exp_of_negative(float x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits

@@ -3,7 +3,7 @@
 
 #include "cuda.cuh"
 
-// Before a loop: unrolls so many of its passes, so that their loads are under way at the same time.
+// Before a loop: unrolls this number of iterations, so that their loads are in flight at the same time.
 #ifdef CCFAST_EMULATE
 #define CCFAST_UNROLL(passes)
 #else
@@ -28,7 +28,7 @@ __host__ __device__ bool in_packs(const T* base, int64_t stride) {
   return stride % kPackSize<T> == 0 && reinterpret_cast<uintptr_t>(base) % 16 == 0;
 }
 
-// On the host: threads of a block that takes one pack per thread: whole warps, at most `most`.
+// On the host: the number of threads of a block with one pack per thread: whole warps, at most `most`.
 inline int threads_for(int64_t values, int pack_size, int most) {
   const int64_t packs = (values + pack_size - 1) / pack_size, warps = (packs + kWarp - 1) / kWarp;
   return warps < 1 ? kWarp : warps * kWarp < most ? static_cast<int>(warps * kWarp) : most;
@@ -39,8 +39,8 @@ __device__ __forceinline__ Pack<T, kSize> load_pack(const T* first) {
   return *reinterpret_cast<const Pack<T, kSize>*>(first);
 }
 
-// The values d .. d + kSize - 1 of a row, d < dim; zeros beyond its end. kWhole: a pack may begin there, and ends
-// within.
+// The values d .. d + kSize - 1 of a row, d < dim; zeros beyond its end. kWhole: a pack may begin at d, and
+// ends inside the row.
 template <int kSize, bool kWhole, class T>
 __device__ __forceinline__ Pack<T, kSize> load_part(const T* row, int64_t d, int64_t dim) {
   if constexpr (kWhole) {
@@ -58,7 +58,7 @@ __device__ __forceinline__ void store_pack(T* first, const Pack<T, kSize>& pack)
 }
 
 // Calls body(d, p) for the packs of this thread among the first blockDim.x * kPacks * kSize values: p = 0, 1, ... known
-// when it is compiled, so that arrays indexed with it stay in registers; d: where the pack begins in the row.
+// at compile time, so that arrays indexed with it stay in registers; d: the position of the pack in the row.
 template <int kSize, int kPacks, class Body>
 __device__ __forceinline__ void for_each_pack(int64_t dim, const Body& body) {
   for (int p = 0; p < kPacks; ++p) {

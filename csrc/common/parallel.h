@@ -42,8 +42,8 @@ void parallel_for_exact(int64_t n, int64_t grain, const Body& body) {
 }
 
 // Calls body(scratch, chunk, begin, end) once for every chunk of chunk_rows rows; threads take the next chunk when they
-// are done with one, so that rows of very different cost stay balanced. What belongs to a chunk depends on n and
-// chunk_rows alone, never on the number of threads. make_scratch() runs once per worker.
+// are done with one, so that rows of very different cost stay balanced. The rows of a chunk depend only on n and
+// chunk_rows, never on the number of threads. make_scratch() runs once per worker.
 template <class MakeScratch, class Body>
 void parallel_chunks(int64_t n, int64_t chunk_rows, const MakeScratch& make_scratch, const Body& body) {
   const int64_t chunks = (n + chunk_rows - 1) / chunk_rows;

@@ -46,7 +46,7 @@ CCFAST_CLONES double squared_distance(const float* a, const float* b, int64_t di
     return difference * difference;
   };
   double lanes[kDistanceLanes];
-  const int64_t width = dim > 64 ? 128 : dim > 32 ? 64 : 32;  // the lanes beyond are 0
+  const int64_t width = dim > 64 ? 128 : dim > 32 ? 64 : 32;  // the other lanes are 0
   for (int64_t first = 0; first < width; first += kLanes) {   // as many at a time as stay in registers
     double sums[kLanes] = {};
     int64_t d = first;

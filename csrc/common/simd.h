@@ -1,12 +1,12 @@
 // Inner loops over contiguous rows. Reductions run in a fixed number of lanes that are added in a fixed order, so that
 // a result does not depend on the vector width the compiler or the machine chose. The build turns fused multiply-adds
-// off (-ffp-contract=off): machines differ in having them.
+// off (-ffp-contract=off), because not all machines have them.
 #pragma once
 
 #include <cstdint>
 
 // Compiles a function once per instruction set and picks one at load time: a package built on one machine runs on any.
-// By features, not by "arch=": that asks for one model of processor, and all others run the default.
+// By features, not by "arch=", which matches one processor model only: all others would run the default.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
     !defined(__SANITIZE_ADDRESS__)
 #define CCFAST_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))

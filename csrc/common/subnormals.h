@@ -1,4 +1,4 @@
-// Arithmetic with subnormal numbers, whatever torch.set_flush_denormal says.
+// Arithmetic with subnormal numbers, for any setting of torch.set_flush_denormal.
 #pragma once
 
 #if defined(__x86_64__)
@@ -9,7 +9,7 @@
 
 namespace ccfast {
 
-// While one lives, its thread neither takes subnormal numbers as 0 nor writes 0 in their place.
+// While an object lives, its thread neither reads subnormal numbers as 0 nor writes 0 instead of them.
 class WithSubnormals {
  public:
   WithSubnormals() : before_(control()) { set_control(before_ & ~kFlush); }

@@ -12,8 +12,8 @@
 
 namespace ccfast::contrastive {
 
-constexpr int64_t kLogitsAtATime = 1 << 22;  // of the B x C logits, in memory at the same time
-constexpr int64_t kFewestRows = 128;         // but at least so many rows: every block reads the memory twice
+constexpr int64_t kLogitsAtATime = 1 << 22;  // of the B x C logits are in memory at the same time
+constexpr int64_t kFewestRows = 128;         // but at least this number of rows: every block reads the memory twice
 
 struct Options {
   double temperature;
@@ -32,7 +32,7 @@ inline Options checked_options(double temperature, bool normalize, const std::st
   return {temperature, normalize, reduction == "mean", label_smoothing, ignore_index};
 }
 
-// What a loss may have beyond a label and a temperature.
+// The optional arguments of the loss.
 struct Extras {
   const std::optional<at::Tensor>& temperatures;  // [C]
   const std::optional<at::Tensor>& mask;          // [B, C]
@@ -71,7 +71,7 @@ inline at::ScalarType compute_type(const at::Tensor& features) {
 
 // The tensors behind TargetParams, in the type the loss is computed in.
 struct Targets {
-  at::Tensor targets, sharpness, mask, row_weights;  // undefined where the loss has none
+  at::Tensor targets, sharpness, mask, row_weights;  // undefined if the loss has none
 
   Targets(const at::Tensor& labels, const Extras& extras, at::ScalarType dtype) {
     if (labels.is_floating_point()) targets = labels.to(dtype).contiguous();

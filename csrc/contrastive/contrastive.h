@@ -1,16 +1,16 @@
 // Centroid contrastive loss (Cluster Contrast, equation 2): cross-entropy of normalise(x) . memory / temperature.
 //
-// The gradient needs the softmax that the loss has just computed, so both come from one pass: only the upstream factor
-// is missing, and it is a scale.
+// The gradient needs the softmax that the loss has just computed, so one pass computes both. Only the upstream factor
+// is then missing, which scales the gradient.
 #pragma once
 
 #include <cstdint>
 
 namespace ccfast::contrastive {
 
-// Smallest norm a feature is divided by, as in torch.nn.functional.normalize.
+// The smallest norm by which a feature is divided, as in torch.nn.functional.normalize.
 constexpr double kSmallestNorm = 1e-12;
-// Largest norm whose reciprocal is a normal float32; rows beyond are divided in float64.
+// Largest norm whose reciprocal is a normal float32; rows of larger norm are divided in float64.
 constexpr double kLargestNorm = 8e37;
 
 // out = x / max(norm, kSmallestNorm), row by row; norms accumulated in float64. Returns the first row whose norm is not
@@ -25,10 +25,10 @@ void normalize_rows_backward(T* gradient, const T* normalized, const double* nor
 template <class T>
 struct SoftmaxParams {
   T* logits;              // [rows, classes]: products x . memory in; with_gradient: gradient of the loss by them out
-  int64_t stride;         // from row to row of logits, at least classes
+  int64_t stride;         // stride of the rows of logits, at least classes
   const int64_t* labels;  // [rows] in [0, classes) or ignore_index
   const double* weights;  // factor of the gradient of each row's loss
-  int64_t weight_stride;  // from row to row of weights; 0: one for all
+  int64_t weight_stride;  // stride of weights; 0: one weight for all rows
   int64_t rows, classes;
   double temperature, label_smoothing;
   int64_t ignore_index;
@@ -39,7 +39,7 @@ struct SoftmaxParams {
 template <class T>
 void softmax_cross_entropy(const SoftmaxParams<T>& params);
 
-// What a loss may have beyond a label and a temperature; nullptr: it has not. With z = logits * sharpness over the
+// The optional arguments of the loss; nullptr: not given. With z = logits * sharpness over the
 // columns that take part, e the smoothing and K their number, the loss of a row is
 //   -weight * sum_c ((1 - e) t_c + e / K) log softmax(z)_c,   t: the targets, or 1 at the label.
 // A row whose targets are all zero is ignored. A target on a column that does not take part makes the loss infinite.
@@ -55,8 +55,8 @@ template <class T>
 void softmax_cross_entropy(const SoftmaxParams<T>& params, const TargetParams<T>& targets);
 
 // ---- CUDA: the same three steps on a stream. Nothing is checked that would need a wait for the device: a label
-// outside [0, classes) counts as ignored. What is done once per batch is one more block of a launch: a launch of its
-// own would take the host longer than the work takes the device. ----
+// outside [0, classes) counts as ignored. Work that is done once per batch is one more block of a launch: a separate
+// launch would take more host time than the work takes on the device. ----
 
 // The batch's labels, from which the first step finds what the mean divides by.
 struct LabelsToCount {
@@ -77,14 +77,14 @@ void normalize_rows_cuda(const HalfBits* x, int64_t rows, int64_t dim, float* ou
 void normalize_rows_cuda(const BFloat16Bits* x, int64_t rows, int64_t dim, float* out, double* norms,
                          const LabelsToCount& labels, void* stream);
 
-// params.weights is in device memory. rows * stride values are allocated: what lies between classes and stride may be
+// params.weights is in device memory. rows * stride values are allocated; those between classes and stride may be
 // read and written.
 template <class T>
 void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, void* stream);
 template <class T>
 void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, const TargetParams<T>& targets, void* stream);
 
-// The batch's losses, of which the last step makes the one that is returned.
+// The batch's losses, which the last step reduces to the one that is returned.
 template <class T>
 struct LossesToSum {
   const T* losses;  // [rows]

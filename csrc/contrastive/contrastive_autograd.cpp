@@ -60,7 +60,7 @@ at::Tensor scaled(const at::Tensor& gradient, const at::Tensor& factor, at::Scal
   return at::mul_out(out, gradient, factor);
 }
 
-// A node in the pointer that this torch holds its nodes by: std::shared_ptr, or c10::intrusive_ptr in later ones.
+// The pointer in which this torch holds a node: std::shared_ptr, or c10::intrusive_ptr in later ones.
 template <class Made, class... Args>
 auto make_node(Args&&... args) {
   using Held = decltype(torch::autograd::get_current_node());
@@ -85,7 +85,7 @@ at::Tensor once_differentiable(const at::Tensor& gradient, const at::Tensor& ups
   return out;
 }
 
-// Inputs: features, memory, then what has no gradient. `gradient` gets that of the loss by the features.
+// Inputs: features, memory, then those without a gradient. `gradient` gets the loss's gradient by the features.
 class Loss : public torch::autograd::Function<Loss> {
  public:
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& features, const at::Tensor& memory,
@@ -98,7 +98,7 @@ class Loss : public torch::autograd::Function<Loss> {
       ctx->save_for_backward({by_features});
       return loss;
     }
-    // The memory is saved only where it is learned: others may update it in place between forward and backward.
+    // The memory is saved only if it needs a gradient; otherwise it may be updated in place before backward.
     ctx->save_for_backward({by_features, features, memory, labels, options.temperatures.value_or(at::Tensor()),
                             options.mask.value_or(at::Tensor()), options.weights.value_or(at::Tensor())});
     ctx->saved_data["temperature"] = options.temperature;
@@ -127,7 +127,7 @@ class Loss : public torch::autograd::Function<Loss> {
   }
 };
 
-// Without this a forward-mode derivative would come out as zero.
+// Without this check a forward-mode derivative would be zero.
 void refuse_tangents(std::initializer_list<const at::Tensor*> inputs) {
   for (const at::Tensor* input : inputs)
     TORCH_CHECK_NOT_IMPLEMENTED(!input->_fw_grad(0).defined(),

@@ -6,11 +6,11 @@
 namespace ccfast::contrastive {
 namespace {
 
-constexpr int kThreads = 512;        // of a block that normalises a row
-constexpr int kValues = 8;           // of a row that a thread keeps in registers; what is beyond is read again
-constexpr int kMostThreads = 1024;   // of a block that works on a row of logits
+constexpr int kThreads = 512;        // per block that normalises a row
+constexpr int kValues = 8;           // values of a row in a thread's registers; the others are read again
+constexpr int kMostThreads = 1024;   // per block that handles a row of logits
 constexpr int kTargetThreads = 512;  // the same with targets: more registers per thread
-constexpr int kBatchThreads = 256;   // of the only block of a launch, which counts the labels or sums the losses
+constexpr int kBatchThreads = 256;   // of the single block that counts the labels or sums the losses
 constexpr size_t kScratchBytes = 32 * sizeof(double);
 
 __device__ __forceinline__ bool counts(int64_t label, int64_t classes, int64_t ignore_index) {
@@ -122,13 +122,13 @@ __global__ void normalize_rows_backward_kernel(BackwardParams<T> params, LossesT
   for (int64_t d = kept + threadIdx.x; d < dim; d += blockDim.x) g[d] = (g[d] - projection * n[d]) * factor;
 }
 
-// A row of logits, pack by pack: the last pack reaches into what lies beyond the row.
+// A row of logits, pack by pack; the last pack may reach beyond the end of the row.
 template <class T, int kSize>
 struct Logits {
   T* row;
   int64_t classes;
 
-  // body(j, pack): the pack that begins at class j; where it is beyond the row, it holds `beyond`.
+  // body(j, pack): the pack that begins at class j; values beyond the end of the row are `beyond`.
   template <class Body>
   __device__ __forceinline__ void for_each(T beyond, const Body& body) const {
     for (int64_t j = static_cast<int64_t>(threadIdx.x) * kSize; j < classes;
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(kMostThreads) softmax_cross_entropy_kernel(Sof
     if (smoothing > 0)
       for (int k = 0; k < kSize; ++k) mean += j + k < classes ? pack.value[k] : T{0};
   });
-  // Barriers: at_label has been read by all before it changes.
+  // These barriers make sure that all threads have read at_label before it changes.
   const T highest = block_max(running.highest, reinterpret_cast<T*>(scratch));
   const double sum =
       block_sum(static_cast<double>(running.sum * exp((running.highest - highest) * steepness)), scratch);
@@ -202,11 +202,11 @@ __global__ void __launch_bounds__(kMostThreads) softmax_cross_entropy_kernel(Sof
   });
 }
 
-// What the columns of a row that take part add up to, beside the softmax; of one thread's columns, then of the row's.
+// Sums over the columns of a row that count, besides the softmax: first of one thread's columns, then of the whole row.
 template <class Count>
 struct TargetSums {
   double target = 0, along = 0, all = 0;        // of t, of t z, of z
-  Count columns = 0, targets = 0, outside = 0;  // columns; those with a target; those of them that do not take part
+  Count columns = 0, targets = 0, outside = 0;  // columns that count; with a target; with one, not counted
 
   __device__ __forceinline__ void add(bool takes_part, double t, double z) {
     targets += t != 0;
@@ -340,7 +340,7 @@ void softmax_cross_entropy_cuda(const SoftmaxParams<T>& params, const TargetPara
                                          : launch_targets<T, 1>(params, targets, stream);
 }
 
-// Half-precision rows come as their bits, so that the header needs no CUDA types.
+// Half-precision rows are passed as their bits, so that the header needs no CUDA types.
 void normalize_rows_cuda(const HalfBits* x, int64_t rows, int64_t dim, float* out, double* norms,
                          const LabelsToCount& labels, void* stream) {
   normalize_rows_cuda<__half, float>(reinterpret_cast<const __half*>(x), rows, dim, out, norms, labels, stream);

@@ -22,10 +22,10 @@ int64_t counted_targets(const at::Tensor& targets) { return targets.ne(0).any(1)
 
 // The batch in the type it is computed in: float64 for float64 features, else float32.
 struct Batch {
-  at::Tensor rows;    // [B, D], normalised if asked for
+  at::Tensor rows;    // [B, D], normalised if requested
   at::Tensor memory;  // [C, D]
   Targets targets;
-  at::Tensor labels;          // [B]; undefined where there are targets
+  at::Tensor labels;          // [B]; undefined if there are targets
   std::vector<double> norms;  // [B] of the features
   int64_t counted;            // rows that are not ignored
 
@@ -71,12 +71,12 @@ struct Batch {
                                      .squeeze(1)
                                      .logical_and(labels != ignore_index);
     if (!bad.any().item<bool>()) return;
-    TORCH_CHECK_VALUE(false, "mask: expected the column of every label to take part, got False in row ",
+    TORCH_CHECK_VALUE(false, "mask: expected True in the column of every label, got False in row ",
                       bad.to(at::kByte).argmax().item<int64_t>());
   }
 };
 
-// A value of the memory that is not finite makes the products of every row with it so; one that overflows does too.
+// A non-finite value in the memory makes all products with its row non-finite; an overflow does the same.
 void check_products(const at::Tensor& logits, const at::Tensor& memory) {
   if (at::isfinite(logits.select(0, 0)).all().item<bool>()) return;
   check_finite_rows("memory", memory);
@@ -121,7 +121,7 @@ void check_losses(const at::Tensor& losses) {
                     "features, memory: expected finite logits, got an overflow of <features, memory> / temperature");
 }
 
-// losses reduced: the mean is over the rows that are not ignored, and 0 where there is none.
+// The reduced losses: the mean is over the rows that are not ignored, or 0 if there are none.
 at::Tensor reduce(const at::Tensor& losses, const std::string& reduction, int64_t counted) {
   if (reduction == "none") return losses;
   const at::Tensor sum = losses.sum(at::kDouble);
@@ -159,7 +159,7 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cpu(
   return {reduce(losses, reduction, batch.counted), gradient};
 }
 
-// Gradient by the memory, which is rarely asked for: the softmax is computed again. upstream: [] or [B].
+// The gradient with respect to the memory is rarely needed, so the softmax is computed again. upstream: [] or [B].
 at::Tensor centroid_contrastive_loss_memory_grad_cpu(const at::Tensor& upstream, const at::Tensor& features,
                                                      const at::Tensor& memory, const at::Tensor& labels,
                                                      double temperature, bool normalize, const std::string& reduction,

@@ -18,15 +18,15 @@ using contrastive::Extras;
 using contrastive::Options;
 using contrastive::Targets;
 
-constexpr int64_t kLogitsAlignment = 4;  // rows of logits begin at multiples of so many values, whatever C
+constexpr int64_t kLogitsAlignment = 4;  // rows of logits begin at multiples of this number, for any C
 
 // The batch in the type it is computed in: float64 for float64 features, else float32.
 struct Batch {
-  at::Tensor rows;    // [B, D], normalised if asked for
+  at::Tensor rows;    // [B, D], normalised if requested
   at::Tensor memory;  // [C, D]
   Targets targets;
-  at::Tensor labels;  // [B]; undefined where there are targets
-  at::Tensor facts;   // float64: the weight of a row's loss, and the norms of the features [B] where normalised
+  at::Tensor labels;  // [B]; undefined if there are targets
+  at::Tensor facts;   // float64: the weight of a row's loss, and the norms of the features [B] if normalised
 
   Batch(const at::Tensor& features, const at::Tensor& centroids, const at::Tensor& labels_or_targets,
         const Extras& extras, const Options& options, void* stream)
@@ -114,7 +114,7 @@ at::Tensor for_each_block(const Batch& batch, const Options& options, const Weig
   return losses;
 }
 
-// The gradient by the normalised rows becomes, in place, that by the features, and the losses [B] become the one that
+// Turns, in place, the gradient by the normalised rows into that by the features, and the losses [B] into the one that
 // is returned.
 at::Tensor finish(const Batch& batch, const Options& options, const at::Tensor& gradient, const at::Tensor& losses,
                   bool reduced, void* stream) {
@@ -153,7 +153,7 @@ std::tuple<at::Tensor, at::Tensor> centroid_contrastive_loss_cuda(
   return {finish(batch, options, gradient, losses, reduction != "none", device.stream()), gradient};
 }
 
-// Gradient by the memory, which is rarely asked for: the softmax is computed again. upstream: [] or [B].
+// The gradient with respect to the memory is rarely needed, so the softmax is computed again. upstream: [] or [B].
 at::Tensor centroid_contrastive_loss_memory_grad_cuda(const at::Tensor& upstream, const at::Tensor& features,
                                                       const at::Tensor& memory, const at::Tensor& labels,
                                                       double temperature, bool normalize, const std::string& reduction,

@@ -1,4 +1,4 @@
-// DBSCAN on precomputed distances, with the labels of scikit-learn 1.x number for number.
+// DBSCAN on precomputed distances, with exactly the labels of scikit-learn 1.x.
 //
 // Core: at least min_samples points at distance <= eps, itself included. Clusters are numbered by their lowest core; a
 // border point joins the lowest-numbered cluster with a core within eps; the rest is noise, -1.
@@ -12,19 +12,19 @@
 
 namespace ccfast::dbscan {
 
-// eps as distances are compared with it: in float32, and finite, so that infinite distances are never within it.
+// eps as distances are compared with it: as float32, and finite, so that infinite distances are never within it.
 inline float radius(double eps) {
   return static_cast<float>(std::min(eps, static_cast<double>(std::numeric_limits<float>::max())));
 }
 
-// Distances that are not stored are larger than eps, but for those of the diagonal, which are 0.
+// Distances that are not stored are larger than eps, except on the diagonal, where they are 0.
 void sparse(const Csr& distances, float eps, int64_t min_samples, int64_t* labels);
 
 // distances: [rows, rows], row-major. Returns the first row that holds a NaN, or -1.
 int64_t dense(const float* distances, int64_t rows, float eps, int64_t min_samples, int64_t* labels);
 
 // ---- CUDA: the same labels in parallel. Cores are joined to trees that hook to the lower index, so that the root of a
-// cluster is its lowest core, whatever the order of the threads. Distances are taken to be symmetric. ----
+// cluster is its lowest core, for any order of the threads. Distances must be symmetric. ----
 
 // A dense matrix (crow is null), or sparse rows.
 struct DeviceDistances {

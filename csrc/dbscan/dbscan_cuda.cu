@@ -23,7 +23,7 @@ __device__ void for_each_neighbour(const DeviceDistances& distances, int64_t i, 
     if (distances.val[e] <= distances.eps) visit(distances.col[e]);
 }
 
-// Does row i of sparse distances store its diagonal? (A missing one is 0.)
+// Whether row i of sparse distances stores its diagonal entry. (A missing one is 0.)
 __device__ bool stores_diagonal(const DeviceDistances& distances, int64_t i) {
   if (distances.crow == nullptr) return true;
   bool found = false;
@@ -42,7 +42,7 @@ __global__ void find_cores_kernel(DeviceDistances distances, int64_t min_samples
   if (threadIdx.x % kWarp == 0) core[i] = within + !diagonal >= min_samples;
 }
 
-// While trees are joined: halves the path, where another thread may write another ancestor.
+// For use while trees are joined: also halves the path. Other threads may write other ancestors into it.
 __device__ int32_t find_root(int32_t* parent, int32_t i) {
   int32_t up = load_volatile(parent + i);
   while (up != i) {
@@ -54,7 +54,7 @@ __device__ int32_t find_root(int32_t* parent, int32_t i) {
   return i;
 }
 
-// Hooks the higher of the two roots under the lower; a root that another thread hooked meanwhile is looked up again.
+// Hooks the higher of the two roots under the lower; if another thread has hooked it meanwhile, finds the new one.
 __device__ void join(int32_t* parent, int32_t a, int32_t b) {
   while (true) {
     a = find_root(parent, a);

@@ -42,7 +42,7 @@ at::Tensor dbscan_cuda(const at::Tensor& distances, double eps, int64_t min_samp
   check_parameters(eps, min_samples, distances.size(0));
   const DeviceScope device(distances);
   const at::Tensor matrix = distances.to(at::kFloat).contiguous();
-  const at::Tensor nan = matrix.sum(1).isnan();  // inf - inf cannot be: distances are not -inf
+  const at::Tensor nan = matrix.sum(1).isnan();  // inf - inf cannot occur: distances are not -inf
   TORCH_CHECK_VALUE(!nan.any().item<bool>(), "distances: expected numbers, got NaN in row ",
                     nan.to(at::kByte).argmax().item<int64_t>());
   return labels_of({matrix.size(0), nullptr, nullptr, matrix.const_data_ptr<float>(), dbscan::radius(eps)}, min_samples,

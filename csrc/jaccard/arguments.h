@@ -19,7 +19,7 @@ inline jaccard::RowRange row_range(int64_t row_begin, std::optional<int64_t> row
   return {row_begin, end};
 }
 
-// Pairs at distance 1 share nothing and are never listed, also where float32 rounds a limit below 1 up to 1.
+// Pairs at distance 1 share nothing and are never listed, even if float32 rounds a limit below 1 up to 1.
 inline float distance_limit(double max_distance) {
   return std::min(static_cast<float>(max_distance), std::nextafter(1.0f, 0.0f));
 }

@@ -4,7 +4,7 @@
 namespace ccfast::jaccard {
 namespace {
 
-constexpr int kThreads = 128;  // of the reciprocal kernel; a row is encoded by one warp
+constexpr int kThreads = 128;  // per block of the reciprocal kernel; the encoding uses one warp per row
 
 // One warp per row; its lanes look for i in the list of each neighbour.
 __global__ void reciprocal_kernel(ReciprocalParams params) {
@@ -24,13 +24,13 @@ __global__ void reciprocal_kernel(ReciprocalParams params) {
 
 // Working set of the encoding of one row.
 struct EncodeSet {
-  double* weights;     // [capacity]; in the place of the set, which is no longer needed
+  double* weights;     // [capacity]; reuses the memory of the set, which is no longer needed
   IndexSet set;        // E(i) so far
   int32_t* members;    // [capacity] E(i), ascending
-  int64_t* start;      // [2]: of the row's entries in the result
-  int32_t* neighbour;  // [k1] those of i, nearest first
+  int64_t* start;      // [2] where the row's entries begin in the result
+  int32_t* neighbour;  // [k1] the neighbours of i, nearest first
   int32_t* candidate;  // [k1] R(i)
-  int* surplus;        // [k1] of each candidate c: 3 |H(c) and R(i)| - 2 |H(c)|
+  int* surplus;        // [k1] for each candidate c: 3 |H(c) and R(i)| - 2 |H(c)|
   int* candidates;     // size of R(i)
   int64_t k1;
 
@@ -119,7 +119,7 @@ __device__ const float* feature(const EncodingParams& params, int64_t row) {
   return params.features + (params.feature_rows ? params.feature_rows[row] : row) * params.dim;
 }
 
-// Place of j among the neighbours of i, or k1.
+// The position of j among the neighbours of i, or k1.
 __device__ int64_t place_of(const EncodeSet& row, int32_t j) {
   int64_t m = 0;
   while (m < row.k1 && row.neighbour[m] != j) ++m;
@@ -142,7 +142,7 @@ __device__ double member_distance(const EncodingParams& params, int64_t i, int32
   return distance;
 }
 
-// Sum of the weights, in the order of four warps that take 32 of them in turn.
+// The sum of the weights, in the order of four warps that take turns of 32 weights.
 __device__ double sum_weights(const double* weights, int size) {
   constexpr int kParts = 4;
   double part[kParts] = {};

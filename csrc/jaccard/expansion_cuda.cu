@@ -9,9 +9,9 @@ constexpr int kQuad = kPackSize<float>;
 // Working set of one row.
 struct MeanSet {
   IndexSet set;     // columns
-  float* sum;       // [capacity] of the entries of the column in this slot of the set
+  float* sum;       // [capacity] the sum for the column in this slot of the set
   int32_t* sorted;  // [capacity] the columns, ascending
-  int64_t* start;   // [2]: of the row's entries in the result
+  int64_t* start;   // [2] where the row's entries begin in the result
 
   __host__ __device__ MeanSet(char* memory, int64_t entries) {
     const int64_t capacity = slots_of(entries);
@@ -28,7 +28,7 @@ struct MeanSet {
   }
 };
 
-// Entries of the rows that the mean of row i is made of.
+// The number of entries of the rows whose mean is row i.
 __device__ int64_t count_entries(const ExpandParams& params, int64_t i) {
   int64_t entries = 0;
   for (int64_t m = threadIdx.x; m < params.k2; m += kWarp) {
@@ -38,8 +38,8 @@ __device__ int64_t count_entries(const ExpandParams& params, int64_t i) {
   return warp_sum(entries);
 }
 
-// Sums of the columns of V[rank[i][m]], m < k2, in the order of m: the columns of one m differ, and a barrier stands
-// between two of them.
+// Sums of the columns of V[rank[i][m]], m < k2, in the order of m: the columns of one m are distinct, and there
+// is a barrier after each m.
 __device__ void add_rows(const ExpandParams& params, int64_t i, const MeanSet& row) {
   for (int64_t m = 0; m < params.k2; ++m) {
     const int64_t other = params.rank[i * params.rank_stride + m], end = params.v.crow[other + 1];

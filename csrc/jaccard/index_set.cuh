@@ -6,7 +6,7 @@
 
 namespace ccfast::jaccard {
 
-// Slots of a set of so many indices: a power of two.
+// The number of slots of a set of this number of indices: a power of two.
 __host__ __device__ inline int64_t slots_of(int64_t indices) {
   return indices < kPackSize<int32_t> ? kPackSize<int32_t> : next_power_of_two(indices);
 }
@@ -16,11 +16,11 @@ struct IndexSet {
   static constexpr int kQuad = kPackSize<int32_t>;
 
   int32_t* table;     // [capacity], aligned to 16 bytes
-  int32_t* gathered;  // [capacity] what is in it, in no order; aligned to 16 bytes
+  int32_t* gathered;  // [capacity] the indices in it, in any order; aligned to 16 bytes
   int* size;
   int capacity;  // slots_of the most indices
 
-  // A barrier has to follow.
+  // The caller must add a barrier after it.
   __device__ void clear() const {
     for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < capacity; slot += kQuad * kWarp)
       store_pack(table + slot, Pack<int32_t, kQuad>{{kFree, kFree, kFree, kFree}});
@@ -37,7 +37,7 @@ struct IndexSet {
       if (owner == kFree) return -1;
     }
   }
-  // Puts the index in where it is missing; returns its slot.
+  // Adds the index if it is missing; returns its slot.
   __device__ int add(int32_t index) const {
     for (int slot = first_slot(index);; slot = (slot + 1) & (capacity - 1)) {
       const int32_t owner = atomicCAS(&table[slot], kFree, index);
@@ -45,7 +45,7 @@ struct IndexSet {
       if (owner == kFree || owner == index) return slot;
     }
   }
-  // All that is in it, ascending, to sorted [capacity]; ends with a barrier. A few are ranked by counting, many are
+  // Writes all indices, ascending, to sorted [capacity]; ends with a barrier. A few are ranked by counting, many are
   // sorted.
   __device__ void sort(int32_t* sorted) const {
     constexpr int kFew = 96;

@@ -12,7 +12,7 @@ __device__ __forceinline__ float distance_of(float shared) {
   return distance < 0.0f ? 0.0f : distance;
 }
 
-// What two rows share of a column. Entries that are not positive add nothing.
+// The overlap of two rows in a column. Entries that are not positive add nothing.
 __device__ __forceinline__ float shared_mass(float a, float b) { return fmaxf(0.0f, fminf(a, b)); }
 
 __host__ __device__ inline int64_t next_power_of_two(int64_t value) {
@@ -68,7 +68,7 @@ __device__ inline int stage_columns(const DeviceCsr& v, const DevicePostings& po
   return count;
 }
 
-// Gives row i a stretch of `count` entries and returns where it starts, or -1 where it no longer fits. By one thread.
+// Reserves `count` entries for row i and returns where they start, or -1 if they do not fit. Called by one thread.
 __device__ inline int64_t take(const ScatteredRows& rows, int64_t i, int64_t count) {
   const int64_t start = static_cast<int64_t>(atomicAdd(rows.used, static_cast<unsigned long long>(count)));
   rows.start[i] = start;
@@ -76,14 +76,14 @@ __device__ inline int64_t take(const ScatteredRows& rows, int64_t i, int64_t cou
   return start + count <= rows.capacity ? start : -1;
 }
 
-// The same by a whole block: every thread gets the start. shared: room for one, free again after the next barrier.
+// The same, called by a whole block: every thread gets the start. shared: one value, free after the next barrier.
 __device__ inline int64_t take_by_block(const ScatteredRows& rows, int64_t i, int64_t count, int64_t* shared) {
   if (threadIdx.x == 0) *shared = take(rows, i, count);
   __syncthreads();
   return *shared;
 }
 
-// Tells that row i, which needs room for `entries`, does not fit the working set. By one thread.
+// Records that row i, which needs room for `entries`, does not fit the working set. Called by one thread.
 __device__ inline void leave_out(const ScatteredRows& rows, int64_t i, int64_t entries) {
   atomicMax(rows.longest, static_cast<unsigned long long>(entries));
   rows.start[i] = rows.count[i] = 0;

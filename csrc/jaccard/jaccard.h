@@ -1,6 +1,6 @@
 // k-reciprocal encoding and Jaccard distance (Zhong et al. 2017, section 3; Cluster Contrast's use of them).
 //
-// Stages answer for a range of the rows, so that several processes can share them; what they read is of all rows.
+// Each stage computes a range of the rows, so that several processes can share the work; its inputs have all rows.
 // Everything is sparse: V holds 17-26 entries per row in practice, 42-95 after query expansion. Rows are independent
 // and every sum has a fixed order, so results do not depend on the number of threads, and J is bitwise symmetric.
 #pragma once
@@ -32,8 +32,8 @@ struct EncodingParams {
   const float* column_shift;  // [num_rows] or null (0)
   int64_t num_rows, dim, k1;
   int64_t half;                           // columns of the half lists H, at most k1
-  RowRange rows;                          // which are encoded
-  const int64_t* feature_rows = nullptr;  // [num_rows] which row of features is each; null: its own number
+  RowRange rows;                          // the rows that are encoded
+  const int64_t* feature_rows = nullptr;  // [num_rows] the row in features of each row; null: the same number
 };
 
 // V: for each of the rows the expanded set E(i), each with its weight; weights of a row sum to 1.
@@ -69,11 +69,11 @@ struct DeviceCsr {
   const float* val;
 };
 
-// Where a stage puts its rows, whose sizes are not known before: each takes the next free stretch, in any order. What
-// does not fit is counted and not written; `used` tells how much room another run needs.
+// The output of a stage whose row sizes are not known before: each row takes the next free range, in any order. What
+// does not fit is counted but not written; `used` says how much room another run needs.
 struct ScatteredRows {
   unsigned long long* used;     // entries of all rows, 0 at the start
-  unsigned long long* longest;  // of the rows that did not fit the working set, 0 at the start: what the longest needs
+  unsigned long long* longest;  // what the longest row that did not fit the working set needs; 0 at the start
   int64_t capacity;             // entries that fit col and val
   int64_t* start;               // [rows]
   int64_t* count;               // [rows]
@@ -84,13 +84,13 @@ struct ScatteredRows {
 // The rows in their order: row i to crow[i] .. crow[i + 1] of col and val. crow[0] is written here.
 void gather_rows_cuda(const ScatteredRows& rows, int64_t count, int64_t* crow, int64_t* col, float* val, void* stream);
 
-// Memory of the blocks that do not fit their working set into shared memory: `blocks` slices of `bytes` each, or none.
+// Memory for the blocks whose working set does not fit into shared memory: `blocks` slices of `bytes` each, or none.
 struct Workspace {
   void* data;
   int64_t blocks, bytes;
 };
 
-// back[i][m] = position of i among the neighbours of rank[i][m], or k1 where it is not among them.
+// back[i][m] = position of i among the neighbours of rank[i][m], or k1 if it is not among them.
 struct ReciprocalParams {
   const int64_t* rank;  // [num_rows, k1]
   int64_t num_rows, k1;
@@ -98,7 +98,7 @@ struct ReciprocalParams {
 };
 void reciprocal_cuda(const ReciprocalParams& params, void* stream);
 
-// Bytes of working set per row of the encoding, and of the query expansion for means of up to so many entries.
+// Bytes of working set per row of the encoding, and of the query expansion for means of up to `entries` entries.
 bool fits_shared_memory_cuda(int64_t bytes);
 int64_t encode_bytes_cuda(int64_t k1, int64_t half);
 int64_t expand_bytes_cuda(int64_t entries);
@@ -110,12 +110,12 @@ struct ExpandParams {
   DeviceCsr v;
   const int64_t* rank;
   int64_t rank_rows, rank_stride, k2;
-  int64_t entries;  // of k2 rows together, for which there is room; means of more are left out, where there is not
+  int64_t entries;  // of k2 rows together, for which there is room; means of more entries are left out
 };
 void expand_queries_cuda(const ExpandParams& params, const Workspace& workspace, const ScatteredRows& out,
                          void* stream);
 
-// What a row holds of a column; aligned so that it is loaded in one piece.
+// A row's value in a column; aligned so that one load reads both numbers.
 struct alignas(8) Posting {
   int32_t row;
   float val;
@@ -131,14 +131,14 @@ struct PostingsParams {
   DeviceCsr v;
   int64_t entries;            // of v
   const int32_t* sorted_col;  // [entries] v.col, sorted
-  const int64_t* order;       // [entries] the place in v of each, ascending within a column
+  const int64_t* order;       // [entries] the position in v of each, ascending within a column
   int64_t* start;             // [v.rows + 1] out
   Posting* entry;             // [entries] out
 };
 void postings_cuda(const PostingsParams& params, void* stream);
 
-// Both triangles of a symmetric matrix from its upper one, which holds the whole diagonal: row j gets what the others
-// hold of column j, and then its own entries.
+// Both triangles of a symmetric matrix from its upper one, which has the whole diagonal: row j gets the other rows'
+// entries of column j, and then its own entries.
 struct MirrorParams {
   DeviceCsr upper;
   DevicePostings columns;  // upper, by columns
@@ -148,7 +148,7 @@ struct MirrorParams {
 };
 void mirror_cuda(const MirrorParams& params, void* stream);
 
-// Targets that a block has room for at a time in shared memory: 71 KiB in all, three blocks on a multiprocessor of an
+// Targets for which a block has room in shared memory: 71 KiB in all, three blocks on a multiprocessor of an
 // H100 or H200. Rows of the usual data share something with 600 to 5,500 targets.
 constexpr int kDefaultSlots = 8192;
 

@@ -17,14 +17,14 @@ namespace {
 constexpr int64_t kWorkspaceBlocks =
     1024;  // blocks that share the device when a row's working set exceeds shared memory
 
-// What usual data need, with room to spare; more costs a second run of the stage.
+// Estimates for usual data, with some reserve; data that need more cost a second run of the stage.
 constexpr int64_t kExpectedSets = 2;    // entries of V per row, in multiples of k1
-constexpr int64_t kExpectedGrowth = 4;  // of a row by query expansion
+constexpr int64_t kExpectedGrowth = 4;  // growth of a row by query expansion
 constexpr int64_t kExpectedSpread =
     2;  // entries of k2 rows of V together, in multiples of the mean; rounded up to a power of two
 constexpr int64_t kExpectedNear = 64;  // pairs per row within the largest distance
 
-// The workspace for rows of `bytes` each: none while they fit shared memory. The tensor owns the memory.
+// The workspace for rows of `bytes` each: none if they fit into shared memory. The tensor owns the memory.
 std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t rows, const at::Tensor& like) {
   if (jaccard::fits_shared_memory_cuda(bytes)) return {{nullptr, 0, 0}, at::Tensor()};
   const int64_t blocks = std::min(kWorkspaceBlocks, rows), slice = (bytes + 255) / 256 * 256;
@@ -32,7 +32,7 @@ std::pair<jaccard::Workspace, at::Tensor> workspace_for(int64_t bytes, int64_t r
   return {{memory.mutable_data_ptr(), blocks, slice}, memory};
 }
 
-// What a stage has room for, or needs: entries of all rows, and, where it matters, of one while it is made.
+// The room that a stage has, or needs: entries of all rows and, if it matters, of one row while it is computed.
 struct Room {
   int64_t entries, row = 0;
   bool holds(const Room& needed) const { return needed.entries <= entries && needed.row <= row; }
@@ -66,8 +66,8 @@ struct Scattered {
   at::Tensor start, count, col, values;
 };
 
-// Runs a stage with room for about as many entries as there will be, again with room for all where that was too little,
-// and brings the rows into their order. The one wait for the device is for what the stage needed.
+// Runs a stage with room for the expected number of entries; if that was too little, runs it again with room for all.
+// Then puts the rows into order. It waits for the device once, to read how much room the stage needed.
 template <class Stage>
 CsrTensors run_stage(int64_t rows, Room room, const at::TensorOptions& options, void* stream, const Stage& stage) {
   Scattered scattered(rows, room.entries, options);
@@ -189,7 +189,7 @@ CsrTensors mirrored(const CsrTensors& upper, void* stream) {
   return {full_crow, full_col, full_values};
 }
 
-// A pair's distance has the same bits from both sides: where all rows are asked for, it is computed once.
+// A pair's distance has the same bits from both sides: if all rows are requested, it is computed once.
 CsrTensors sparse_jaccard_cuda(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values,
                                double max_distance, int64_t row_begin, std::optional<int64_t> row_end) {
   const DeviceScope device(values);

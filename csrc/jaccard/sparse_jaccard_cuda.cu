@@ -1,6 +1,6 @@
 // CUDA kernel of the sparse Jaccard distance; the contract is in jaccard.h.
 //
-// One block owns one row i. It first adds up, in a hash table in shared memory and in integers, what row i shares with
+// One block computes one row i. It first adds up, as integers in a hash table in shared memory, its overlap with
 // every target: rounded up, so that the sum does not depend on the order of the threads and is never too low. The few
 // targets that can be near enough are sorted, and their distances computed as everywhere else: in float32, the columns
 // ascending. Targets are taken in ranges that fit the table, which for nearly every row is one range of all of them.
@@ -15,14 +15,14 @@ constexpr int kWarps = kThreads / kWarp;
 constexpr int kPart = 8;  // lanes that compute a distance; a warp computes four at a time
 constexpr int32_t kFree = -1;
 constexpr int kQuad = kPackSize<int32_t>;
-constexpr int kMostProbes = 128;       // of the table for one target, before it counts as full
-constexpr float kUnits = 16777216.0f;  // of a mass of 1: 2^24, so that sums of hundreds do not overflow
+constexpr int kMostProbes = 128;       // for one target, before the table counts as full
+constexpr float kUnits = 16777216.0f;  // in a mass of 1: 2^24, so that sums of hundreds do not overflow
 
 // In these units, rounded up.
 __device__ unsigned fixed_point(float mass) { return static_cast<unsigned>(fminf(mass, 1.0f) * kUnits) + 1; }
 
-// The least mass, in these units, that a pair within max_distance can share: s / (2 - s) >= 1 - max_distance, less what
-// the rounding of a float32 sum of `terms` numbers and of the distance can be.
+// The least mass, in these units, that a pair within max_distance can share: s / (2 - s) >= 1 - max_distance, minus
+// the largest rounding error of a float32 sum of `terms` numbers and of the distance.
 __device__ unsigned least_mass(float max_distance, int64_t terms) {
   constexpr double kDistanceRounding = 1e-6;
   const double nearness = 1.0 - max_distance;
@@ -30,16 +30,16 @@ __device__ unsigned least_mass(float max_distance, int64_t terms) {
   return least < 1 ? 1 : static_cast<unsigned>(least);
 }
 
-// What a block works with, in shared memory.
+// The shared memory of a block.
 struct Table {
-  int64_t* start;  // of the row's entries in the result
+  int64_t* start;  // where the row's entries begin in the result
   StagedColumn* staged;
   int32_t* key;         // [slots] target, or kFree
-  unsigned* mass;       // [slots] what it shares with the row
+  unsigned* mass;       // [slots] its overlap with the row
   int32_t* found;       // [capacity] targets near enough, ascending
-  float* distance;      // of each; in the place of mass, which is no longer needed
+  float* distance;      // of each; reuses the memory of mass, which is no longer needed
   int* number;          // of them
-  int* full;            // something did not fit
+  int* full;            // whether something did not fit
   int slots, capacity;  // powers of two
 
   __device__ Table(char* memory, int slots) : slots(slots), capacity(capacity_of(slots)) {
@@ -81,7 +81,7 @@ struct Table {
   }
 };
 
-// Adds up what row i shares with the targets in [first, last), one warp per column. Targets may be missing where the
+// Adds up the overlap of row i with the targets in [first, last), one warp per column. Targets may be missing if the
 // table is full.
 __device__ void gather_mass(const SparseJaccardParams& params, int64_t i, int64_t first, int64_t last, Table& table) {
   const DeviceCsr& v = params.v;
@@ -100,7 +100,7 @@ __device__ void gather_mass(const SparseJaccardParams& params, int64_t i, int64_
   __syncthreads();
 }
 
-// Sorts what is listed, ascending; begins after and ends with a barrier. A few are ranked by counting, many are sorted.
+// Sorts the list, ascending; begins after and ends with a barrier. A few are ranked by counting, many are sorted.
 __device__ void sort_targets(int32_t* found, int number) {
   constexpr int kFew = kThreads / 2;
   const int slot = static_cast<int>(threadIdx.x);
@@ -117,7 +117,7 @@ __device__ void sort_targets(int32_t* found, int number) {
   __syncthreads();
 }
 
-// Lists the targets that share at least `least`, ascending; returns how many, or -1 where there are too many.
+// Lists the targets that share at least `least`, ascending; returns how many, or -1 if there are too many.
 __device__ int list_targets(unsigned least, Table& table) {
   for (int slot = kQuad * static_cast<int>(threadIdx.x); slot < table.slots; slot += kQuad * kThreads) {
     const auto mass = load_pack<kQuad>(table.mass + slot);
@@ -142,7 +142,7 @@ struct OwnTerms {
   const float* val;
   int64_t count;
 
-  // What row i shares with another one that holds `other` of the column.
+  // The overlap of row i with a row that has the value `other` in the column.
   __device__ float common(int64_t column, float other) const {
     const auto wanted = static_cast<Column>(column);
     const auto all = static_cast<unsigned>(count);
@@ -157,7 +157,7 @@ struct OwnTerms {
   }
 };
 
-// J(i, j) by each part of a warp, with its own j: what the rows share of every common column, added in ascending
+// J(i, j), computed by each part of a warp for its own j: the overlaps in the common columns, added in ascending
 // order of the columns. Other columns add 0, which changes no bit. active: whether the part has a j.
 template <class Column>
 __device__ float pair_distance(const DeviceCsr& v, const OwnTerms<Column>& own, int64_t j, bool active) {
@@ -210,7 +210,7 @@ __device__ int keep_near(const SparseJaccardParams& params, int64_t i, int numbe
       const float distance = t < number ? table.distance[t] : 0.0f;
       const bool keep = t < number && (distance <= params.max_distance || target == i);
       const unsigned mask = __ballot_sync(kFullMask, keep);
-      __syncwarp();  // all have read before any writes
+      __syncwarp();  // all threads have read before any thread writes
       if (keep) {    // at or before the place that it was read from
         const int place = kept + __popc(mask & ((1u << threadIdx.x) - 1));
         table.found[place] = target;
@@ -226,7 +226,7 @@ __device__ int keep_near(const SparseJaccardParams& params, int64_t i, int numbe
 }
 
 // The targets in [first, last) within max_distance of row i, and i itself, in table.found and table.distance; returns
-// how many, or -1 where the range is too wide.
+// how many, or -1 if the range is too wide.
 __device__ int near_targets(const SparseJaccardParams& params, int64_t i, int64_t first, int64_t last, Table& table) {
   const unsigned least = least_mass(params.max_distance, params.v.crow[i + 1] - params.v.crow[i]);
   table.clear();
@@ -237,7 +237,7 @@ __device__ int near_targets(const SparseJaccardParams& params, int64_t i, int64_
   return number < 0 ? -1 : keep_near(params, i, number, table);
 }
 
-// Calls visit(how many) for ascending ranges of targets, with those near row i in the table. Returns the ranges.
+// Calls visit(count) for ascending ranges, with their targets near row i in the table. Returns the number of ranges.
 template <class Visit>
 __device__ int64_t for_each_range(const SparseJaccardParams& params, int64_t i, Table& table, const Visit& visit) {
   const int64_t rows = params.v.rows;
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(kThreads, 3) sparse_jaccard_kernel(SparseJacca
   }
 }
 
-// As many slots as leave the table half empty in any case, at most those asked for and those that fit.
+// Enough slots to leave the table half empty in any case, but at most the requested number and what fits.
 int slots_for(int64_t rows, int64_t most) {
   int slots = 4;
   while (slots < 2 * rows && slots < most) slots *= 2;

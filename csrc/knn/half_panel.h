@@ -14,7 +14,7 @@ bool has_half_panels();
 // `rows` [n, dim] float32 in bfloat16 and padded with zeros, as HalfPanel reads them.
 at::Tensor half_operand(const at::Tensor& rows);
 
-// Norms of `rows` less what half_operand made of them, in float64.
+// Norms of the rounding errors of half_operand(rows), in float64.
 std::vector<double> half_rounding(const at::Tensor& rows, const at::Tensor& operand);
 
 // Some rows of a half_operand, rearranged as the right-hand side of products.

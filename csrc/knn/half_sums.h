@@ -8,7 +8,7 @@
 
 namespace ccfast::knn {
 
-// Whether sums themselves may be kept in float16, where no useful bound on the error holds.
+// Whether the sums themselves may be in float16; then there is no useful bound on the error.
 template <class Context>
 auto sums_are_float16(const Context& context, int) -> decltype(context.allowFP16AccumulationCuBLAS()) {
   return context.allowFP16AccumulationCuBLAS();
@@ -19,7 +19,7 @@ bool sums_are_float16(const Context&, long) {  // before torch 2.7
 }
 inline bool sums_are_float16() { return sums_are_float16(at::globalContext(), 0); }
 
-// While one lives, a product that is split into parts adds them in float32: by default torch lets cuBLAS round every
+// While one exists, a product that is split into parts adds them in float32: by default torch lets cuBLAS round every
 // part to float16, which no bound covers, as their number is not known. Meanwhile the products of other threads are
 // more exact, and at worst slower.
 class PartsInSingle {

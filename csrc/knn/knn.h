@@ -1,7 +1,7 @@
 // Exact k nearest neighbours by squared Euclidean distance.
 //
-// Truth is d(i, j) = sum over dimensions of (x_i - y_j)^2 in float64, to the bit that ccfast::squared_distance gives;
-// ties go to the lower index, and where the queries are the features a row comes first among its own neighbours. The
+// The exact distance is d(i, j) = sum over dimensions of (x_i - y_j)^2 in float64, as ccfast::squared_distance adds it;
+// ties go to the lower index, and if the queries are the features, a row comes first among its own neighbours. The
 // search finds `keep` >= k candidates per row from approximate scores (a matrix product in single or half precision),
 // re-scores them exactly, and certifies the row: every target that was discarded has an approximate score of at most
 // `threshold`, so its distance is at least |x|^2 - 2 (threshold + error). Where that exceeds the k-th distance the row
@@ -67,26 +67,26 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
 void search_again(const Params& params, int64_t row, const float* scores, const float* half_norms, double query_norm,
                   double error, double unit);
 
-// The lists [rows, k] are those of the features first .. first + rows: puts every row first in its own list. Whatever
-// stands before it there is at distance 0 too; where more than k duplicates have left it out, the last one gives way.
+// The lists [rows, k] are those of the features first .. first + rows: puts every row first in its own list. What
+// comes before it is at distance 0 too; if more than k duplicates have pushed it out, it replaces the last one.
 void put_own_first(int64_t* indices, int64_t rows, int64_t k, int64_t first);
 
 // ---- CUDA: the same search, launched on a stream ----
 //
 // A candidate is one number, the larger the nearer: its score as an unsigned number of the same order, and below that
 // the complement of its index, so that of equal scores the lower index comes first. 0 stands for no candidate. The list
-// of a query holds its best `keep`, best first; all else that it has been offered scores at most what the last one
-// does.
+// of a query has its best `keep`, best first; no other candidate offered to it has a higher score than the last one
+// of the list.
 
-// What the operands of the products are made of, of every row times `scale`.
+// The operands of the products, and norms, of every row times `scale`.
 struct PrepareParams {
   const float* matrix;  // [rows, dim]
   int64_t rows, dim;
   double scale;       // a power of two
   double* norms;      // [rows] out: squared norms
   float* half_norms;  // [rows] out: norms / 2
-  double* rounding;   // [rows] out: norms of what rounding to float16 has changed; 0 where half is null
-  // In float16, padded with zeros; unused where half is null.
+  double* rounding;   // [rows] out: norms of the rounding errors in float16; 0 if half is null
+  // In float16, padded with zeros; unused if half is null.
   void* half;  // [padded_rows, padded_dim] out, aligned to 16 bytes; padded_dim: a multiple of 4
   int64_t padded_rows, padded_dim;
   float* single = nullptr;  // [rows, dim] out in float32, or null
@@ -113,7 +113,7 @@ struct SelectParams {
   ProductTile tile;
   int64_t col0;
   const float* half_norms;  // of all targets
-  float least;              // of them, or below
+  float least;              // the least of them, or a lower number
   int64_t keep;
   uint64_t* lists;  // [tile.rows, keep], 0 at the start
 };
@@ -122,14 +122,14 @@ int64_t max_keep_cuda();
 void select_cuda(const SelectParams& params, void* stream);
 
 // |computed score - score| <= norm * |x| + rounding * |x - x'| + constant for a query x that is rounded to x', and any
-// target. float64 * (|x| + longest)^2 comes on top: half of what float64 rounds of distances and norms, where no target
+// target. float64 * (|x| + longest)^2 is added: half of the float64 rounding of distances and norms, if no target
 // is longer than `longest`.
 struct RowError {
   double norm, rounding, constant, float64 = 0, longest = 0;
 };
 
 // Distances of the candidates that can be among the k nearest, sorted; proven[row] tells whether the certificate holds
-// (see above). A row with fewer candidates than k is not proven, and nothing is written of it. Distances have the bits
+// (see above). A row with fewer candidates than k is not proven, and nothing is written for it. Distances have the bits
 // of ccfast::squared_distance, here and in distances_cuda; those of a pair are the same from both sides.
 struct RescoreParams {
   const float* queries;   // [num_queries, dim]
@@ -170,7 +170,7 @@ struct PairDistancesParams {
 void pair_distances(const PairDistancesParams& params);
 void pair_distances_cuda(const PairDistancesParams& params, void* stream);
 
-// As put_own_first.
+// The same as put_own_first.
 struct OwnFirstParams {
   int64_t* indices;  // [rows, k]
   int64_t rows, k, first;

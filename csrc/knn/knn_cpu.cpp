@@ -11,7 +11,7 @@
 namespace ccfast::knn {
 namespace {
 
-constexpr int64_t kStep = 64;  // scores compared at a time before any of them is looked at
+constexpr int64_t kStep = 64;  // scores compared together, before any single one is checked
 constexpr int64_t kColumnGrain = 256;
 
 // How many of the kStep scores tile[j] - half_norm[j] exceed threshold.
@@ -99,7 +99,7 @@ double exact_distance(const Params& params, int64_t row, int64_t target) {
   return squared_distance(params.queries + row * params.dim, params.features + target * params.dim, params.dim);
 }
 
-// The answer for a row without enough candidates, whatever its scores and bounds are.
+// The result for a row without enough candidates, for any scores and bounds.
 void scan_all(const Params& params, int64_t row, std::vector<Neighbour>& found) {
   found.clear();
   for (int64_t j = 0; j < params.num_features; ++j) found.push_back({exact_distance(params, row, j), j});
@@ -168,7 +168,7 @@ std::vector<int64_t> finish(const Params& params, Candidates& candidates, const 
         continue;
       }
       const float* score = candidates.score.data() + row * candidates.capacity;
-      // k candidates have true scores of at least the k-th one less its error: what cannot reach that is not looked at.
+      // k candidates have true scores of at least the k-th one less its error: others are not checked.
       const double lowest = kth_highest(score, candidates.count[row], params.k, scratch.scores) - 2 * error[row];
       for (int64_t slot = 0; slot < candidates.count[row]; ++slot)
         if (score[slot] >= lowest) found.push_back({0, candidates.index[row * candidates.capacity + slot]});

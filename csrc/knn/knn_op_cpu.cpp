@@ -55,7 +55,7 @@ double largest(const std::vector<double>& values) {
   return values.empty() ? 0 : *std::max_element(values.begin(), values.end());
 }
 
-// What is searched, whatever the arithmetic.
+// The data of a search, for any arithmetic.
 struct Search {
   at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous; the same one in a symmetric search
   bool symmetric;
@@ -74,7 +74,7 @@ struct Operand {
   at::Tensor matrix;              // [rows, dim], scaled, in the type of the product
   std::vector<double> norms;      // squared, of the scaled rows before rounding
   std::vector<float> half_norms;  // norms / 2
-  std::vector<double> rounding;   // half_panels: norms of what rounding has changed
+  std::vector<double> rounding;   // half_panels: norms of the rounding errors
 
   Operand(const at::Tensor& rows, const std::vector<double>& squared, double scale, Arithmetic arithmetic)
       : norms(squared), half_norms(squared.size()) {
@@ -132,7 +132,7 @@ class Panel {
       targets_ = operands.features.matrix.narrow(0, first, count);
   }
 
-  // The tile of queries first .. first + count [>= count, >= columns]; the next one may take its place.
+  // The tile of queries first .. first + count [>= count, >= columns]; the next tile may overwrite it.
   at::Tensor tile(const Operand& queries, int64_t first, int64_t count) {
     if (!half_) return product(queries.matrix.narrow(0, first, count), targets_);
     if (!buffer_.defined()) buffer_ = at::empty({kTile, half_->stride()}, at::kFloat);

@@ -1,7 +1,7 @@
-// Glue of ccfast::knn for CUDA tensors: operands, tiles of products, and what becomes of the rows that stay open.
+// Glue of ccfast::knn for CUDA tensors: operands, tiles of products, and the search for the rows that stay open.
 //
 // A search waits for the device twice: for the largest norm, which also tells whether all numbers are finite, and for
-// the rows without a certificate. Only where there are such rows, or norms far from 1, does it wait again.
+// the rows without a certificate. It waits again only if there are such rows, or norms far from 1.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -29,7 +29,7 @@ constexpr int64_t kTileRows = 2048;
 constexpr int64_t kTileColumns = 4096;
 constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padded to that, so that every load is whole
 constexpr int64_t kExactDistances = int64_t{1} << 24;  // in memory at a time: 128 MiB
-// Open rows for which all distances cost less than float32 products: each reads the features once, where preparing the
+// Open rows for which all distances cost less than float32 products: each reads the features once, while preparing the
 // operands and multiplying them reads them twice, and takes two launches for every kTileColumns targets.
 constexpr int64_t kFewOpen = 4;
 
@@ -45,7 +45,7 @@ struct Search {
 // Rows as the products read them.
 struct Operand {
   at::Tensor matrix;      // scaled; float32 [rows, dim], or float16 padded with zeros
-  at::Tensor statistics;  // [2, rows] float64: squared norms, and the norms of what rounding has changed
+  at::Tensor statistics;  // [2, rows] float64: squared norms, and the norms of the rounding errors
   at::Tensor half_norms;  // [rows] float32
 
   Operand(const at::Tensor& rows, double scale, at::ScalarType type, void* stream)
@@ -116,7 +116,7 @@ knn::RowError error_of(const Search& search, const Operands& operands, knn::Roun
   return {bound.relative * largest.norm, 0, bound.absolute, float64, largest.norm};
 }
 
-// The memory that tiles of products lie in, one after the other.
+// The memory for tiles of products, which all tiles use in turn.
 class TileBuffer {
  public:
   TileBuffer(int64_t rows, int64_t cols, const at::TensorOptions& options)
@@ -127,7 +127,7 @@ class TileBuffer {
   at::Tensor memory_;
 };
 
-// The products of `tile` from column `first` on. What is beyond the tile's columns in `products` is padding.
+// The products of `tile` from column `first` on. Columns of `products` beyond the tile are padding.
 knn::ProductTile part_of(const at::Tensor& products, const knn::Tile& tile, int64_t first) {
   const auto* start = static_cast<const char*>(products.const_data_ptr()) + first * products.element_size();
   return {start, products.scalar_type() == at::kHalf, tile.rows, tile.cols - first, products.size(1)};
@@ -215,7 +215,7 @@ void search_exactly(const Search& search, const at::Tensor& chosen, const Neighb
   }
 }
 
-// By float32 products; what those leave open by all distances. extent: of the rows as they are.
+// By float32 products, then by all distances for rows that stay open. extent: of the rows before scaling.
 void search_in_single(const Search& search, const Extent& extent, const Neighbours& found) {
   const double norm = extent.largest.norm, scale = knn::scale_for(norm * norm, at::kFloat);
   const Operands operands(search, scale, at::kFloat);
@@ -232,7 +232,7 @@ void search_open_rows(const Search& search, const at::Tensor& open, const Extent
   found.distances.index_copy_(0, open, rest_found.distances);
 }
 
-// By float16 products; returns the rows that those leave open.
+// By float16 products; returns the rows that stay open.
 at::Tensor search_in_half(const Search& search, const Operands& operands, const Extent& extent,
                           const Neighbours& found) {
   const double scale = knn::scale_for(extent.largest.norm * extent.largest.norm, at::kHalf);
@@ -245,7 +245,7 @@ std::tuple<at::Tensor, at::Tensor> knn_cuda(const at::Tensor& features, const st
                                             int64_t k, const std::string_view precision,
                                             std::optional<int64_t> row_begin) {
   const std::optional<int64_t> own = knn::checked_own_rows(features, queries, k, row_begin);
-  knn::operand_type(precision);  // raises where it is unknown; all give the same here, see ccfast/ops/knn.py
+  knn::operand_type(precision);  // raises an error if unknown; all give the same result here, see ccfast/ops/knn.py
   const DeviceScope device(features);
   const at::Tensor targets = features.to(at::kFloat).contiguous();
   const Search search{queries ? queries->to(at::kFloat).contiguous() : targets, targets, k, device.stream()};

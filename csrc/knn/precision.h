@@ -13,31 +13,31 @@ namespace ccfast::knn {
 
 // Candidates kept beyond k, so that the error bound rarely reaches the k-th.
 constexpr int64_t kExtraCandidates = 16;
-constexpr int64_t kExtraHalfCandidates = 32;  // where products are of half-precision rows
-// Where more than one row in so many has no certificate from half precision, float32 tiles search all rows.
+constexpr int64_t kExtraHalfCandidates = 32;  // for products of half-precision rows
+// If more than one row in this number has no certificate from half precision, float32 tiles search all rows.
 constexpr int64_t kRowsPerOpenRow = 4;
 
 // Type of the operands of the products: 'fp32', 'fp16' or 'bf16'.
 at::ScalarType operand_type(std::string_view precision);
 
 // A power of two that brings rows of squared norm up to `largest` to a norm of at most 1, where products neither
-// overflow nor vanish; 1 where the rows are already of ordinary size for the type.
+// overflow nor vanish; 1 if the rows already have an ordinary size for the type.
 double scale_for(double largest, at::ScalarType type);
 
 // |computed score - score| <= relative * sqrt(|x|^2 * largest) + absolute, for a query x against any target of squared
 // norm up to `largest`.
-// float64_error is not in it.
+// It does not include float64_error.
 struct ErrorBound {
   double relative, absolute;
 };
 
 ErrorBound error_bound(double largest, int64_t dim, at::ScalarType type);
 
-// What float64 rounds of a distance, of |x|^2 and of the certificate is at most 2 * float64_error(dim) * (|x| + |y|)^2;
-// so the error of a score is raised by half of that. It counts where norms differ by more than 2^29, and there alone.
+// The float64 rounding errors of a distance, |x|^2 and the certificate: at most 2 * float64_error(dim) * (|x| + |y|)^2;
+// so the error of a score is raised by half of that. It matters only if norms differ by more than 2^29.
 double float64_error(int64_t dim);
 
-// A row's norm, and the norm of what rounding to bfloat16 has changed of it.
+// A row's norm, and the norm of its rounding error in bfloat16.
 struct RoundedNorm {
   double norm, rounding;
 };

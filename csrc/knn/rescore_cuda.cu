@@ -6,7 +6,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMeasureThreads = 128;  // four warps of four candidates: few of them are idle at the end of a row
-constexpr int kTargets = 4;           // that a warp measures at the same time, so that enough loads are in flight
+constexpr int kTargets = 4;           // measured by a warp at the same time, so that enough loads are in flight
 
 // --- the distance ---
 
@@ -87,7 +87,7 @@ __device__ int count_reaching(const Key* list, int known, int keep, double lowes
 }
 
 // One thread per row: how many of its candidates are measured. k candidates have true scores of at least the k-th one
-// less its error; what cannot reach that is left out.
+// minus its error; candidates that cannot reach that are left out.
 __global__ void count_kernel(RescoreParams params) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (row >= params.num_queries) return;
@@ -99,8 +99,8 @@ __global__ void count_kernel(RescoreParams params) {
   params.proven[row] = false;
 }
 
-// A candidate that a block measures, and the place of the block's row among the candidates that are measured of that
-// one: -1 where it is not among them, or both are the same row.
+// A candidate that a block measures, and the position of the block's row among the measured candidates of that
+// candidate: -1 if it is not among them, or if both are the same row.
 struct Pair {
   int slot, twin;
 };
@@ -112,7 +112,7 @@ __device__ int place_among(const Key* list, int count, int64_t index) {
   return place;
 }
 
-// Lists what the block of `row` measures, in no order; returns how many. A pair of rows that are each other's
+// Lists what the block of `row` measures, in any order; returns their number. A pair of rows that are each other's
 // candidates is measured with the lower row. Ends with a barrier.
 __device__ int list_pairs(const RescoreParams& params, int64_t row, int count, Pair* pairs, int* number) {
   const Key* list = list_of(params, row);

@@ -1,8 +1,8 @@
 // CUDA kernel that keeps the best candidates of every query; the contract is in knn.h.
 //
-// One block owns one row of products, and is one warp for the usual lists: what it does beside the arithmetic, it does
-// once per warp. Products that can reach the lowest score kept so far, whatever their targets' norms, become scores;
-// the scores that do reach it wait. What waits is merged into the row's list when there is no more room, and at the
+// One block handles one row of products. For the usual lists a block is one warp, and its non-arithmetic work is done
+// once per warp. Products that can reach the lowest score kept so far, for any norms of their targets, become scores;
+// the scores that do reach it wait. They are merged into the row's list when there is no more room for them, and at the
 // end.
 #include <cstring>
 
@@ -12,12 +12,12 @@ namespace ccfast::knn {
 namespace {
 
 constexpr int kMostThreads = 256;
-constexpr int kLoads = 4;  // of neighbouring products, all under way at the same time
+constexpr int kLoads = 4;  // of neighbouring products, all in flight at the same time
 template <class T>
 constexpr int kWide = kPackSize<T>;  // neighbouring products in a load
 template <class T>
-constexpr int kProducts = kLoads * kWide<T>;  // that a thread looks at in one step: a bit each
-constexpr int kFirstColumns = 4096;           // that decide about a row's first floor
+constexpr int kProducts = kLoads * kWide<T>;  // checked by a thread in one step: one bit per product
+constexpr int kFirstColumns = 4096;           // from which a row's first floor is computed
 
 // A row of products, and |y|^2 / 2 of their targets.
 template <class T>
@@ -35,8 +35,8 @@ struct ProductRow {
   }
 };
 
-// How many neighbouring scores count as one where the first floor is set: the best of them. A row of 2,048 then has at
-// least twice as many as it keeps candidates, or is looked at score by score.
+// The number of neighbouring scores of which the best counts when the first floor is set. A row of 2,048 then has at
+// least twice as many such scores as it keeps candidates, or all its scores count.
 __host__ __device__ int span_of(int64_t keep) { return keep <= 64 ? 4 * kQuad : keep <= 256 ? kQuad : 1; }
 
 // Candidates of a row that can wait to be merged; an even number.
@@ -110,7 +110,7 @@ __device__ int best_of_spans(const ProductRow<T>& row, const Scratch& scratch) {
   return bests;
 }
 
-// The highest number, but for its last bits, that at least `keep` of the bests reach; by one warp, which sets one bit
+// The highest number, except its last bits, that at least `keep` of the bests reach; by one warp, which sets one bit
 // after the other until hardly more than `keep` reach it.
 __device__ unsigned floor_of(const unsigned* best, int bests, int keep) {
   const int lane = static_cast<int>(threadIdx.x % kWarp);
@@ -132,7 +132,7 @@ __device__ unsigned floor_of(const unsigned* best, int bests, int keep) {
   return floor;
 }
 
-// A score that at least `keep` of a row's first ones reach, and few more.
+// A score that at least `keep` of a row's first scores reach, but few more than that.
 template <class T>
 __device__ float first_floor(const ProductRow<T>& row, const Scratch& scratch) {
   const int bests = best_of_spans(row, scratch);
@@ -147,7 +147,7 @@ __device__ float first_floor(const ProductRow<T>& row, const Scratch& scratch) {
 
 // --- products that can reach the floor ---
 
-// Which products can have a score of at least `floor`, whatever their targets: product - least is rounded as the score
+// Which products can have a score of at least `floor`, for any target: product - least is rounded as the score
 // is, and no half norm is below `least`.
 template <class T>
 class Gate;
@@ -160,7 +160,7 @@ __device__ __forceinline__ To same_bits(const From& from) {
   return to;
 }
 
-// A load of products, whatever their type.
+// A load of products of any type.
 constexpr int kWords = kPackSize<unsigned>;
 using Words = Pack<unsigned, kWords>;
 
@@ -175,7 +175,7 @@ class Gate<float> {
     for (int e = 0; e < kWords; ++e) bits |= passes(__uint_as_float(products.value[e])) ? 1u << e : 0;
     return bits;
   }
-  // Among the bits of all loads: where those of one are, and which product a bit stands for.
+  // The position of one load's bits among those of all loads, and the product of each bit.
   static __device__ unsigned placed(unsigned bits, int load) { return bits << (load * kWide<float>); }
   static __device__ int load_of(int bit) { return bit / kWide<float>; }
   static __device__ int element_of(int bit) { return bit % kWide<float>; }
@@ -190,7 +190,7 @@ class Gate<__half> {
  public:
   __device__ Gate(float floor, float least) : floor_(floor), least_(least) {
     constexpr float kLargest = 65504;
-    // More than what is rounded: the score, the sum here, and the bound to half precision.
+    // More than the three rounding errors: of the score, of the sum here, and of the bound in half precision.
     constexpr float kOfFloor = 0x1p-22f, kOfBound = 0x1p-10f, kAbsolute = 0x1p-24f;
     const float bound = fminf(floor + least, kLargest);
     const __half lower = __float2half_rn(bound - fabsf(bound) * kOfBound - fabsf(floor) * kOfFloor - kAbsolute);
@@ -218,7 +218,7 @@ class Gate<__half> {
   __half2 bound_;
 };
 
-// The columns first .. end that a block looks at in one step. kPacked: kWide of them in a load; one otherwise.
+// The columns first .. end that a block checks in one step. kPacked: kWide of them in a load; one otherwise.
 template <class T, bool kPacked>
 struct Step {
   static constexpr int kWidth = kPacked ? kWide<T> : 1;
@@ -270,7 +270,7 @@ __device__ unsigned passing(const ProductRow<T>& row, const Step<T, false>& step
 }
 
 // Adds the scores whose bits are set, where they reach the floor, to the fresh candidates; returns the bits of those
-// that found no room.
+// for which there was no room.
 template <class T, bool kPacked>
 __device__ unsigned offer(const Scratch& scratch, const ProductRow<T>& row, const Step<T, kPacked>& step, int64_t col0,
                           unsigned passed, float floor, Key lowest) {
@@ -386,7 +386,7 @@ __device__ void merge_sorted(const Scratch& scratch, Key* kept, int held, int fr
   if (upper < scratch.keep) kept[upper] = second;
 }
 
-// Merges what waits into the row's list; nothing waits after it. Begins and ends with a barrier.
+// Merges all waiting candidates into the row's list. Begins and ends with a barrier.
 __device__ void merge(const Scratch& scratch, Key* kept, int held) {
   __syncthreads();
   const int fresh = min(*scratch.count, scratch.room);
@@ -401,7 +401,7 @@ __device__ void merge(const Scratch& scratch, Key* kept, int held) {
   __syncthreads();
 }
 
-// Looks at one step from column `first` on, or at what was left of it; moves `first` behind it where nothing is left.
+// Handles one step from column `first` on, or the rest of it; moves `first` behind the step if nothing is left.
 template <bool kPacked, class T>
 __device__ unsigned look(const Scratch& scratch, const ProductRow<T>& row, int64_t col0, const Gate<T>& gate,
                          float floor, Key lowest, int limit, unsigned left, int& first) {
@@ -424,7 +424,7 @@ __global__ void __launch_bounds__(kMostThreads, 4) select_kernel(SelectParams pa
   if (threadIdx.x == 0) *scratch.count = 0;
   __syncthreads();
 
-  // A thread that finds no room waits for the others with the bits of what it has left, and goes on after a merge.
+  // A thread without room keeps the bits of its remaining products, waits for the others and continues after a merge.
   unsigned left = 0;
   bool more = true;
   for (int first = 0; more; empty = false) {

@@ -29,7 +29,7 @@ inline Mode mode_of(const std::string& mode) {
   return Mode::kGroupHarmonic;
 }
 
-// Whether two elements of a matrix share memory: then two updates would write there.
+// Whether two elements of a matrix share memory: then two updates would write to the same place.
 inline bool overlaps_itself(const at::Tensor& matrix) {
   const int64_t rows = matrix.size(0), columns = matrix.size(1), down = matrix.stride(0), across = matrix.stride(1);
   if (matrix.numel() < 2) return false;
@@ -48,7 +48,7 @@ inline std::pair<const char*, const char*> bytes_of(const at::Tensor& value) {
   return {first, first + (value.numel() ? (last + 1) * static_cast<int64_t>(value.itemsize()) : 0)};
 }
 
-// `value`, contiguous, and a copy where it shares memory with what is about to change.
+// `value` made contiguous, and copied if it shares memory with the tensor that will change.
 inline at::Tensor apart_from(const at::Tensor& changing, const at::Tensor& value) {
   const auto [first, last] = bytes_of(changing);
   const auto [begin, end] = bytes_of(value);
@@ -65,7 +65,7 @@ inline void check_rows_and_labels(const at::Tensor& features, const at::Tensor& 
                     "labels: expected a non-empty [", features.size(0), "], got ", labels.sizes());
 }
 
-// What some of the modes need beyond a sample and its label.
+// Arguments that only some modes need.
 struct Extras {
   const std::optional<at::Tensor>& reference;  // [C, D]
   const std::optional<at::Tensor>& groups;     // [B]
@@ -92,7 +92,7 @@ inline void check_update(const at::Tensor& memory, const at::Tensor& features, c
                          double momentum) {
   CCFAST_CHECK_DIM(memory, 2);
   TORCH_CHECK_VALUE(!overlaps_itself(memory),
-                    "memory: expected elements with a place of their own, since they are changed, got shape ",
+                    "memory: expected elements that do not overlap in memory, because they are changed, got shape ",
                     memory.sizes(), " with strides ", memory.strides());
   check_rows_and_labels(features, labels);
   CCFAST_CHECK_DTYPE(features, memory.scalar_type());
@@ -101,7 +101,7 @@ inline void check_update(const at::Tensor& memory, const at::Tensor& features, c
   TORCH_CHECK_VALUE(momentum >= 0 && momentum <= 1, "momentum: expected a number in [0, 1], got ", momentum);
 }
 
-// Copies the updated rows to the memory where that was not contiguous; tells autograd otherwise that it changed.
+// Copies the updated rows to the memory if it was not contiguous; otherwise tells autograd that the memory changed.
 inline void finish_update(at::Tensor& memory, const at::Tensor& rows) {
   if (!rows.is_same(memory)) {
     memory.copy_(rows);

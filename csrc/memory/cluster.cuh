@@ -9,10 +9,10 @@ namespace ccfast::memory {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
-constexpr int kValues = 8;  // of a row that a thread keeps in registers
+constexpr int kValues = 8;  // values of a row in a thread's registers
 constexpr int64_t kLongestRow = int64_t{kThreads} * kValues;
 
-// Sums over the block that take one barrier each: two in a row never use the same half of the scratch.
+// Sums over the block with one barrier each: two consecutive sums never use the same half of the scratch.
 class Sums {
  public:
   __device__ explicit Sums(double* scratch) : scratch_(scratch) {}
@@ -39,7 +39,7 @@ class Sums {
 struct Members {
   double sums[2 * kWarps];
   double scale[kThreads];       // factor of each: 1, or 1 / norm
-  double similarity[kThreads];  // with the old row; under kHardest alone
+  double similarity[kThreads];  // with the old row; only for kHardest
   int counts[kWarps];
   int position[kThreads];  // in the batch, ascending
 };
@@ -48,7 +48,7 @@ __device__ __forceinline__ double inverse_norm(double squares) {
   return squares > kSmallestNorm * kSmallestNorm ? rsqrt(squares) : 1 / kSmallestNorm;
 }
 
-// The factor that makes `row` one of unit norm. Where T could not hold it well, the row is made smaller first.
+// The factor that makes `row` one of unit norm. If T cannot represent it well, the row is scaled down first.
 template <class T, class Row>
 __device__ __forceinline__ double unit_factor(Row& row, double squares) {
   if (squares <= kLargestNorm * kLargestNorm) return inverse_norm(squares);
@@ -61,7 +61,7 @@ template <class T, int kSize>
 class HeldRow {
  public:
   __device__ HeldRow(T* memory, int64_t dim) : memory_(memory), dim_(dim) {}
-  __device__ HeldRow(T* memory, int64_t dim, T*) : HeldRow(memory, dim) {}  // as LongRow, which works elsewhere
+  __device__ HeldRow(T* memory, int64_t dim, T*) : HeldRow(memory, dim) {}  // same arguments as LongRow
 
   // Starts to load the row; a sample.
   __device__ __forceinline__ void fetch() {
@@ -111,7 +111,7 @@ class HeldRow {
   Pack<T, kSize> row_[kValues / kSize], x_[kValues / kSize];
 };
 
-// The same for rows longer than kLongestRow, which stay where they are, or are worked on in `work`.
+// The same for rows longer than kLongestRow, which stay in global memory: in place, or in `work`.
 template <class T>
 class LongRow {
  public:
@@ -167,8 +167,8 @@ struct Cluster {
     return params.features + static_cast<int64_t>(members.position[m]) * params.dim;
   }
 
-  // Whether this sample is not the first: then another block updates the cluster. Near samples are looked at first, as
-  // batches mostly hold a cluster's samples side by side.
+  // Whether the cluster has an earlier sample: then another block updates it. Near samples are checked first, because
+  // batches mostly have a cluster's samples side by side.
   __device__ bool has_earlier() const {
     constexpr int64_t kAtATime = 8 * kThreads;
     for (int64_t end = first; end > 0; end -= kAtATime) {
@@ -208,7 +208,7 @@ struct Cluster {
     return total;
   }
 
-  // scale, and similarity where `row` is given, of the listed members: one warp per member.
+  // The scale, and if `row` is given the similarity, of the listed members: one warp per member.
   __device__ void measure(int count, const T* row) const {
     if (!normalize && !row) return;
     for (int m = static_cast<int>(threadIdx.x / kWarp); m < count; m += kWarps) {
@@ -234,7 +234,7 @@ struct Cluster {
   }
   __device__ __forceinline__ double scale(int m) const { return normalize ? members.scale[m] : 1; }
 
-  // Calls body(count) for the listed members, part after part of the batch, once what `row` asks for is known.
+  // Calls body(count) for the listed members, part after part of the batch, when the values for `row` are known.
   template <class Start, class Body>
   __device__ __forceinline__ void for_each_part(const T* row, const Start& start, const Body& body) const {
     for (int64_t begin = first; begin < params.batch; begin += kThreads) {

@@ -5,7 +5,7 @@
 
 namespace ccfast::memory {
 
-// Smallest norm a row is divided by: a zero row stays zero instead of turning into NaN.
+// The smallest norm by which a row is divided: a zero row stays zero instead of becoming NaN.
 constexpr double kSmallestNorm = 1e-12;
 // Largest norm whose reciprocal is a normal float32.
 constexpr double kLargestNorm = 8e37;
@@ -23,24 +23,24 @@ template <class T>
 int64_t centroids(const CentroidParams<T>& params);
 
 // mix(x): M[y] <- normalise(m M[y] + (1 - m) x). A group: the samples of one cluster that share a number in `groups`;
-// groups stand in the order in which they first occur. Similarities are inner products with the old M[y].
+// groups are in the order of their first samples. Similarities are inner products with the old M[y].
 enum class Mode {
   kSequential,  // every sample in batch order: mix
   kHardest,     // the sample of lowest similarity, or of lowest inner product with a row of `reference`: mix
   kMean,        // the mean of the samples, not normalised before: mix
   kLast,        // the last sample: mix
   kReplace,     // M[y] <- the last sample
-  // Those of 3C: cm_camera, cm_hard_camera, tccl_camera, hd_camera, in this order.
-  kGroupFirst,     // of every group the first sample, group after group: mix
-  kGroupHardest,   // of every group the sample of lowest similarity, group after group: mix
-  kGroupMean,      // of the groups' normalised means the one of lowest similarity: mix
+  // The modes of 3C: cm_camera, cm_hard_camera, tccl_camera, hd_camera, in this order.
+  kGroupFirst,     // the first sample of every group, group after group: mix
+  kGroupHardest,   // the sample of lowest similarity of every group, group after group: mix
+  kGroupMean,      // the groups' normalised mean of lowest similarity: mix
   kGroupHarmonic,  // a = 1 - similarity, b = 1 + <x, normalised mean of its group>: the sample of highest
                    // a b / (a + b): mix
 };
 
 inline bool needs_groups(Mode mode) { return mode >= Mode::kGroupFirst; }
 
-// Of equal candidates the first counts: in the batch, or in the first of the groups.
+// Among equal candidates the first one is used: in the batch, or in the first of the groups.
 template <class T>
 struct UpdateParams {
   T* memory;              // [clusters, dim], in place
@@ -76,11 +76,11 @@ struct CentroidsCudaParams {
 template <class T>
 void centroids_cuda(const CentroidsCudaParams<T>& params, void* stream);
 
-// As update(); labels outside [0, clusters) are skipped: to report them would need a wait for the device.
+// As update(); labels outside [0, clusters) are skipped: reporting them would have to wait for the device.
 // normalize: every sample is divided by its norm as well (params.scale is not read).
 template <class T>
 void update_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream);
-// Its part for kLast, kReplace and the modes of groups.
+// The part of update_cuda() for kLast, kReplace and the modes of groups.
 template <class T>
 void update_chosen_cuda(const UpdateParams<T>& params, int64_t clusters, bool normalize, void* stream);
 

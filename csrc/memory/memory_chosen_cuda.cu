@@ -4,7 +4,7 @@
 namespace ccfast::memory {
 namespace {
 
-// The rows of one cluster: the memory's, and the one of the scratch that its block may use.
+// The two rows of one cluster: its row of the memory, and the row of the scratch that its block may use.
 template <class T>
 struct Rows {
   T* memory;
@@ -44,7 +44,7 @@ __device__ Hardest last_of(const Cluster<T, kSize>& cluster) {
 template <class T, int kSize>
 using Group = Cluster<T, kSize, true>;
 
-// The first sample of a group at or after `begin`; the size of the batch where there is none.
+// The first sample of a group at or after `begin`; the size of the batch if there is none.
 template <class T, int kSize>
 __device__ int64_t next_start(const Cluster<T, kSize>& cluster, int64_t begin) {
   const UpdateParams<T>& params = cluster.params;
@@ -67,7 +67,7 @@ __device__ void for_each_group(const Cluster<T, kSize>& cluster, const Body& bod
                          params.groups[start]});
 }
 
-// scratch = sum of the scaled samples of a group; returns its norm, when the whole block sees the sum.
+// scratch = sum of the scaled samples of a group; returns its norm when the whole block can read the sum.
 template <class T, int kSize>
 __device__ double sum_of(const Group<T, kSize>& group, T* scratch) {
   const int64_t dim = group.params.dim;
@@ -183,8 +183,8 @@ __device__ void update_by_last(const Cluster<T, kSize>& cluster, Row& row) {
   mixing.finish();
 }
 
-// One block per sample; the block of the first sample of a cluster updates it, the others leave.
-// At least one block per multiprocessor: without that bound the compiler spills registers to fit more blocks.
+// One block per sample; the block of the first sample of a cluster updates it, the others exit.
+// At least one block per multiprocessor: without this bound the compiler spills registers to fit more blocks.
 template <class T, int kSize, class Row>
 __global__ void __launch_bounds__(kThreads, 1)
     update_chosen_kernel(UpdateParams<T> params, int64_t clusters, bool normalize) {

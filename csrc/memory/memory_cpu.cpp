@@ -29,7 +29,7 @@ struct Groups {
   std::vector<int64_t> start;  // [groups + 1]
 };
 
-// The factor that makes a row one of unit norm; a row for which T could not hold it well is divided here, factor 1.
+// The factor that makes a row one of unit norm; if T cannot represent it well, the row is divided here: factor 1.
 template <class T>
 double unit_factor(T* row, int64_t dim, double squared_norm) {
   const double norm = std::sqrt(squared_norm);
@@ -141,7 +141,7 @@ std::vector<T> hardest_group(const Members<T>& members, const T* row) {
   return hardest;
 }
 
-// The sample far from the row and near to its group: of highest a b / (a + b).
+// The sample far from the row and near to its group: the one with the highest a b / (a + b).
 template <class T>
 int64_t most_harmonic(const Members<T>& members, const T* row) {
   int64_t best = *members.begin;
@@ -160,7 +160,7 @@ int64_t most_harmonic(const Members<T>& members, const T* row) {
   return best;
 }
 
-// One sample of every group, chosen before the row moves.
+// One sample of every group, chosen before the row is updated.
 template <class T>
 std::vector<int64_t> one_per_group(const Members<T>& members, const T* row) {
   std::vector<int64_t> chosen;

@@ -6,7 +6,7 @@ namespace {
 
 // --- centroids ---
 
-// sum = what this thread's packs of the members' rows add up to, from dimension `from` on, in the members' order.
+// sum = the sum of this thread's packs of the members' rows, from dimension `from` on, in the members' order.
 template <class T, int kSize>
 __device__ __forceinline__ void add_members(const CentroidsCudaParams<T>& params, int64_t begin, int64_t end,
                                             int64_t from, double (&sum)[kValues]) {
@@ -21,7 +21,7 @@ __device__ __forceinline__ void add_members(const CentroidsCudaParams<T>& params
   });
 }
 
-// One block per cluster. The features are read once; twice where a row is longer than kLongestRow.
+// One block per cluster. The features are read once, or twice if a row is longer than kLongestRow.
 template <class T, int kSize>
 __global__ void __launch_bounds__(kThreads, 2) centroids_kernel(CentroidsCudaParams<T> params) {
   double* scratch = shared_memory<double>();
@@ -97,7 +97,7 @@ __device__ void update_mean(const Cluster<T, kSize>& cluster, Row& row) {
   row.store(static_cast<T>(unit_factor<T>(row, cluster.sums(squares))));
 }
 
-// One block per sample; the block of the first sample of a cluster updates it, the others leave.
+// One block per sample; the block of the first sample of a cluster updates it, the others exit.
 template <class T, int kSize, class Row>
 __global__ void __launch_bounds__(kThreads, 2) update_kernel(UpdateParams<T> params, int64_t clusters, bool normalize) {
   Members& members = *shared_memory<Members>();

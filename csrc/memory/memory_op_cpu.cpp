@@ -37,8 +37,8 @@ std::vector<double> norms_of(const at::Tensor& features) {
   return norms;
 }
 
-// The factor of every sample: 1 / norm, or 1 where rows must come normalised; non-finite rows are refused either way.
-// Rows of huge norm are made smaller on the way.
+// The factor of every sample: 1 / norm, or 1 if rows must have unit norm; non-finite rows are an error in both cases.
+// Rows of huge norm are scaled down first.
 std::vector<double> sample_scales(at::Tensor& features, bool normalize) {
   std::vector<double> scale = norms_of(features);
   bool unit = true, huge = false;
@@ -56,7 +56,7 @@ std::vector<double> sample_scales(at::Tensor& features, bool normalize) {
   return scale;
 }
 
-// Refuses non-finite values in the rows that samples have.
+// Raises an error for non-finite values in the rows of the batch's clusters.
 void check_rows_of_labels(const char* name, const at::Tensor& rows, const at::Tensor& labels) {
   const int64_t* label = labels.const_data_ptr<int64_t>();
   const int64_t dim = rows.size(1);

@@ -11,7 +11,7 @@
 namespace ccfast {
 namespace {
 
-// What the host has to know before it can allocate the centroids, in one small copy: the highest label,
+// The facts that the host needs before it can allocate the centroids, in one small copy: the highest label,
 // and whether anything is wrong with the rows or the labels.
 int64_t highest_label(const at::Tensor& features, const at::Tensor& sorted_labels, bool* suspect) {
   const at::Tensor finite = at::isfinite(features.sum(1)).all().to(at::kLong);
@@ -23,14 +23,14 @@ int64_t highest_label(const at::Tensor& features, const at::Tensor& sorted_label
   return fact[2];
 }
 
-// Raises for the first fault that the user should hear of, if there is one.
+// Raises an error for the first fault, if there is one.
 void tell_faults(const at::Tensor& features, const at::Tensor& labels, const at::Tensor& sorted_labels,
                  int64_t clusters) {
   check_finite_rows("features", features);
   check_labels("labels", labels.cpu(), clusters, -1);
   const at::Tensor sorted = sorted_labels.cpu();
   const int64_t* label = sorted.const_data_ptr<int64_t>();
-  int64_t next = 0;  // clusters below have members
+  int64_t next = 0;  // all clusters below it have members
   for (int64_t i = 0; i < sorted.numel(); ++i) {
     TORCH_CHECK_VALUE(label[i] <= next, "labels: expected a member for each of the clusters 0 to ", clusters - 1,
                       ", got none for ", next);

@@ -16,7 +16,7 @@ struct Params {
 template <class T>
 void enqueue_ring(const Params<T>& params, int64_t* pointer);
 
-// The rows of the queue move down by count, the last count of them are lost, and `rows` come first.
+// The rows of the queue move down by `count`, its last `count` rows are dropped, and `rows` come first.
 template <class T>
 void enqueue_front(const Params<T>& params);
 

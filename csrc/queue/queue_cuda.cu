@@ -17,7 +17,7 @@ __global__ void write_kernel(Params<T> params, const int64_t* pointer) {
   params.queue[row * params.dim + entry % params.dim] = params.rows[entry];
 }
 
-// A launch of its own: all blocks have read the pointer before it moves.
+// A separate launch, so that all blocks have read the pointer before it changes.
 __global__ void advance_kernel(int64_t* pointer, int64_t count, int64_t size) {
   *pointer = place_of(place_of(*pointer, size) + count, size);
 }

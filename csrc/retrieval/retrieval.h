@@ -17,7 +17,7 @@ struct RankingParams {
   int64_t* first_match;       // [queries] out: 0-based rank of the first match, -1 without one
   double* inverse_penalty;    // [queries] out: matches / 1-based rank of the last match (mINP's summand)
   bool has_junk = false;
-  int64_t junk_id = 0;  // where has_junk: gallery entries of this identity count as neither match nor miss
+  int64_t junk_id = 0;  // if has_junk: gallery entries of this identity count as neither match nor miss
 };
 
 // Gallery entries with the query's identity and camera are left out, and those of the junk identity. Average precision

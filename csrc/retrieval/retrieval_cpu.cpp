@@ -26,7 +26,7 @@ bool same_camera(const RankingParams<T>& params, int64_t q, int64_t g) {
   return params.query_cams && params.gallery_cams[g] == params.query_cams[q];
 }
 
-// Ranks are counted, not sorted: only where the misses stand between the matches matters.
+// Ranks are counted, not sorted: only the numbers of misses between the matches matter.
 template <class T>
 void rank(const RankingParams<T>& params, int64_t q, Query<T>& query) {
   const T* distances = params.distances + q * params.gallery;

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// What has been seen of a query's sorted gallery so far.
+// Counts over the part of a query's sorted gallery that has been read.
 struct Seen {
   int64_t entries = 0, matches = 0;  // up to the current one
   int64_t pending = 0;               // matches at the current distance

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kBlockRows = 2048;
 
-// The rows scaled by a power of two to at most 1, or to 4 where the largest are near the end of float32: distances keep
+// The rows scaled by a power of two to at most 1, or to 4 if the largest are near float32's limit: distances keep
 // their order, ties included, and their ratios.
 at::Tensor scaled(const at::Tensor& rows) {
   const double largest = rows.abs().max().item<double>();
@@ -64,7 +64,7 @@ CsrTensors encode(const at::Tensor& rows, const at::Tensor& inverse_farthest, in
   return expand.call(crow, col, values, rank, k2);
 }
 
-// What re-ranking needs of query and gallery rows together: the centred rows, their |.|^2, 1 / their largest squared
+// The data of query and gallery rows together for re-ranking: the centred rows, their |.|^2, 1 / their largest squared
 // distance to any row, and V' (crow, col, values).
 using Encoding = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 
@@ -79,12 +79,12 @@ Encoding rerank_encoding(const at::Tensor& query, const at::Tensor& gallery, int
   TORCH_CHECK_VALUE(query.size(1) == gallery.size(1), "gallery: expected ", query.size(1), " columns as in query, got ",
                     gallery.size(1));
   TORCH_CHECK_VALUE(k1 >= 1 && k1 < total, "k1: expected 1 to ", total - 1,
-                    " (one less than query and gallery rows), got ", k1);
+                    " (one less than the rows of query and gallery), got ", k1);
   TORCH_CHECK_VALUE(k2 >= 1 && k2 <= k1, "k2: expected 1 to ", k1, " (k1), got ", k2);
   check_finite_rows("query", query);
   check_finite_rows("gallery", gallery);
   const at::Tensor all = scaled(at::cat({query, gallery}));
-  // |x|^2 + |y|^2 - 2 <x, y> cancels least around the mean; the ranks come from the rows as they are.
+  // |x|^2 + |y|^2 - 2 <x, y> cancels least around the mean; the ranks come from the original rows.
   const at::Tensor rows = all - all.mean(0, /*keepdim=*/true);
   const at::Tensor norms = rows.square().sum(1);
   const at::Tensor highest = farthest(rows, norms);

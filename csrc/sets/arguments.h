@@ -16,7 +16,7 @@ inline void check_mask(const char* name, const at::Tensor& mask, const at::Tenso
                     mask.sizes());
 }
 
-// The arguments as contiguous tensors, which a Columns points into.
+// The arguments as contiguous tensors, to which a Columns points.
 struct Arguments {
   at::Tensor logits, positives;
   std::optional<at::Tensor> keep, multiplicity;
@@ -47,7 +47,7 @@ struct Arguments {
   }
 };
 
-// What backward gets besides the arguments of the loss.
+// The arguments of backward besides those of the loss.
 inline void check_backward(const at::Tensor& upstream, const at::Tensor& logits, const at::Tensor& log_sums,
                            const at::Tensor& counts) {
   CCFAST_CHECK_DTYPE(upstream, logits.scalar_type());

@@ -5,7 +5,7 @@
 
 namespace ccfast::sets {
 
-// Which columns a row looks at.
+// The columns that count for each row.
 template <class T>
 struct Columns {
   const T* logits;              // [rows, columns]

@@ -19,7 +19,7 @@ __device__ __forceinline__ T share_of(const Columns<T>& in, int64_t entry) {
   return in.multiplicity ? static_cast<T>(in.multiplicity[entry]) : T{1};
 }
 
-// The row is read once: the highest kept logit so far and the sum below it go together.
+// The row is read once: the highest kept logit so far and the sum relative to it are computed together.
 template <class T>
 __global__ void __launch_bounds__(kMostThreads) loss_kernel(LossParams<T> params) {
   double* scratch = shared_memory<double>();

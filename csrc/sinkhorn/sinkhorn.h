@@ -1,7 +1,7 @@
 // Sinkhorn-Knopp normalisation (SwAV, appendix A) of E = exp(scores / epsilon), as factors of its rows and columns.
 //
 // Every step of the algorithm scales rows or columns, so that Q[i, j] = u[i] E[i, j] v[j] all along, and only u and v
-// change. A constant factor of all v is taken back by u: total, number of rows and number of columns cancel.
+// change. u cancels any constant factor of all v, so the total and the numbers of rows and columns are not needed.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct ScaledParams {
   int64_t rows, columns;
 };
 
-// sums [columns] out: of each column of E scaled to rows that sum to 1 under v, without v.
+// sums [columns] out: column sums of E, whose rows are scaled so that they sum to 1 after a product with v.
 template <class T>
 void column_sums(const ScaledParams<T>& params, double* sums);
 
@@ -38,7 +38,7 @@ void assign(const ScaledParams<T>& params, T* assignment);
 
 // ---- CUDA ----
 
-// Blocks of rows whose column sums are added up apart; partial_sums: [blocks_of_rows(rows), columns], for the kernels.
+// Blocks of rows with separate column sums; partial_sums: [blocks_of_rows(rows), columns], for the kernels.
 constexpr int64_t kRowsPerBlock = 32;
 inline int64_t blocks_of_rows(int64_t rows) { return (rows + kRowsPerBlock - 1) / kRowsPerBlock; }
 

@@ -11,11 +11,11 @@ namespace ccfast::sinkhorn {
 namespace {
 
 constexpr int64_t kLanes = 8;
-constexpr int64_t kChunk = 64;  // rows whose column sums are added up apart
+constexpr int64_t kChunk = 64;  // rows whose column sums are added up separately
 
 struct Nothing {};
 
-// out = exp(row * sharpness), added to sums; whether all of the row is finite.
+// out = exp(row * sharpness), also added to sums; returns whether the whole row is finite.
 template <class T>
 inline __attribute__((always_inline)) bool exponentiate_row(const T* row, int64_t count, T sharpness, T* out,
                                                             double* sums) {

@@ -182,7 +182,7 @@ ROUNDING = 1e-5
 def structural_tie(eps: float, k2: int) -> int | None:
     """The number of common rows for which ``eps`` is a structural tie, or None.
 
-    The encodings of two rows are means of those of their k2 nearest rows. If the encodings share nothing but a common
+    The encodings of two rows are means of those of their k2 nearest rows. If the encodings share only ``a`` common
     rows, the distance is ``1 - a / (2 * k2 - a)``, for any features.
     """
     common = range(1, k2 + 1)
