@@ -220,7 +220,9 @@ def test_a_source_without_identities_is_refused(trees, tmp_path):
     pictures.mkdir()
     for path in (tmp_path / trees["source_dir"] / "bounding_box_train").glob("*.png"):
         (pictures / path.name.replace("_", "")).write_bytes(path.read_bytes())
-    with pytest.raises(InputError, match=f"--source-dir: {pictures}: the identities of its training images are not"):
+    with pytest.raises(
+        InputError, match=f"--source-dir: {pictures}: the identities of its training images are unknown"
+    ):
         run(tmp_path / "run", trees, source="folder", source_dir=str(pictures))
     assert not (tmp_path / "run").exists()
 

@@ -377,3 +377,80 @@ def test_states_are_float32_with_any_default_dtype() -> None:
     for module in modules:
         for name, buffer in module.named_buffers():
             assert buffer.dtype is torch.float32 or not buffer.is_floating_point(), (type(module).__name__, name)
+
+
+UNIT_ROWS: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
+    "DualMemory": lambda: (filled(nn.DualMemory.hhcl(DIM, CLUSTERS)), (TARGETS,)),
+    "HybridMemory": lambda: (filled(nn.HybridMemory(DIM, 20)), (TARGETS,)),
+    "InstanceMemory": lambda: (filled(nn.InstanceMemory(DIM, CLUSTERS, 3, centroid=True, normalize=False)), (TARGETS,)),
+    "CameraMemory": lambda: (filled(nn.CameraMemory(DIM, CLUSTERS, normalize=False)), (TARGETS, CAMERAS)),
+    "ProxyMemory": lambda: (proxies_of_unit_rows(), (TARGETS, CAMERAS)),
+    "InstanceBank": lambda: (filled(nn.InstanceBank(DIM, 20)), (TARGETS,)),
+}
+
+
+def proxies_of_unit_rows() -> nn.ProxyMemory:
+    memory = nn.ProxyMemory.cap(DIM, num_negatives=5)
+    memory.fill(rows(PROXIES.shape[1], seed=1), *PROXIES)
+    return memory
+
+
+@pytest.mark.parametrize("name", UNIT_ROWS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("update", ["forward", "backward"])
+def test_unit_rows_in_half_precision_update_the_state(
+    backend: Backend, name: str, dtype: torch.dtype, update: str
+) -> None:
+    module, arguments = UNIT_ROWS[name]()
+    module, module.update = module.to(backend.device), update
+    before = module.features.clone()
+    inputs = backend(rows(BATCH)).to(dtype).requires_grad_()  # of unit norm within the precision of the dtype
+    module(inputs, *map(backend, arguments)).backward()
+    assert torch.isfinite(inputs.grad).all() and not torch.equal(module.features, before)
+    torch.testing.assert_close(module.features.norm(dim=1), torch.ones_like(before[:, 0]), rtol=0, atol=1e-2)
+
+
+def test_labels_that_are_assigned_twice_are_counted_again(backend: Backend) -> None:
+    module, inputs = hybrid().to(backend.device), backend(rows(BATCH))
+    for classes in (2, 3, 2, 7, 4) * 4:
+        module.labels = backend(torch.zeros(20, dtype=torch.int64))
+        module.labels = backend(torch.arange(20) % classes)  # it may take the memory, and the id, of the one before
+        assert module._segments() == classes
+        module(inputs, backend(torch.arange(BATCH)))
+
+
+def test_the_centroids_of_ice_are_in_the_state_dict(backend: Backend) -> None:
+    module, other = nn.IceLoss(DIM).to(backend.device), nn.IceLoss(DIM).to(backend.device)
+    centroids, proxies = backend(rows(CLUSTERS)), backend(rows(PROXIES.shape[1]))
+    module.fill(centroids, proxies, *map(backend, PROXIES))
+    other.load_state_dict(module.state_dict())
+    views = [backend(rows(BATCH, seed=seed)) for seed in (2, 3, 4)]
+    arguments = (*views, backend(TARGETS), backend(CAMERAS))
+    assert torch.equal(other.losses(*arguments), module.losses(*arguments))
+
+
+def test_samples_without_a_prototype_are_left_out(backend: Backend) -> None:
+    module = nn.PrototypeContrast(DIM, 30).to(backend.device).eval()
+    assignments, centroids = torch.tensor([0, 1, 2, -1]), rows(3)
+    module.fill(*([backend(each)] for each in (assignments, centroids, torch.full((3,), 0.2))))
+    queries, keys, indexes = backend(rows(5, seed=1)), backend(rows(5, seed=2)), torch.tensor([0, -1, 2, 3, 1])
+    of_moco = module(queries, keys)
+    found = module(queries, keys, backend(indexes)) - of_moco
+    counted = [0, 2, 4]  # image -1 and image 3 have no prototype
+    alone = queries[counted], keys[counted], backend(indexes[counted])
+    torch.testing.assert_close(found, module(*alone) - module(*alone[:2]), rtol=0, atol=1e-6)
+    assert torch.equal(module(queries, keys, torch.full_like(backend(indexes), -1)), of_moco)
+
+
+def test_wrong_images_assignments_and_mappings_are_named() -> None:
+    module = nn.PrototypeContrast(DIM, 8)
+    with pytest.raises(ValueError, match=r"assignments: expected labels in \[0, 2\) or -1 .* got 2 at position 1"):
+        module.fill([torch.tensor([0, 2])], [rows(2)], [torch.ones(2)])
+    module.fill([torch.tensor([0, 1])], [rows(2)], [torch.ones(2)])
+    with pytest.raises(ValueError, match=r"indexes: expected labels in \[0, 2\) or -1 .* got 9 at position 0"):
+        module(rows(1), rows(1), torch.tensor([9]))
+    memory = nn.CrossModalMemory(DIM, 3, 2)
+    with pytest.raises(ValueError, match="mapping: expected an entry for each of the 3 clusters, got 1"):
+        memory.losses(
+            *(rows(2), rows(2), torch.tensor([0, 2]), torch.tensor([0, 1])), cross="infrared", mapping=torch.tensor([1])
+        )

@@ -91,6 +91,18 @@ def wide(inputs: Tensor, normalize: bool) -> Tensor:
     return F.normalize(rows, dim=-1) if normalize else rows
 
 
+def normalizes_update(inputs: Tensor, normalize: bool) -> bool:
+    """Whether the update normalises the rows: half rows have unit norm only within their precision."""
+    return normalize or inputs.dtype in checks.HALF
+
+
+def resize_as_saved(module: nn.Module, names: Sequence[str], state_dict: dict[str, Any], prefix: str) -> None:
+    """Give the buffers ``names``, whose length depends on the epoch, the shapes that they have in a state dict."""
+    for name in names:
+        if prefix + name in state_dict:
+            setattr(module, name, getattr(module, name).new_empty(state_dict[prefix + name].shape))
+
+
 def batch_of(inputs: Any, targets: Any, bank: Tensor, name: str = "targets") -> tuple[Tensor, Tensor]:
     """Checked ``[B, D]`` inputs, with the same number of columns as the bank, and ``[B]`` labels."""
     inputs = checks.matrix("inputs", inputs, checks.ANY_FLOAT)

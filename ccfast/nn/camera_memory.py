@@ -8,7 +8,7 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast._arguments import GROUP_MODES
 from ccfast.nn._choice import first_of_group, same
-from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, normalizes_update, wide
 from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
 from ccfast.ops.memory import update_memory_from
 from ccfast.ops.similarity import memory_similarity
@@ -101,12 +101,13 @@ class CameraMemory(MovingModule):
         checks.same_device(inputs=inputs, cameras=cameras)
         targets = counted_labels("targets", targets, self.features.shape[0])
         memory, momentum, rule = self.features, self.momentum, RULES[self.mode]
+        normalize = normalizes_update(inputs, self.normalize)
 
         def loss_of(moving: bool, inputs: Tensor) -> Tensor:
             def move(features: Tensor) -> None:
                 groups = cameras if rule in GROUP_MODES else None
                 features = features.to(memory.dtype)
-                update_memory_from(memory, features, targets, momentum, rule, self.normalize, groups=groups)
+                update_memory_from(memory, features, targets, momentum, rule, normalize, groups=groups)
 
             rows = wide(inputs, self.normalize)
             logits = memory_similarity(rows, memory, move if moving else None) / self.temperature

@@ -116,7 +116,8 @@ class CrossModalMemory(MovingModule):
             The visible, the infrared and the cross loss, scalars; 0 without a cross term.
 
         Raises:
-            TypeError, ValueError: as in :class:`ccfast.nn.ClusterMemory`; ``cross`` without ``mapping``.
+            TypeError, ValueError: as in :class:`ccfast.nn.ClusterMemory`; ``cross`` without ``mapping``, a ``mapping``
+                that is too short.
         """
         if cross is not None and mapping is None:
             raise ValueError("mapping: expected the corresponding clusters for the cross term, got None")
@@ -132,8 +133,12 @@ class CrossModalMemory(MovingModule):
         of_cross = torch.zeros_like(of_visible)
         if cross is not None and mapping is not None:
             into = checks.choice("cross", cross, CROSSES)
-            x, labels = (infrared, infrared_targets) if into == "visible" else (visible, visible_targets)
-            of_cross = memories[into].loss(x, _mapped(labels, mapping), moving)
+            x, labels, clusters = (
+                (infrared, infrared_targets, len(self.infrared.features))
+                if into == "visible"
+                else (visible, visible_targets, len(self.visible.features))
+            )
+            of_cross = memories[into].loss(x, _mapped(labels, mapping, clusters), moving)
         return of_visible, of_infrared, of_cross
 
     @torch.no_grad()
@@ -199,7 +204,9 @@ class CrossModalMemory(MovingModule):
         return f"cross_weight={self.cross_weight}, align_scale={self.align_scale}, update={self.update!r}"
 
 
-def _mapped(labels: Tensor, mapping: Tensor) -> Tensor:
-    """The other modality's cluster of each label; -1 for noise."""
+def _mapped(labels: Tensor, mapping: Tensor, clusters: int) -> Tensor:
+    """The other modality's cluster of each label, one of ``clusters``; -1 for noise."""
     mapping = checks.tensor("mapping", mapping, 1, checks.INTEGER).to(labels.device)
+    if len(mapping) < clusters:
+        raise ValueError(f"mapping: expected an entry for each of the {clusters} clusters, got {len(mapping)}")
     return torch.where(labels != -1, mapping[labels.clamp_min(0)].long(), -1)

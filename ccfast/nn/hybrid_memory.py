@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast import _checks as checks
-from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, normalizes_update, wide
 from ccfast.nn._reliability import reliable_labels
 from ccfast.nn._softmax import counted_labels, mean_of_counted
 from ccfast.ops.memory import update_memory_from
@@ -84,7 +84,7 @@ class HybridMemory(MovingModule):
         self.register_buffer("features", torch.zeros(num_rows, num_features, dtype=torch.float32))
         self.register_buffer("labels", torch.arange(num_rows))
         self.register_buffer("threshold", torch.tensor(torch.nan, dtype=torch.float32))
-        self._counted: tuple[Any, int] = (None, 0)
+        self._counted: tuple[Tensor | None, int, int] = (None, 0, 0)
 
     def forward(self, inputs: Tensor, rows: Tensor, other: Tensor | None = None) -> Tensor:
         """Loss of a batch; ``update`` says when its rows are updated.
@@ -104,10 +104,11 @@ class HybridMemory(MovingModule):
         labels, memory, momentum = self.labels, self.features, self.momentum
         targets = torch.where(rows != -1, labels[rows.clamp_min(0)], -1)
         moved, segments = torch.where(targets != -1, rows, -1), self._segments()
+        normalize = normalizes_update(inputs, self.normalize)
 
         def loss_of(moving: bool, inputs: Tensor, *others: Tensor) -> Tensor:
             def move(features: Tensor) -> None:
-                update_memory_from(memory, features.to(memory.dtype), moved, momentum, "sequential", self.normalize)
+                update_memory_from(memory, features.to(memory.dtype), moved, momentum, "sequential", normalize)
 
             x = wide(inputs, self.normalize)
             similarity = memory_similarity(x, memory, move if moving else None)
@@ -132,10 +133,11 @@ class HybridMemory(MovingModule):
 
     def _segments(self) -> int:
         """The number of labels; counted only when they have changed, because on a GPU this waits for the device."""
-        key = (id(self.labels), self.labels._version)
-        if self._counted[0] != key:
-            self._counted = (key, max(1, int(self.labels.max()) + 1))
-        return self._counted[1]
+        labels, version, count = self._counted
+        if labels is not self.labels or version != self.labels._version:
+            count = max(1, int(self.labels.max()) + 1)
+            self._counted = (self.labels, self.labels._version, count)
+        return count
 
     @torch.no_grad()
     def relabel(self, labels: Any, tight: Any, loose: Any) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccfast import _checks as checks
 from ccfast.nn._choice import argmin_of_rows, same
-from ccfast.nn._moving import batch_of, checked_loss, wide
+from ccfast.nn._moving import batch_of, checked_loss, resize_as_saved, wide
 from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
 from ccfast.nn.proxy_memory import ProxyMemory
 from ccfast.ops.sets import set_contrastive_loss
@@ -131,6 +133,10 @@ class IceLoss(nn.Module):
         s, t = student.log_softmax(1), teacher.log_softmax(1)
         divergence = torch.where(counted, t.exp() * (t - s), 0).sum(1)
         return CONSISTENCY_WEIGHT * mean_of_counted(divergence, counted)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        resize_as_saved(self, ("centroids",), state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Options, for ``print(module)``."""

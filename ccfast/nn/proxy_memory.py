@@ -10,7 +10,7 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast.nn import _proxies as proxies
 from ccfast.nn._choice import same
-from ccfast.nn._moving import MovingModule, checked_loss, wide
+from ccfast.nn._moving import MovingModule, checked_loss, normalizes_update, resize_as_saved, wide
 from ccfast.nn._softmax import mean_of_counted
 from ccfast.ops.memory import update_memory_from
 from ccfast.ops.sets import set_contrastive_loss
@@ -219,11 +219,11 @@ class ProxyMemory(MovingModule):
         return self._step(loss_of, inputs, targets=[targets, cameras])
 
     def _loss(self, inputs: Tensor, bank: Tensor, batch: proxies.Batch, moving: bool) -> Tensor:
-        momentum = self.momentum
+        momentum, normalize = self.momentum, normalizes_update(inputs, self.normalize)
 
         def move(features: Tensor) -> None:
             assert momentum is not None
-            update_memory_from(bank, features.to(bank.dtype), batch.own, momentum, "sequential", self.normalize)
+            update_memory_from(bank, features.to(bank.dtype), batch.own, momentum, "sequential", normalize)
 
         moving = moving and momentum is not None
         similarity = memory_similarity(wide(inputs, self.normalize), bank, move if moving else None)
@@ -267,8 +267,5 @@ class ProxyMemory(MovingModule):
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        for name in ("features", "labels", "cameras"):  # their length is that of the saved epoch
-            if prefix + name in state_dict:
-                buffer = getattr(self, name)
-                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        resize_as_saved(self, ("features", "labels", "cameras"), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)

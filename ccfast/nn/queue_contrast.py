@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ccfast import _checks as checks
 from ccfast.nn._moving import MovingModule, checked_loss, wide
+from ccfast.nn._softmax import counted_labels
 from ccfast.ops.queue import enqueue_
 from ccfast.ops.similarity import memory_similarity
 
@@ -175,7 +177,8 @@ class PrototypeContrast(QueueContrast):
         """Set the prototypes of an epoch, one of each per granularity; see :func:`prototype_density`.
 
         Raises:
-            ValueError: lists of different lengths, tensors of wrong shapes.
+            ValueError: lists of different lengths, tensors of wrong shapes, an assignment out of ``[0, C)`` that is not
+                -1.
         """
         if not len(assignments) == len(centroids) == len(densities):
             raise ValueError(
@@ -183,8 +186,9 @@ class PrototypeContrast(QueueContrast):
                 f"{len(assignments)}, {len(centroids)} and {len(densities)}"
             )
         for assignment, rows, density in zip(assignments, centroids, densities, strict=True):
-            checks.tensor("assignments", assignment, 1, checks.INTEGER)
             checks.same_columns(centroids=checks.matrix("centroids", rows, checks.SINGLE_OR_DOUBLE), queue=self.queue)
+            assignment = checks.tensor("assignments", assignment, 1, checks.INTEGER)
+            checks.labels_in_range("assignments", assignment.cpu(), len(rows))
             if tuple(density.shape) != (len(rows),):
                 raise ValueError(f"densities: expected shape ({len(rows)},), got {tuple(density.shape)}")
         device = self.queue.device
@@ -200,8 +204,8 @@ class PrototypeContrast(QueueContrast):
         Args:
             queries: ``[B, D]`` features of any norm.
             keys: ``[B, D]`` features of the key encoder, of any norm.
-            indexes: ``[B]`` images, which index the assignments. None, or without prototypes: only MoCo's loss, as in
-                the first epochs.
+            indexes: ``[B]`` images, which index the assignments; -1, and an image with the assignment -1, have no term
+                of the prototypes. None, or without prototypes: only MoCo's loss, as in the first epochs.
             negatives: the other prototypes ``[R]`` for each granularity; None: they are drawn.
 
         Returns:
@@ -212,19 +216,25 @@ class PrototypeContrast(QueueContrast):
 
         def loss_of(moving: bool, queries: Tensor) -> Tensor:
             loss = self._loss(queries, keys, moving)
-            terms = [self._prototype_loss(wide(queries, True), g, columns) for g, columns in enumerate(chosen)]
+            rows = wide(queries, True)
+            terms = [self._prototype_loss(rows[own], g, columns) for g, (own, columns) in enumerate(chosen)]
             return loss + torch.stack(terms).mean() if terms else loss
 
-        return self._step(loss_of, queries, targets=[keys, *chosen])
+        return self._step(loss_of, queries, targets=[keys, *itertools.chain(*chosen)])
 
-    def _chosen(self, indexes: Tensor, queries: Tensor, negatives: Sequence[Tensor] | None) -> list[Tensor]:
-        """The prototypes that are columns, for each granularity."""
+    def _chosen(
+        self, indexes: Tensor, queries: Tensor, negatives: Sequence[Tensor] | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """The samples that have a prototype, and the prototypes that are columns, for each granularity."""
         indexes = checks.vector_of_integers("indexes", indexes, queries.shape[0], "queries")
         if negatives is not None and len(negatives) != len(self.centroids):
             raise ValueError(f"negatives: expected one per granularity ({len(self.centroids)}), got {len(negatives)}")
-        columns = []
+        chosen = []
         for g, (assignment, rows) in enumerate(zip(self.assignments, self.centroids, strict=True)):
-            own = assignment[indexes]
+            images = counted_labels("indexes", indexes, len(assignment))
+            prototypes = torch.where(images != -1, assignment[images.clamp_min(0)], -1)
+            samples = (prototypes != -1).nonzero().squeeze(1)
+            own = prototypes[samples]
             if negatives is None:
                 free = torch.ones(len(rows), dtype=torch.bool, device=own.device)
                 free[own] = False
@@ -232,13 +242,13 @@ class PrototypeContrast(QueueContrast):
                 others = others[torch.randperm(len(others), device=own.device)[: self.queue.shape[0]]]
             else:
                 others = negatives[g].to(own.device).long()
-            columns.append(torch.cat([own, others]))
-        return columns
+            chosen.append((samples, torch.cat([own, others])))
+        return chosen
 
     def _prototype_loss(self, q: Tensor, granularity: int, columns: Tensor) -> Tensor:
         rows = self.centroids[granularity][columns].to(q.dtype)
         logits = q @ rows.T / self.densities[granularity][columns].to(q.dtype)
-        return -logits.log_softmax(1).diagonal().mean()
+        return -logits.log_softmax(1).diagonal().sum() / max(1, len(q))
 
 
 def prototype_density(
