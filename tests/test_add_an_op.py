@@ -96,7 +96,7 @@ def test_every_list_has_the_new_op(tmp_path: Path) -> None:
 
 
 def test_the_page_lists_the_files_of_the_template() -> None:
-    table = PAGE.partition("## The floors")[2].partition("\n\nBuilds")[0]
+    table = PAGE.partition("## The layers")[2].partition("\n\nBuilds")[0]
     assert sorted(re.findall(r"^\|[^|]+\| `([^`]+)` \|", table, re.MULTILINE)) == sorted(
         map(str, new_op.template_files())
     )
@@ -114,8 +114,8 @@ def test_what_the_page_quotes_is_in_the_template(block: str) -> None:
 def test_every_op_has_a_file_on_every_floor(family: str) -> None:
     """Exceptions: arguments.h, if the two devices share no checks, and the families of ``ccfast check``; a family
     may have several CUDA files with other names."""
-    floors = [path for path in new_op.template_files() if path.stem != "arguments" and path.parent.name != "check"]
-    names = [str(path).replace("scaling", family).replace(f"/{family}_cuda.cu", "/*_cuda.cu") for path in floors]
+    layers = [path for path in new_op.template_files() if path.stem != "arguments" and path.parent.name != "check"]
+    names = [str(path).replace("scaling", family).replace(f"/{family}_cuda.cu", "/*_cuda.cu") for path in layers]
     missing = [name for name in names if not list(ROOT.glob(name))]
     assert not missing
 

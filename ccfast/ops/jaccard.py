@@ -142,8 +142,8 @@ def _distance_of(v: CsrTensors, max_distance: float | None) -> Tensor:
 
 
 def half_columns(k1: int) -> int:
-    """Columns of the half lists of the encoding: ``round_half_even(k1 / 2) + 1``, at most ``k1``."""
-    return min(round(k1 / 2) + 1, k1)
+    """Columns of the half lists of the encoding: ``round_half_even(k1 / 2) + 1``, which is at most ``k1``."""
+    return round(k1 / 2) + 1
 
 
 def column_shift(features: Tensor) -> Tensor:

@@ -24,9 +24,6 @@ struct Options {
 
 inline Options checked_options(double temperature, bool normalize, const std::string& reduction, double label_smoothing,
                                int64_t ignore_index) {
-  TORCH_CHECK_VALUE(temperature > 0, "temperature: expected a number above 0, got ", temperature);
-  TORCH_CHECK_VALUE(label_smoothing >= 0 && label_smoothing <= 1, "label_smoothing: expected a number in [0, 1], got ",
-                    label_smoothing);
   TORCH_CHECK_VALUE(reduction == "mean" || reduction == "sum" || reduction == "none",
                     "reduction: expected one of 'mean', 'sum', 'none', got '", reduction, "'");
   return {temperature, normalize, reduction == "mean", label_smoothing, ignore_index};

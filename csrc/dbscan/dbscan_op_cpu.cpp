@@ -9,16 +9,10 @@
 namespace ccfast {
 namespace {
 
-void check_parameters(double eps, int64_t min_samples) {
-  TORCH_CHECK_VALUE(eps >= 0, "eps: expected a number of at least 0, got ", eps);
-  TORCH_CHECK_VALUE(min_samples >= 1, "min_samples: expected at least 1, got ", min_samples);
-}
-
 at::Tensor dbscan_cpu(const at::Tensor& distances, double eps, int64_t min_samples) {
   CCFAST_CHECK_DIM(distances, 2);
   TORCH_CHECK_VALUE(distances.size(0) == distances.size(1), "distances: expected a square matrix, got shape ",
                     distances.sizes());
-  check_parameters(eps, min_samples);
   const at::Tensor matrix = distances.to(at::kFloat).contiguous();
   const at::Tensor labels = at::empty({matrix.size(0)}, at::kLong);
   const int64_t bad = dbscan::dense(matrix.const_data_ptr<float>(), matrix.size(0), dbscan::radius(eps), min_samples,
@@ -29,7 +23,6 @@ at::Tensor dbscan_cpu(const at::Tensor& distances, double eps, int64_t min_sampl
 
 at::Tensor dbscan_sparse_cpu(const at::Tensor& crow, const at::Tensor& col, const at::Tensor& values, double eps,
                              int64_t min_samples) {
-  check_parameters(eps, min_samples);
   const Csr distances = csr_view(crow, col, values);
   TORCH_CHECK_VALUE(!values.isnan().any().item<bool>(), "distances: expected numbers, got NaN");
   const at::Tensor labels = at::empty({distances.rows}, at::kLong);

@@ -12,9 +12,7 @@
 namespace ccfast {
 namespace {
 
-void check_parameters(double eps, int64_t min_samples, int64_t rows) {
-  TORCH_CHECK_VALUE(eps >= 0, "eps: expected a number of at least 0, got ", eps);
-  TORCH_CHECK_VALUE(min_samples >= 1, "min_samples: expected at least 1, got ", min_samples);
+void check_size(int64_t rows) {
   TORCH_CHECK_VALUE(rows < std::numeric_limits<int32_t>::max(), "distances: expected fewer than 2^31 rows");
 }
 
@@ -39,7 +37,7 @@ at::Tensor dbscan_cuda(const at::Tensor& distances, double eps, int64_t min_samp
   CCFAST_CHECK_DIM(distances, 2);
   TORCH_CHECK_VALUE(distances.size(0) == distances.size(1), "distances: expected a square matrix, got shape ",
                     distances.sizes());
-  check_parameters(eps, min_samples, distances.size(0));
+  check_size(distances.size(0));
   const DeviceScope device(distances);
   const at::Tensor matrix = distances.to(at::kFloat).contiguous();
   const at::Tensor nan = matrix.sum(1).isnan();  // inf - inf cannot occur: distances are not -inf
@@ -54,7 +52,7 @@ at::Tensor dbscan_sparse_cuda(const at::Tensor& crow, const at::Tensor& col, con
   CCFAST_CHECK_DTYPE(crow, at::kLong);
   CCFAST_CHECK_DTYPE(col, at::kLong);
   CCFAST_CHECK_DTYPE(values, at::kFloat);
-  check_parameters(eps, min_samples, crow.numel() - 1);
+  check_size(crow.numel() - 1);
   TORCH_CHECK_VALUE(
       crow.is_contiguous() && col.is_contiguous() && values.is_contiguous() && values.sizes() == col.sizes(),
       "crow, col, values: expected contiguous tensors of one length");

@@ -12,7 +12,7 @@
 
 namespace ccfast::jaccard {
 
-// Columns of the half lists: round_half_even(k1 / 2) + 1, as the authors' np.around.
+// Columns of the half lists: round_half_even(k1 / 2) + 1, as the authors' np.around; at most k1.
 inline int64_t half_columns(int64_t k1) {
   const int64_t floor = k1 / 2;
   return 1 + (k1 % 2 == 0 || floor % 2 == 0 ? floor : floor + 1);

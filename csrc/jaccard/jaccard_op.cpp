@@ -5,8 +5,6 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <algorithm>
-
 #include "../common/autocast.h"
 #include "../common/checks.h"
 #include "../common/dispatch.h"
@@ -33,8 +31,8 @@ CsrTensors k_reciprocal_encoding(const at::Tensor& features, int64_t k1, int64_t
   // 2 - 2 <x, y> = |x - y|^2 + (1 - |x|^2) + (1 - |y|^2); what depends on x alone cancels in the softmax.
   at::Tensor shift = at::empty_like(squares, at::kFloat);
   at::sub_out(shift, at::scalar_tensor(1, at::kDouble), squares);
-  const auto [crow, col, values] = encode.call(features, rank, distances, std::min(jaccard::half_columns(k1), k1),
-                                               std::nullopt, shift, 0, std::nullopt, std::nullopt);
+  const auto [crow, col, values] = encode.call(features, rank, distances, jaccard::half_columns(k1), std::nullopt,
+                                               shift, 0, std::nullopt, std::nullopt);
   if (k2 == 1) return {crow, col, values};
   return expand.call(crow, col, values, rank, k2);
 }

@@ -88,8 +88,7 @@ inline void check_extras(const at::Tensor& memory, const at::Tensor& labels, Mod
                     " as of labels, got ", extras.groups->sizes());
 }
 
-inline void check_update(const at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels,
-                         double momentum) {
+inline void check_update(const at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels) {
   CCFAST_CHECK_DIM(memory, 2);
   TORCH_CHECK_VALUE(!overlaps_itself(memory),
                     "memory: expected elements that do not overlap in memory, because they are changed, got shape ",
@@ -98,7 +97,6 @@ inline void check_update(const at::Tensor& memory, const at::Tensor& features, c
   CCFAST_CHECK_DTYPE(features, memory.scalar_type());
   TORCH_CHECK_VALUE(features.size(1) == memory.size(1), "features: expected ", memory.size(1),
                     " columns as in memory, got ", features.size(1));
-  TORCH_CHECK_VALUE(momentum >= 0 && momentum <= 1, "momentum: expected a number in [0, 1], got ", momentum);
 }
 
 // Copies the updated rows to the memory if it was not contiguous; otherwise tells autograd that the memory changed.

@@ -60,7 +60,7 @@ at::Tensor cluster_centroids_cuda(const at::Tensor& features, const at::Tensor& 
 void update_memory_cuda_(at::Tensor& memory, const at::Tensor& features, const at::Tensor& labels, double momentum,
                          const std::string& update_mode, bool normalize, const std::optional<at::Tensor>& reference,
                          const std::optional<at::Tensor>& groups) {
-  memory::check_update(memory, features, labels, momentum);
+  memory::check_update(memory, features, labels);
   const memory::Mode mode = memory::mode_of(update_mode);
   memory::check_extras(memory, labels, mode, update_mode, {reference, groups});
   const DeviceScope device(memory);

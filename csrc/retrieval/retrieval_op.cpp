@@ -99,8 +99,6 @@ at::Tensor reranked_distances(const at::Tensor& rows, const at::Tensor& norms, c
                               double lambda_value, int64_t row_begin, int64_t row_end) {
   const NoAutocast no_autocast;
   const WithSubnormals with_subnormals;
-  TORCH_CHECK_VALUE(lambda_value >= 0 && lambda_value <= 1, "lambda_value: expected a number in [0, 1], got ",
-                    lambda_value);
   TORCH_CHECK_VALUE(0 <= row_begin && row_begin <= row_end && row_end <= queries && queries <= rows.size(0),
                     "row_begin, row_end: expected a part of the ", queries, " queries, got ", row_begin, ", ", row_end);
   static const auto dense = find_op<DenseJaccardOp>();

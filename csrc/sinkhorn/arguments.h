@@ -7,10 +7,9 @@
 
 namespace ccfast::sinkhorn {
 
-inline void check_scores(const at::Tensor& scores, double epsilon) {
+inline void check_scores(const at::Tensor& scores) {
   CCFAST_CHECK_DIM(scores, 2);
   TORCH_CHECK_VALUE(scores.numel() > 0, "scores: expected a non-empty matrix, got shape ", scores.sizes());
-  TORCH_CHECK_VALUE(epsilon > 0, "epsilon: expected a number above 0, got ", epsilon);
 }
 
 inline void check_factors(const at::Tensor& exponentials, const at::Tensor& factors) {

@@ -13,7 +13,7 @@ namespace ccfast {
 namespace {
 
 std::tuple<at::Tensor, at::Tensor> sinkhorn_exp_cpu(const at::Tensor& scores, double epsilon) {
-  sinkhorn::check_scores(scores, epsilon);
+  sinkhorn::check_scores(scores);
   const at::Tensor x = scores.contiguous();
   const at::Tensor exponentials = at::empty(x.sizes(), x.options());
   const at::Tensor sums = at::empty({x.size(1)}, x.options().dtype(at::kDouble));

@@ -13,7 +13,7 @@ namespace ccfast {
 namespace {
 
 std::tuple<at::Tensor, at::Tensor> sinkhorn_exp_cuda(const at::Tensor& scores, double epsilon) {
-  sinkhorn::check_scores(scores, epsilon);
+  sinkhorn::check_scores(scores);
   const DeviceScope device(scores);
   const at::Tensor x = scores.contiguous();
   const at::Tensor exponentials = at::empty(x.sizes(), x.options());
