@@ -71,7 +71,7 @@ def _modules(sources: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> t
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, input=question.getvalue(), capture_output=True, env=environment, check=False)
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise RuntimeError(f"infomap: the process that runs InfoMap ended with status {done.returncode}: {said}")
+        message = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise RuntimeError(f"infomap: the process that runs InfoMap ended with status {done.returncode}: {message}")
     with np.load(io.BytesIO(done.stdout)) as answer:
         return answer["nodes"], answer["modules"]

@@ -18,7 +18,7 @@ from ccfast.commands.cluster.sweep import sweep_file
 from ccfast.training import TrainConfig, train
 from ccfast.training.clustering import CLUSTERINGS, clusterer
 from ccfast.training.clustering.by_hdbscan import hdbscan_labels
-from ccfast.training.clustering.numbers import told_of
+from ccfast.training.clustering.numbers import numbers_of
 from ccfast.training.clustering.pseudo_labels import PseudoLabels, is_giant, pseudo_labels, warn_of_giant
 from ccfast.training.clustering.silhouette import silhouette
 from ccfast.training.clustering.sweep import GRID, best, sweep
@@ -162,15 +162,15 @@ def test_the_numbers_of_an_epoch():
     features, truth = planted()
     labels = truth.clone()
     labels[:3] = -1
-    numbers = told_of(PseudoLabels(labels, 0.4), features, None)
+    numbers = numbers_of(PseudoLabels(labels, 0.4), features, None)
     assert numbers.keys() == {"clusters", "noise", "largest", "silhouette", "eps"}
     assert (numbers["clusters"], numbers["noise"], numbers["largest"], numbers["eps"]) == (10, 3, 12, 0.4)
-    again = told_of(PseudoLabels(labels), features, truth)
+    again = numbers_of(PseudoLabels(labels), features, truth)
     assert again["last_ari"] == 1 and "eps" not in again
     other = truth.roll(6)
     inside = labels >= 0
     expected = adjusted_rand_score(other[inside], labels[inside])
-    assert told_of(PseudoLabels(labels), features, other)["last_ari"] == pytest.approx(expected)
+    assert numbers_of(PseudoLabels(labels), features, other)["last_ari"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -82,12 +82,12 @@ def _check_kind(features: Tensor, indices: Tensor, distances: Tensor) -> None:
     rows = rows.to(features.device)
     measured = torch.ops.ccfast.pair_distances(features[rows], features, indices[rows])
     given = distances[rows].double()
-    told = measured > 1e-6  # smaller distances may consist of rounding only
-    if not told.any():
+    checked = measured > 1e-6  # smaller distances may consist of rounding only
+    if not checked.any():
         return
-    off = ((given - measured).abs() / measured.clamp(min=1e-6))[told]
+    off = ((given - measured).abs() / measured.clamp(min=1e-6))[checked]
     if float(off.median()) > _TOLERANCE:
-        worst = int(((given - measured).abs() * told).flatten().argmax())
+        worst = int(((given - measured).abs() * checked).flatten().argmax())
         row, column = int(rows[worst // given.shape[1]]), worst % given.shape[1]
         raise ValueError(
             f"{NAME} (distances): expected squared Euclidean distances between rows of features, got "

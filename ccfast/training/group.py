@@ -100,13 +100,13 @@ class Group:
                 value = function()
             except Exception as raised:
                 error = raised
-        told: list[Any] = [value, _as_told(error)]
-        dist.broadcast_object_list(told, src=0, group=self.messages)
+        sent: list[Any] = [value, _as_told(error)]
+        dist.broadcast_object_list(sent, src=0, group=self.messages)
         if error is not None:
             raise error
-        if told[1] is not None:
-            raise told[1]
-        return told[0]
+        if sent[1] is not None:
+            raise sent[1]
+        return sent[0]
 
     def parallel(self, module: nn.Module, device: torch.device) -> nn.Module:
         """``module``, with gradients averaged over the processes during the backward pass."""

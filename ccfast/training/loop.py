@@ -24,7 +24,7 @@ from ccfast.methods.source import Source, class_labels
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.after_run import leave_clusters
-from ccfast.training.clustering.numbers import told_of
+from ccfast.training.clustering.numbers import numbers_of
 from ccfast.training.clustering.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import check_command, check_unchanged, write_config
@@ -261,8 +261,8 @@ class Run:
         self._warn(found, features)
         with watch("memory"):
             method.start_epoch(features, labels, state.epoch)
-        told = told_of(found, features, state.labels)  # some methods move the rows that were clustered
-        record = {"epoch": state.epoch + 1, "loss": self.learn(labels, watch), **told}
+        numbers = numbers_of(found, features, state.labels)  # some methods move the rows that were clustered
+        record = {"epoch": state.epoch + 1, "loss": self.learn(labels, watch), **numbers}
         state.labels = found.labels.cpu()
         self.end_epoch(record | agreement(found.labels, self.data.train.ids), watch)
 

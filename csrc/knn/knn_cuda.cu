@@ -40,11 +40,12 @@ __global__ void prepare_kernel(PrepareParams params) {
   params.rounding[row] = params.half ? sqrt(lost) : 0;
 }
 
-// A lane transposes a square of kQuad x kQuad products. The squares of a warp are arranged in kDown rows and kAcross
-// columns, so that each load and store covers whole sectors; a warp takes kSteps such patches, side by side.
-constexpr int kDown = 4, kAcross = 8, kSteps = 4;
-static_assert(kDown * kAcross == kWarp);
-constexpr int kBlockRows = kThreads / kWarp * kDown * kQuad, kBlockColumns = kSteps * kAcross * kQuad;
+// A lane transposes a square of kQuad x kQuad products. The squares of a warp are arranged in kSquareRows rows and
+// kSquareColumns columns, so that each load and store covers whole sectors; a warp takes kSteps such patches, side by
+// side.
+constexpr int kSquareRows = 4, kSquareColumns = 8, kSteps = 4;
+static_assert(kSquareRows * kSquareColumns == kWarp);
+constexpr int kBlockRows = kThreads / kWarp * kSquareRows * kQuad, kBlockColumns = kSteps * kSquareColumns * kQuad;
 
 template <class T>
 __device__ void turn(const TransposeParams& params, int64_t row, int64_t col, bool quads) {
@@ -69,13 +70,13 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) transpose_kernel(TransposeParams params) {
   const int across = static_cast<int>((params.tile.cols + kBlockColumns - 1) / kBlockColumns);
   const int block = static_cast<int>(blockIdx.x), warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  const int64_t row = block / across * kBlockRows + (warp * kDown + lane / kAcross) * kQuad;
-  const int64_t col = block % across * kBlockColumns + lane % kAcross * kQuad;
+  const int64_t row = block / across * kBlockRows + (warp * kSquareRows + lane / kSquareColumns) * kQuad;
+  const int64_t col = block % across * kBlockColumns + lane % kSquareColumns * kQuad;
   constexpr unsigned kBytes = kQuad * sizeof(T);
   const bool quads = (reinterpret_cast<uintptr_t>(params.tile.products) % kBytes | params.tile.ld % kQuad |
                       reinterpret_cast<uintptr_t>(params.out) % kBytes | params.ld % kQuad) == 0;
   CCFAST_UNROLL(2)
-  for (int step = 0; step < kSteps; ++step) turn<T>(params, row, col + step * kAcross * kQuad, quads);
+  for (int step = 0; step < kSteps; ++step) turn<T>(params, row, col + step * kSquareColumns * kQuad, quads);
 }
 
 // One thread per list. In nearly all lists the row is first already.

@@ -31,7 +31,7 @@ constexpr int64_t kHalfAlignment = 8;  // halves in 16 bytes; operands are padde
 constexpr int64_t kExactDistances = int64_t{1} << 24;  // in memory at a time: 128 MiB
 // Open rows for which all distances cost less than float32 products: each reads the features once, while preparing the
 // operands and multiplying them reads them twice, and takes two launches for every kTileColumns targets.
-constexpr int64_t kFewOpen = 4;
+constexpr int64_t kMostExactRows = 4;
 
 struct Search {
   at::Tensor queries, features;  // [Q, D], [N, D] float32, contiguous; the same one in a symmetric search
@@ -224,7 +224,7 @@ void search_in_single(const Search& search, const Extent& extent, const Neighbou
 }
 
 void search_open_rows(const Search& search, const at::Tensor& open, const Extent& extent, const Neighbours& found) {
-  if (open.size(0) <= kFewOpen) return search_exactly(search, open, found);
+  if (open.size(0) <= kMostExactRows) return search_exactly(search, open, found);
   const Search rest{search.queries.index_select(0, open), search.features, search.k, search.stream};
   const Neighbours rest_found(open.size(0), search.k, found.distances.options());
   search_in_single(rest, extent, rest_found);

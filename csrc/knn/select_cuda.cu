@@ -191,9 +191,10 @@ class Gate<__half> {
   __device__ Gate(float floor, float least) : floor_(floor), least_(least) {
     constexpr float kLargest = 65504;
     // More than the three rounding errors: of the score, of the sum here, and of the bound in half precision.
-    constexpr float kOfFloor = 0x1p-22f, kOfBound = 0x1p-10f, kAbsolute = 0x1p-24f;
+    constexpr float kFloorRounding = 0x1p-22f, kBoundRounding = 0x1p-10f, kAbsoluteRounding = 0x1p-24f;
     const float bound = fminf(floor + least, kLargest);
-    const __half lower = __float2half_rn(bound - fabsf(bound) * kOfBound - fabsf(floor) * kOfFloor - kAbsolute);
+    const __half lower =
+        __float2half_rn(bound - fabsf(bound) * kBoundRounding - fabsf(floor) * kFloorRounding - kAbsoluteRounding);
     bound_ = __halves2half2(lower, lower);
   }
   __device__ bool passes(__half product) const { return to_float(product) - least_ >= floor_; }

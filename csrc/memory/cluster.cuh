@@ -170,10 +170,11 @@ struct Cluster {
   // Whether the cluster has an earlier sample: then another block updates it. Near samples are checked first, because
   // batches mostly have a cluster's samples side by side.
   __device__ bool has_earlier() const {
-    constexpr int64_t kAtATime = 8 * kThreads;
-    for (int64_t end = first; end > 0; end -= kAtATime) {
+    constexpr int64_t kSamplesAtATime = 8 * kThreads;
+    for (int64_t end = first; end > 0; end -= kSamplesAtATime) {
       int found = 0;
-      for (int64_t i = (end > kAtATime ? end - kAtATime : 0) + threadIdx.x; i < end; i += kThreads) found |= holds(i);
+      for (int64_t i = (end > kSamplesAtATime ? end - kSamplesAtATime : 0) + threadIdx.x; i < end; i += kThreads)
+        found |= holds(i);
       if (sums(found) > 0) return true;
     }
     return false;

@@ -99,10 +99,10 @@ def read_three_folders(
 def _images(layout: Layout, folder: Path, findings: Findings) -> dict[Path, Name]:
     """The folder's images, sorted by name, and the content of the names."""
     names = {path: layout.parse(path) for path in list_images(folder, findings)}
-    strange = [path.name for path, name in names.items() if name is None]
-    if strange:
+    unmatched = [path.name for path, name in names.items() if name is None]
+    if unmatched:
         raise InputError(
-            f"{folder}: {len(strange)} image(s) with a name like {printable(strange[0])}; {layout.expected}"
+            f"{folder}: {len(unmatched)} image(s) with a name like {printable(unmatched[0])}; {layout.expected}"
         )
     return {path: name for path, name in names.items() if name is not None}
 

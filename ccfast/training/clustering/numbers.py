@@ -12,7 +12,7 @@ from ccfast.training.evaluate import agreement
 from ccfast.training.shard import Shard
 
 
-def told_of(found: PseudoLabels, features: Tensor | Shard, last: Tensor | None) -> dict[str, Any]:
+def numbers_of(found: PseudoLabels, features: Tensor | Shard, last: Tensor | None) -> dict[str, Any]:
     """The numbers of ``found``, the clusters of ``features`` [N, D]; ``last`` [N] are the previous epoch's clusters.
 
     ``clusters``, ``noise`` (images in no cluster), ``largest`` (images in the largest cluster), ``silhouette`` in

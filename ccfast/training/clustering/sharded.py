@@ -97,9 +97,9 @@ def check_shard(features: Shard) -> None:
             checks.unit_rows("features", features.rows, first=features.own.start)
         except ValueError as error:
             wrong = str(error)
-    told = next((message for message in features.group.collect(wrong) if message is not None), None)
-    if told is not None:
-        raise ValueError(told)
+    message = next((error for error in features.group.collect(wrong) if error is not None), None)
+    if message is not None:
+        raise ValueError(message)
 
 
 def _encoding(features: Tensor | Shard, rank: Tensor, distances: Tensor, group: Group) -> CsrTensors:

@@ -91,8 +91,8 @@ class FolderLock:
 
 def _holder(descriptor: int) -> str:
     try:
-        told = json.loads(os.pread(descriptor, 1000, 0))
-        return f"another process (pid {int(told['pid'])} on {told['host']})"
+        holder = json.loads(os.pread(descriptor, 1000, 0))
+        return f"another process (pid {int(holder['pid'])} on {holder['host']})"
     except (ValueError, TypeError, KeyError):
         return "another process"
 

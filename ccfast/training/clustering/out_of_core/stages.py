@@ -87,15 +87,17 @@ class Stages:
         left = blocks(done)
         after = f", continuing after {done:,} rows" if done else ""
         log.info("%s: %s block(s) of up to %s rows%s", name, f"{len(left):,}", f"{left[0][1] - left[0][0]:,}", after)
-        told, start = done * 10 // self.count, time.monotonic()
+        tenths, start = done * 10 // self.count, time.monotonic()
         with counter(name, self.count, done) as advance:
             for begin, end in left:
                 work(begin, end)
                 self.folder.mark(name, end)
                 advance(end - begin)
-                if end * 10 // self.count > told:
-                    told = end * 10 // self.count
-                    log.info("%s: %d%% after %.1f s; at most %s MB", name, 10 * told, time.monotonic() - start, peak())
+                if end * 10 // self.count > tenths:
+                    tenths = end * 10 // self.count
+                    log.info(
+                        "%s: %d%% after %.1f s; at most %s MB", name, 10 * tenths, time.monotonic() - start, peak()
+                    )
 
     def _check(self, begin: int, end: int) -> None:
         """Check that rows have unit norm; copy them if the search cannot read them from the file."""
