@@ -229,7 +229,7 @@ def test_another_run_beside_this_one(run, tmp_path, caplog):
         "seed": ("0", "3"), "eps": ("0.4", "0.5"), "iters": ("2", "3")
     }  # fmt: skip
     assert "data_dir" not in rows and "clusters, last epoch" in rows and "Clusters of both runs" in section
-    assert f"--compare: {other} learnt from folder in {tmp_path / 'train'}, and {run} from folder in" in caplog.text
+    assert f"--compare: {other} learnt from folder ({tmp_path / 'train'}), and {run} from folder (" in caplog.text
     caplog.clear()
     write_report(run, tmp_path / "p.html", compare_with=run, device="cpu")
     assert "--compare" not in caplog.text

@@ -68,7 +68,7 @@ def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str
 def _data_set(stored: dict[str, Any]) -> str:
     """The name and the place of a run's data set."""
     place = stored.get("data_dir")
-    return str(stored["dataset"]) + (f" in {Path(place).expanduser().resolve()}" if place else "")
+    return str(stored["dataset"]) + (f" ({Path(place).expanduser().resolve()})" if place else "")
 
 
 def _told(name: str) -> str:
