@@ -192,14 +192,14 @@ def _cells(cells: list[str], columns: list[str]) -> dict[str, str]:
 
 def _check_encoding(file: Path, rows: dict[int, dict[str, str]]) -> None:
     """Refuse cells that are not UTF-8, unless one names a file: names of files may have any bytes."""
-    strange = {
+    other_bytes = {
         number: cells
         for number, cells in rows.items()
         if any(_NOT_UTF_8.search(cells.get(name, "")) for name in COLUMNS)
     }
-    named = (cells["path"] for cells in strange.values() if _NOT_UTF_8.search(cells["path"]))
-    if strange and not any(_path(file.parent, path).is_file() for path in named):
-        raise InputError(f'{file}, line {next(iter(strange))}: not UTF-8; save it as "CSV UTF-8"')
+    named = (cells["path"] for cells in other_bytes.values() if _NOT_UTF_8.search(cells["path"]))
+    if other_bytes and not any(_path(file.parent, path).is_file() for path in named):
+        raise InputError(f'{file}, line {next(iter(other_bytes))}: not UTF-8; save it as "CSV UTF-8"')
 
 
 def _line(folder: Path, number: int, cells: dict[str, str], numbers: list[Numbers]) -> Line:
