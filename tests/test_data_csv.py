@@ -97,6 +97,57 @@ def test_quoted_paths_and_names_that_are_no_utf_8(images):
     write_image(images / b"caf\xe9.jpg".decode("utf-8", "surrogateescape"))
     data = load(images, b'path;camera\n"b/5, six.jpg";1\ncaf\xe9.jpg;2\n')
     assert len(data.train) == 2 and data.train.cams.tolist() == [1, 2]
+    named = load(images, b"path,identity\ncaf\xe9.jpg,caf\xe9\na/1.jpg,tea\n")
+    assert named.train.ids.tolist() == [0, 1] and r"caf\xe9" in table(named)
+    refused(images, b"path\ncaf\xe9.jpg\nth\xe9.jpg\n", r"line 3: path: ", r"th\xe9.jpg: no such file")
+
+
+NAMED = """path,identity,camera,split
+a/1.jpg,Milk,front,train
+a/2.jpg,7,front,train
+b/3.jpg,Müsli,back,query
+b/4.jpg,Milk,front,gallery
+"b/5, six.jpg",Müsli,front,gallery
+"""
+
+
+def test_names_of_identities_and_cameras_are_numbered_in_sorted_order(images):
+    data = load(images, NAMED)
+    assert (data.train.ids.tolist(), data.query.ids.tolist(), data.gallery.ids.tolist()) == ([1, 0], [2], [1, 2])
+    assert (data.train.cams.tolist(), data.query.cams.tolist()) == ([1, 1], [0])
+    printed = table(data)
+    assert "identity: 3 names, numbered from 0 in sorted order, because 'Milk' in line 2 is not an integer" in printed
+    assert "camera: 2 names" in printed and "names" not in table(load(images, FULL))
+
+
+def test_integers_beside_names_are_names_and_empty_cells_are_unknown(images):
+    data = load(images, "path,identity,camera\na/1.jpg,007,1\na/2.jpg,7,1\nb/3.jpg,x,1\n")
+    assert data.train.ids.tolist() == [0, 1, 2] and data.train.cams.tolist() == [1, 1, 1]
+    assert load(images, "path,identity\na/1.jpg,007\na/2.jpg,7\n").train.ids.tolist() == [7, 7]
+    assert load(images, "path,identity\na/1.jpg,x\na/2.jpg,\n").train.ids is None
+    junk = load(images, NAMED.replace("Milk,front,gallery", "-1,front,gallery"))
+    assert len(junk.gallery) == 1 and "junk, identity -1: 1" in table(junk)
+
+
+def test_the_columns_of_extract_are_read(images, caplog):
+    """Their own names have precedence: beside "identity", "id" may be anything."""
+    plain, other = load(images, FULL), load(images, FULL.replace("identity,camera,split", "ID,cam,part"), name="o.csv")
+    for part in ("train", "query", "gallery"):
+        one, two = getattr(plain, part), getattr(other, part)
+        assert (one.ids.tolist(), one.cams.tolist()) == (two.ids.tolist(), two.cams.tolist())
+    assert "columns that are read: id as identity, cam as camera, part as split" in table(other)
+    both = load(images, "path,id,identity\na/1.jpg,3,4\n")
+    assert both.train.ids.tolist() == [4] and "columns that are not read: id;" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{}, {"bad_images": "skip"}])
+def test_a_table_in_another_encoding_is_one_error(images, options):
+    for text in ("path,identity\na/1.jpg,1\na/é.jpg,2\nb/é.jpg,3\n", "path,identity\na/1.jpg,1\na/2.jpg,é\n"):
+        message = refused(
+            images, text.encode("latin-1"), 'list.csv, line 3: not UTF-8; save it as "CSV UTF-8"', **options
+        )
+        assert "\n" not in message
+    assert len(load(images, "path,größe\na/1.jpg,1\n".encode("latin-1")).train) == 1  # that column is not read
 
 
 @pytest.mark.parametrize(
@@ -106,11 +157,11 @@ def test_quoted_paths_and_names_that_are_no_utf_8(images):
         ("a/none.jpg,7,1,train", "a/none.jpg: no such file"),
         ("a,7,1,train", "is a folder"),
         (",7,1,train", "path: expected an image, got an empty cell"),
-        ("b/5.jpg,seven,1,train", "identity: expected an integer of at least 0, or -1 for junk, and at most"),
-        ("b/5.jpg,7.0,1,train", "got '7.0'"),
+        ("b/5.jpg,-2,1,train", "identity: expected an integer of at least 0, or -1 for junk, and at most"),
         ("b/5.jpg,-2,1,train", "got '-2'"),
         ("b/5.jpg,7,-1,train", "camera: expected an integer of at least 0 and at most"),
-        ("b/5.jpg,99999999999999999999,1,train", "identity: expected an integer"),
+        ("b/5.jpg,99999999999999999999,1,train", "got '99999999999999999999'; a letter before each number makes it"),
+        (f"b/5.jpg,{'9' * 5000},1,train", "identity: expected an integer"),
         ("b/5.jpg,7,1,test", "split: expected train, query or gallery, got 'test'"),
         ("b/5.jpg,7,1,", "split: expected train, query or gallery, got ''"),
         ("a/1.jpg,7,1,train", "a/1.jpg is already in line 2"),
@@ -129,9 +180,11 @@ def test_lines_are_counted_as_an_editor_counts_them(images):
 
 
 def test_one_error_lists_all_wrong_lines(images):
-    lines = "".join(f"gone{number}.jpg\n" for number in range(8))
-    message = refused(images, f"path\n{lines}", "8 lines are wrong:", "line 2: ", "line 6: ", "and 3 more")
-    assert "line 7" not in message
+    lines = "".join(f"gone{number}.jpg\n" for number in range(103))
+    message = refused(images, f"path\n{lines}", "103 lines are wrong:", "line 2: ", "line 101: ", "and 3 more")
+    assert "line 102" not in message
+    message = refused(images, "path,split\ngone.jpg,train\na/1.jpg,test\na/1.jpg,train,7\na/1.jpg,train\n")
+    assert message.index("line 2: path") < message.index("line 3: split") < message.index("line 4: 3 cells")
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,14 @@ from PIL import Image
 
 from ccfast.cli import main
 from ccfast.data import Comparison, Part, Protocol, ReIDData
+from ccfast.data.image_files import ImageFiles
 from ccfast.data.protocol import everything
 from ccfast.report import clusters, comparison, curves, history, page, thumbnails, write_report
 from ccfast.report.ranked import choose, ranked_lists
 from ccfast.training import TrainConfig, train
 from ccfast.training.trained import load_trained
 
-VOID = {"meta", "link", "img", "br", "path", "use", "rect"}
+VOID = {"meta", "link", "img", "br", "wbr", "path", "use", "rect"}
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 HOSTILE = "<script>alert(1)</script>&\"'{{ 7 * 7 }}"
 
@@ -321,7 +322,20 @@ def test_tensors_and_pictures_of_any_kind_become_thumbnails():
     ]  # fmt: skip
     made = [thumbnails.thumbnail(images, index, 64) for index in range(len(images))]
     assert [one.pixelated for one in made] == [True, True, False, True, False, True]
-    assert all(one.uri.startswith("data:image/") and one.name == "" for one in made)
+    assert all(one.uri.startswith("data:image/") and one.name == one.path == "" for one in made)
+
+
+def test_names_are_those_below_the_folder_of_all_images(tmp_path):
+    files = [tmp_path / name for name in ("a/0.png", "b/0.png")]
+    for file in files:
+        file.parent.mkdir()
+        Image.new("RGB", (4, 4)).save(file)
+    for chosen, names in ((files, ["a/0.png", "b/0.png"]), (files[:1], ["0.png"])):
+        images = ImageFiles(chosen)
+        made = [thumbnails.thumbnail(images, index, 64) for index in range(len(images))]
+        assert [one.name for one in made] == names and [one.path for one in made] == [str(file) for file in chosen]
+    assert thumbnails.shorten("a" * 30 + "/0.png", 16) == "aaaaa…aaaa/0.png"
+    assert thumbnails.shorten("a/0.png", 7) == "a/0.png"
 
 
 def test_further_protocols_have_a_tile_and_a_chart_of_their_own():

@@ -22,7 +22,7 @@ from ccfast.data import Comparison, Part, Protocol, ReIDData
 from ccfast.report import curves, write_report
 from ccfast.report.embedding import POINTS, embedding_map
 from ccfast.report.measures import BINS, measure
-from ccfast.report.page import columns
+from ccfast.report.page import distance, widths
 from ccfast.report.pairs import far_within, near_across
 from ccfast.training.evaluate import evaluate
 
@@ -157,9 +157,41 @@ def test_charts_without_points_are_left_out():
 
 
 def test_no_chart_is_alone_in_its_row():
-    for charts in range(1, 30):
-        assert charts % columns(charts) != 1 or charts in (1, 61)
-    assert columns(7) == 4 and columns(6) == 3
+    """Every row is full: three thirds or two halves."""
+    for charts in range(2, 30):
+        found = widths(charts)
+        assert len(found) == charts and found.count("third") % 3 == 0 and found.count("half") % 2 == 0
+        assert found == sorted(found, reverse=True)
+    assert widths(7) == ["third"] * 3 + ["half"] * 4 and widths(1) == ["half"] and widths(0) == []
+
+
+def test_small_distances_keep_three_digits():
+    assert [distance(value) for value in (1.23456, 0.5, 0.000123456, 2e-5, 2e-7, -1e-7)] == [
+        "1.23", "0.500", "0.000123", "2.00e-5", "0", "0"
+    ]  # fmt: skip
+
+
+def ticks(chart):
+    return [float(text) for text in re.findall(r"<text[^>]*>(\d+(?:\.\d+)?)</text>", chart.svg)]
+
+
+@pytest.mark.slow
+def test_axes_of_shares_end_at_the_whole():
+    records = [{"epoch": epoch, "mAP": 0.9 + epoch / 20, "nmi": 0.96 + epoch / 50} for epoch in (0, 1, 2)]
+    accuracy, agreement = curves.charts(records)
+    assert max(ticks(accuracy)) == 100 and max(value for value in ticks(agreement) if value != 2) == 1
+    for value in (0.0, 1.0):
+        (chart,) = curves.comparison_charts([{"epoch": 0, "mAP": value}], [{"epoch": 0, "mAP": value}])
+        assert max(ticks(chart)) <= 100
+
+
+@pytest.mark.slow
+def test_numbers_without_identities_have_charts():
+    records = [{"epoch": epoch, "silhouette": 0.1 * epoch, "last_ari": 0.5, "eps": 0.4} for epoch in (1, 2)]
+    assert [chart.title for chart in curves.charts(records)] == ["Clusters without identities"]
+    assert "ARI with the last epoch" in curves.charts(records)[0].svg
+    records[-1]["eps"] = 0.5
+    assert [chart.title for chart in curves.charts(records)] == ["Clusters without identities", "eps of the clustering"]
 
 
 @pytest.fixture(scope="module")
@@ -178,14 +210,15 @@ def test_the_page_has_names_images_in_none_and_the_clusters_to_download(run):
     rows = list(csv.DictReader(io.StringIO(found)))
     none = [row for row in rows if row["cluster"] == "-1"]
     assert none and f"{len(none)} images" in page.partition('class="in-none"')[2]
-    shown = re.findall(r'<span class="file">(.*?)</span>', page.partition('class="in-none"')[2])
-    assert shown == [row["path"].rsplit("/", 1)[1] for row in none]
+    shown = re.findall(r'<span class="file">(.*?)</span>', page.partition('class="in-none"')[2].replace("<wbr>", ""))
+    assert shown == ["/".join(row["path"].split("/")[-2:]) for row in none]
+    assert all(f'title="{row["path"]}"' in page and f"<title>{row['path']}</title>" in page for row in none)
     assert page.count('<g class="point"') == len(rows) and "Nearest images of two clusters" in page
     assert "Ranked lists" not in page and "<h2>Search</h2>" not in page
 
 
 @pytest.mark.slow
-def test_another_run_beside_this_one(run, tmp_path):
+def test_another_run_beside_this_one(run, tmp_path, caplog):
     other = tiny_run(tmp_path, seed=3, eps=0.5, iters=3)
     page = write_report(run, tmp_path / "p.html", compare_with=other, device="cpu").read_text(encoding="utf-8")
     section = page.partition('id="comparison"')[2].partition("</section>")[0]
@@ -196,6 +229,10 @@ def test_another_run_beside_this_one(run, tmp_path):
         "seed": ("0", "3"), "eps": ("0.4", "0.5"), "iters": ("2", "3")
     }  # fmt: skip
     assert "data_dir" not in rows and "clusters, last epoch" in rows and "Clusters of both runs" in section
+    assert f"--compare: {other} learnt from folder ({tmp_path / 'train'}), and {run} from folder (" in caplog.text
+    caplog.clear()
+    write_report(run, tmp_path / "p.html", compare_with=run, device="cpu")
+    assert "--compare" not in caplog.text
     with pytest.raises(ValueError, match="--compare: expected a run folder"):
         write_report(run, tmp_path / "p.html", compare_with=tmp_path, device="cpu")
 

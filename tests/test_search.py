@@ -230,11 +230,13 @@ def test_names_that_are_no_text_and_links(run, folders):
 
 def test_the_page_has_the_lists_with_names_and_images(run, folders):
     assert ask(run, folders, "--top", 3, output="r.html") == 0
-    page = (folders / "r.html").read_text(encoding="utf-8")
+    page = (folders / "r.html").read_text(encoding="utf-8").replace("<wbr>", "")
     assert page.count('class="card list"') == KINDS and page.count("<img ") == 4 * KINDS
     assert ask(run, folders, "--top", 3) == 0
     for row in results(folders):
-        assert f"<b>{float(row['score']):.3f}</b><br>{row['image'].rsplit('/', 1)[1]}</figcaption>" in page
+        name = os.path.relpath(row["image"], folders / "photos")
+        assert f'<b>{float(row["score"]):.3f}</b><span class="file">{name}</span></figcaption>' in page
+        assert f'title="{row["image"]}"' in page
     assert "http" not in page.replace("http-equiv", "")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,14 @@ class ImageFiles(Sequence[Any]):
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = [str(path) for path in paths]
         self.max_pixels = _max_pixels
+
+    @cached_property
+    def folder(self) -> str:
+        """The innermost folder that holds all files; empty if there is none."""
+        try:
+            return os.path.commonpath({os.path.dirname(path) for path in self.paths})
+        except ValueError:  # no files, or relative and absolute paths
+            return ""
 
     def __len__(self) -> int:
         return len(self.paths)

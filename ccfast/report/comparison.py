@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ccfast.report.history import Record
 from ccfast.training.config_file import read_config
 from ccfast.training.run_folder.folder import RunFolder
 from ccfast.training.run_folder.records import read_records
+
+log = logging.getLogger(__name__)
 
 #: Options that do not affect what a run computes; differences in them are not shown.
 PLACES = ("data_dir", "source_dir", "device", "workers", "max_image_pixels")
@@ -41,6 +44,12 @@ def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str
         raise InputError(f"--compare: expected a run folder, got {folder.path}, which has no {folder.config.name}")
     others = history.readable(read_records(folder.metrics).records)
     theirs = read_config(folder.config).stored()
+    mine, yours = _data_set(stored), _data_set(theirs)
+    if mine != yours:
+        log.warning(
+            "--compare: %s learnt from %s, and %s from %s; compare their numbers only if the images are the same",
+            folder.path, yours, run, mine,
+        )  # fmt: skip
     names = [path.resolve().name for path in (run, folder.path)]
     if names[0] == names[1]:
         names = [str(run), str(folder.path)]
@@ -49,9 +58,17 @@ def compare(run: Path, records: list[Record], stored: dict[str, Any], other: str
         for name in {**stored, **theirs}
         if name not in PLACES and stored.get(name) != theirs.get(name)
     ]
-    mine, yours = _results(records), _results(others)
-    results = [(name, mine.get(name, "–"), yours.get(name, "–")) for name in {**mine, **yours}]
+    results_here, results_other = _results(records), _results(others)
+    results = [
+        (name, results_here.get(name, "–"), results_other.get(name, "–")) for name in {**results_here, **results_other}
+    ]
     return Comparison((names[0], names[1]), results, options, others)
+
+
+def _data_set(stored: dict[str, Any]) -> str:
+    """The name and the place of a run's data set."""
+    place = stored.get("data_dir")
+    return str(stored["dataset"]) + (f" ({Path(place).expanduser().resolve()})" if place else "")
 
 
 def _told(name: str) -> str:

@@ -46,8 +46,8 @@ class Chart:
 def charts(records: list[Record]) -> list[Chart]:
     """The records' numbers over the epochs, except times; charts without points are left out."""
     last = max((record["epoch"] for record in records), default=0)
-    agreement = {name: history.points(records, name) for name in ("nmi", "ari", "purity")}
-    rates = history.points(records, "lr")
+    measured = {name: history.points(records, name) for name in ("nmi", "ari", "purity", "silhouette", "last_ari")}
+    rates, eps = history.points(records, "lr"), history.points(records, "eps")
     return [
         *_accuracy(records, last),
         *_lines("Loss", "contrastive loss", {"loss": history.points(records, "loss")}, last),
@@ -56,9 +56,18 @@ def charts(records: list[Record]) -> list[Chart]:
         *_lines(
             "Clusters against true identities",
             "agreement",
-            {"NMI": agreement["nmi"], "ARI": agreement["ari"], "purity": agreement["purity"]},
+            {"NMI": measured["nmi"], "ARI": measured["ari"], "purity": measured["purity"]},
             last,
+            most=1,
         ),
+        *_lines(
+            "Clusters without identities",
+            "quality",
+            {"silhouette": measured["silhouette"], "ARI with the last epoch": measured["last_ari"]},
+            last,
+            most=1,
+        ),
+        *(_lines("eps of the clustering", "eps", {"eps": eps}, last) if _moves(eps) else ()),
         *(
             _lines("Learning rate", "learning rate", {"rate": rates}, last, log=_wide(rates), from_0=True)
             if _moves(rates)
@@ -77,8 +86,8 @@ def comparison_charts(records: list[Record], others: list[Record]) -> list[Chart
         return {run: [(epoch, scale * value) for epoch, value in history.points(of, name)] for run, of in runs.items()}
 
     return [
-        *_lines("mAP of both runs", "percent", both("mAP", 100), last),
-        *_lines("Rank-1 of both runs", "percent", both("rank1", 100), last),
+        *_lines("mAP of both runs", "percent", both("mAP", 100), last, most=100),
+        *_lines("Rank-1 of both runs", "percent", both("rank1", 100), last, most=100),
         *_lines("Clusters of both runs", "clusters", both("clusters", 1), last, from_0=True),
     ]
 
@@ -113,8 +122,10 @@ def cmc_chart(cmc: list[float]) -> Chart:
     """The share of queries with a match, over the ranks from 1."""
     with _chart("CMC") as drawn:
         axes = drawn.axes
-        axes.plot(range(1, len(cmc) + 1), [100 * share for share in cmc], color=SERIES[0], marker=MARKERS[0])
-        axes.set(xlabel="rank", ylabel="percent of the queries", ylim=(max(0, 100 * cmc[0] // 10 * 10 - 10), 102))
+        axes.plot(
+            range(1, len(cmc) + 1), [100 * share for share in cmc], color=SERIES[0], marker=MARKERS[0], clip_on=False
+        )
+        axes.set(xlabel="rank", ylabel="percent of the queries", ylim=(max(0, 100 * cmc[0] // 10 * 10 - 10), 100))
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return drawn.chart
 
@@ -149,7 +160,7 @@ def _accuracy(records: list[Record], last: int) -> Iterator[Chart]:
             for name, label in (("mAP", "mAP"), ("rank1", "rank-1"))
         }
         title = "Accuracy" + (f": {prefix.removesuffix(history.SEPARATOR)}" if prefix else "")
-        yield from _lines(title, "percent", percents, last)
+        yield from _lines(title, "percent", percents, last, most=100)
 
 
 def _lines(
@@ -160,8 +171,9 @@ def _lines(
     *,
     log: bool = False,
     from_0: bool = False,
+    most: float | None = None,
 ) -> Iterator[Chart]:
-    """One chart of lines over the epochs 0 .. last, or none if there is no point."""
+    """One chart of lines over the epochs 0 .. last, or none if there is no point; ``most``: the largest value."""
     known = {name: values for name, values in series.items() if values}
     if not known:
         return
@@ -169,13 +181,17 @@ def _lines(
         axes = drawn.axes
         for number, (name, values) in enumerate(known.items()):
             shape = {"marker": MARKERS[number]} if len(values) <= CROWDED else {"linestyle": DASHES[number]}
-            axes.plot(*zip(*values, strict=True), color=SERIES[number], label=name, **shape)
+            axes.plot(*zip(*values, strict=True), color=SERIES[number], label=name, clip_on=most is None, **shape)
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")  # its own formatter writes TeX
             axes.yaxis.set_minor_formatter("")
         elif from_0:
             axes.set_ylim(bottom=0, top=1.12 * max(max(y for _, y in values) for values in known.values()) or 1)
+        elif most is not None:
+            bottom, top = axes.get_ylim()
+            negative = min(y for values in known.values() for _, y in values) < 0
+            axes.set_ylim(bottom if negative else max(bottom, 0), min(top, most))
         _epochs(axes, unit, min(values[0][0] for values in known.values()), last)
         if len(known) > 1:
             _legend(axes, len(known))

@@ -23,7 +23,7 @@ from ccfast.report.comparison import PLACES, compare
 from ccfast.report.embedding import embedding_map
 from ccfast.report.measures import measure
 from ccfast.report.pairs import Pair, far_within, near_across
-from ccfast.report.thumbnails import Thumbnail, thumbnail
+from ccfast.report.thumbnails import Thumbnail, shorten, thumbnail
 from ccfast.training.clustering.pseudo_labels import pseudo_labels
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
@@ -143,13 +143,22 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"columns": columns, "duration": history.duration, "percent": history.percent, "told": _told}
+    environment.filters |= {
+        "distance": distance, "duration": history.duration, "percent": history.percent, "shorten": shorten,
+        "told": _told, "widths": widths,
+    }  # fmt: skip
     return environment.get_template(template).render(**content)
 
 
-def columns(charts: int) -> int:
-    """The number of columns for ``charts`` charts that leaves no single chart in the last row."""
-    return next((count for count in (3, 4, 5) if charts % count != 1), 3) if charts > 3 else charts
+def widths(charts: int) -> list[str]:
+    """The class of each of ``charts`` charts: three per row, and two in the last rows, so that every row is full."""
+    halves = {0: 0, 1: 4, 2: 2}[charts % 3]
+    return (["third"] * max(0, charts - halves) + ["half"] * halves)[:charts]
+
+
+def distance(value: float) -> str:
+    """A squared distance of unit features with three significant digits; rounding errors of float32 are 0."""
+    return "0" if value < 1e-6 else f"{value:#.3g}".replace("e-0", "e-")
 
 
 def _told(value: Any) -> Any:

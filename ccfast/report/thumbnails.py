@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ccfast.data.image_files import ImageFiles
 
 #: Images up to this size are drawn with their pixels as squares.
 PIXELATED = 48
@@ -20,10 +22,14 @@ QUALITY = 82
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image as a data URI; ``name`` is the name of its file, or empty."""
+    """An image as a data URI; ``path`` is that of its file, and ``name`` the same below the folder of all images.
+
+    Both are empty for images that are not files.
+    """
 
     uri: str
     name: str
+    path: str
     pixelated: bool
 
 
@@ -36,7 +42,7 @@ def thumbnail(images: Sequence[Any], index: int, side: int) -> Thumbnail:
     kind = "PNG" if pixelated else "JPEG"
     image.save(file, kind, optimize=True, **({} if pixelated else {"quality": QUALITY}))
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    return Thumbnail(f"data:image/{kind.lower()};base64,{data}", _name(images, index), pixelated)
+    return Thumbnail(f"data:image/{kind.lower()};base64,{data}", *_names(images, index), pixelated)
 
 
 def as_picture(image: Any) -> Any:
@@ -53,6 +59,16 @@ def as_picture(image: Any) -> Any:
     return Image.fromarray(array)
 
 
-def _name(images: Sequence[Any], index: int) -> str:
-    paths = getattr(images, "paths", None)
-    return "" if paths is None else PurePath(paths[index]).name
+def _names(images: Sequence[Any], index: int) -> tuple[str, str]:
+    if not isinstance(images, ImageFiles):
+        return "", ""
+    path = images.paths[index]
+    return os.path.relpath(path, images.folder) if images.folder else path, path
+
+
+def shorten(name: str, length: int) -> str:
+    """``name`` with at most ``length`` characters: the middle is left out, because the end has the name of the file."""
+    if len(name) <= length:
+        return name
+    first = (length - 1) // 3
+    return f"{name[:first]}…{name[len(name) - (length - 1 - first) :]}"

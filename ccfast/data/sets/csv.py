@@ -13,14 +13,18 @@ from typing import NamedTuple
 from ccfast._errors import InputError
 from ccfast._files import printable
 from ccfast.data.findings import Findings, Reason
-from ccfast.data.image_files import NAMED
-from ccfast.data.parts import GALLERY, LARGEST, QUERY, TRAIN, Label, photographs, read_parts
+from ccfast.data.parts import GALLERY, QUERY, TRAIN, Label, photographs, read_parts
 from ccfast.data.reid_data import Part, ReIDData
+from ccfast.data.sets.csv_labels import Numbers, WrongLine
 from ccfast.data.sets.three_folders import JUNK
 from ccfast.data.text import read_text
 
 COLUMNS = ("path", "identity", "camera", "split")
 SPLITS = (TRAIN, QUERY, GALLERY)
+
+#: The names of the columns in the table of ``ccfast extract``.
+ALIASES = {"id": "identity", "cam": "camera", "part": "split"}
+
 EXPECTED = "expected a table whose first line names its columns: path and, if known, identity, camera, split"
 
 #: Possible separators of cells; the most frequent one in the first line is used.
@@ -28,6 +32,12 @@ _SEPARATORS = (",", ";", "\t", "|")
 
 #: Excel's declaration of the separator, in a separate line before the names of the columns.
 _SEPARATOR_LINE = re.compile(r"sep=(.)(?:\r\n|\r|\n)", re.IGNORECASE)
+
+#: Number of wrong lines that a message lists.
+LISTED = 100
+
+#: Bytes that are not UTF-8, as Python keeps them.
+_NOT_UTF_8 = re.compile("[\udc80-\udcff]")
 
 
 class Line(NamedTuple):
@@ -39,16 +49,13 @@ class Line(NamedTuple):
     label: Label
 
 
-class _Wrong(Exception):
-    """The error in one line."""
-
-
 def load_csv(data_dir: str | Path, *, bad_images: str = "refuse", workers: int = 0) -> ReIDData:
     """The images listed in the table ``data_dir``, a .csv file.
 
     Columns, in any order: ``path`` (relative to the table's folder, or absolute), ``identity`` and ``camera``
-    (integers; an empty cell means unknown), ``split`` (train, query or gallery; without this column all are train).
-    A table may list only query and gallery, for the evaluation; its training part is then empty.
+    (integers, or names, which are numbered; an empty cell means unknown), ``split`` (train, query or gallery; without
+    this column all are train). :data:`ALIASES` are read too. A table may list only query and gallery, for the
+    evaluation; its training part is then empty.
 
     Raises:
         InputError: no such table, a missing column, or wrong lines, each with its number.
@@ -75,39 +82,62 @@ def _read_lines(file: Path, findings: Findings, *, skip_missing: bool) -> list[L
     if header is None:
         raise InputError(f"{file}: is empty; {EXPECTED}")
     columns = _columns(file, *header, findings)
+    cells, wrong = _cells_by_line(rows, columns)
+    _check_encoding(file, cells)
+    numbers = [
+        Numbers(name, ((line, row.get(name, "")) for line, row in cells.items())) for name in ("identity", "camera")
+    ]
+    findings.notes += [note for column in numbers for note in column.notes()]
     lines: dict[str, Line] = {}
-    wrong: list[str] = []
-    for number, cells in rows:
+    for number, row in cells.items():
         try:
-            line = _line(file.parent, number, _cells(cells, columns))
-            if line.label.id == JUNK:
-                findings.leave_out(Reason.JUNK, line.path.name)
-                continue
-            place = os.path.normpath(line.path)
-            if place in lines:
-                raise _Wrong(f"path: {line.path} is already in line {lines[place].number}")
-            if not line.path.is_file():
-                what = "is a folder" if line.path.is_dir() else "no such file"
-                if not skip_missing:
-                    raise _Wrong(f"path: {line.path}: {what}")
-                findings.leave_out(Reason.MISSING, f"{file}, line {number}: {line.path}")
-                continue
-            lines[place] = line
-        except _Wrong as error:
-            wrong.append(f"{file}, line {number}: {error}")
+            line = _line(file.parent, number, row, numbers)
+            if _is_kept(file, line, lines, findings, skip_missing):
+                lines[os.path.normpath(line.path)] = line
+        except WrongLine as error:
+            wrong[number] = str(error)
     if wrong:
-        raise InputError(_together(wrong))
+        raise InputError(_together([f"{file}, line {number}: {wrong[number]}" for number in sorted(wrong)]))
     if not lines:
         raise InputError(f"{file}: lists no image{findings.summary()}; {EXPECTED}")
     return list(lines.values())
 
 
+def _cells_by_line(
+    rows: Iterator[tuple[int, list[str]]], columns: list[str]
+) -> tuple[dict[int, dict[str, str]], dict[int, str]]:
+    """The cells of each line by column, and the errors of the lines that have too many."""
+    cells: dict[int, dict[str, str]] = {}
+    wrong: dict[int, str] = {}
+    for number, row in rows:
+        try:
+            cells[number] = _cells(row, columns)
+        except WrongLine as error:
+            wrong[number] = str(error)
+    return cells, wrong
+
+
+def _is_kept(file: Path, line: Line, lines: dict[str, Line], findings: Findings, skip_missing: bool) -> bool:
+    """Whether the image of ``line`` is part of the data set; if not, it is counted as left out or it is an error."""
+    if line.label.id == JUNK:
+        findings.leave_out(Reason.JUNK, line.path.name)
+        return False
+    if before := lines.get(os.path.normpath(line.path)):
+        raise WrongLine(f"path: {line.path} is already in line {before.number}")
+    if line.path.is_file():
+        return True
+    if not skip_missing:
+        raise WrongLine(f"path: {line.path}: {'is a folder' if line.path.is_dir() else 'no such file'}")
+    findings.leave_out(Reason.MISSING, f"{file}, line {line.number}: {line.path}")
+    return False
+
+
 def _together(wrong: list[str]) -> str:
     """One message about all wrong lines, which names the first ones."""
-    named = [printable(line) for line in wrong[:NAMED]]
+    named = [printable(line) for line in wrong[:LISTED]]
     if len(wrong) == 1:
         return named[0]
-    more = f"\n  and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+    more = f"\n  and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""
     return f"{len(wrong)} lines are wrong:\n" + "\n".join(f"  {line}" for line in named) + more
 
 
@@ -133,14 +163,20 @@ def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(file: Path, number: int, names: list[str], findings: Findings) -> list[str]:
-    """The names of the columns; unknown ones are reported."""
-    columns = [name.lower() for name in names]
+    """The names of the columns; unknown ones are reported, and so are :data:`ALIASES`.
+
+    An alias is not read beside a column of the name that it stands for.
+    """
+    written = [name.lower() for name in names]
+    columns = [other if (other := ALIASES.get(name)) and other not in written else name for name in written]
     place = f"{file}, line {number}"
     if "path" not in columns:
         raise InputError(printable(f"{place}: the column path is missing, got {', '.join(names)[:200]}; {EXPECTED}"))
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
         raise InputError(f"{place}: the column {twice[0]} appears {columns.count(twice[0])} times")
-    if unread := [name for name in names if name.lower() not in COLUMNS and name]:
+    if renamed := [f"{name} as {column}" for name, column in zip(written, columns, strict=True) if name != column]:
+        findings.notes.append(f"columns that are read: {', '.join(renamed)}")
+    if unread := [name for name, column in zip(names, columns, strict=True) if column not in COLUMNS and name]:
         findings.warnings.append(f"columns that are not read: {printable(', '.join(unread))[:200]}; {EXPECTED}")
     return columns
 
@@ -148,17 +184,31 @@ def _columns(file: Path, number: int, names: list[str], findings: Findings) -> l
 def _cells(cells: list[str], columns: list[str]) -> dict[str, str]:
     """The cells of a row by column name; missing cells at the end are empty."""
     if any(cells[len(columns) :]):
-        raise _Wrong(f"{len(cells)} cells, expected {len(columns)}, as the first line has; quote what has a separator")
+        raise WrongLine(
+            f"{len(cells)} cells, expected {len(columns)}, as the first line has; quote what has a separator"
+        )
     return dict(zip(columns, cells + [""] * (len(columns) - len(cells)), strict=False))
 
 
-def _line(folder: Path, number: int, cells: dict[str, str]) -> Line:
+def _check_encoding(file: Path, rows: dict[int, dict[str, str]]) -> None:
+    """Refuse cells that are not UTF-8, unless one names a file: names of files may have any bytes."""
+    other_bytes = {
+        number: cells
+        for number, cells in rows.items()
+        if any(_NOT_UTF_8.search(cells.get(name, "")) for name in COLUMNS)
+    }
+    named = (cells["path"] for cells in other_bytes.values() if _NOT_UTF_8.search(cells["path"]))
+    if other_bytes and not any(_path(file.parent, path).is_file() for path in named):
+        raise InputError(f'{file}, line {next(iter(other_bytes))}: not UTF-8; save it as "CSV UTF-8"')
+
+
+def _line(folder: Path, number: int, cells: dict[str, str], numbers: list[Numbers]) -> Line:
     if not cells["path"]:
-        raise _Wrong("path: expected an image, got an empty cell")
+        raise WrongLine("path: expected an image, got an empty cell")
     split = cells.get("split", TRAIN)
     if split.lower() not in SPLITS:
-        raise _Wrong(f"split: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got {split[:60]!r}")
-    label = Label(_integer("identity", cells), _integer("camera", cells))
+        raise WrongLine(f"split: expected {', '.join(SPLITS[:-1])} or {SPLITS[-1]}, got {split[:60]!r}")
+    label = Label(*(column.number(cells.get(column.column, "")) for column in numbers))
     return Line(number, _path(folder, cells["path"]), split.lower(), label)
 
 
@@ -168,18 +218,6 @@ def _path(folder: Path, cell: str) -> Path:
     if "\\" in cell and not path.exists():
         path = folder / PureWindowsPath(cell).as_posix()
     return path
-
-
-def _integer(name: str, cells: dict[str, str]) -> int | None:
-    """The integer in a cell; None if it is empty or its column is missing."""
-    cell = cells.get(name, "")
-    if not cell:
-        return None
-    lowest = JUNK if name == "identity" else 0
-    if not re.fullmatch(r"[+-]?[0-9]{1,19}", cell) or not lowest <= int(cell) <= LARGEST:
-        least = "0, or -1 for junk," if name == "identity" else "0"
-        raise _Wrong(f"{name}: expected an integer of at least {least} and at most {LARGEST}, got {cell[:60]!r}")
-    return int(cell)
 
 
 def _check_known(file: Path, listed: list[Line], findings: Findings) -> None:
