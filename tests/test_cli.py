@@ -303,6 +303,18 @@ def test_cluster_without_clusters_says_what_to_try(features, tmp_path, capsys):
     assert "Try --eps 0.6" in captured.err
 
 
+def test_what_a_command_reads_is_not_overwritten(features, tmp_path, capsys):
+    before = features.read_bytes()
+    for limit in ([], ["--memory-limit", "1G"]):
+        fails(capsys, 2, "expected another file than FEATURES.npy", "cluster", features, "-o", features, *limit)
+    assert features.read_bytes() == before
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 1")
+    config = tmp_path / "run" / "config.yaml"
+    fails(capsys, 2, "expected another file than the run's config.yaml", "report", tmp_path / "run", "-o", config)
+    assert config.read_text() == "seed: 1"
+
+
 def test_cluster_normalises_when_asked_to(features, tmp_path, capsys):
     np.save(features, 3 * np.load(features).astype(np.float64))
     output = tmp_path / "labels.npy"

@@ -58,6 +58,7 @@ def search_images(
     from ccfast.commands._options import encoder_of
     from ccfast.data.image_list import list_files
     from ccfast.inference.gallery_index import indexed_gallery
+    from ccfast.inference.index_folder import given_index
     from ccfast.inference.search import results_table, search
     from ccfast.report.search_page import search_page
     from ccfast.training.evaluate import Reranking
@@ -65,7 +66,7 @@ def search_images(
     if top < 1:
         raise InputError(f"--top: expected at least 1, got {top}")
     target = given_output("--output", output, (".csv", ".html"))
-    kept = None if index is None else given_path("--index", index)
+    kept = None if index is None else given_index(index)
     for option, place in (("--gallery", gallery), ("--query", query)):
         list_files(option, place)  # report errors before the encoder is loaded
     trained = encoder_of(path, data_dir=None if path else gallery, **options)

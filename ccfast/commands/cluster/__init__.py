@@ -115,7 +115,7 @@ def cluster(
 ) -> None:
     """Cluster images with the encoder of a run, or with one given by its weights."""
     from ccfast._errors import InputError
-    from ccfast._files import given_output, write_whole
+    from ccfast._files import given_output, keep_inputs, write_whole
     from ccfast.commands._options import encoder_of
     from ccfast.commands.cluster.features import Announcing
     from ccfast.commands.cluster.sweep import PICTURES, require_dbscan, write_sweep
@@ -123,6 +123,7 @@ def cluster(
     from ccfast.training.clustering.pseudo_labels import PseudoLabels, warn_of_giant
 
     target = given_output("--output", output, PICTURES if sweep else (".csv",))
+    keep_inputs("--output", target, {"--data-dir": data_dir})
     folder = None if copy_to is None else clusters.given_new_folder("--copy-to", copy_to)
     if copy is not None and folder is None:
         raise InputError("--copy: only with --copy-to")

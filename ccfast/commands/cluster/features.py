@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast._errors import InputError, RunError
-from ccfast._files import array_content, given_output, given_path, write_whole
+from ccfast._files import array_content, given_output, given_path, keep_inputs, write_whole
 from ccfast.training.clustering.out_of_core.cluster import cluster_by_blocks
 from ccfast.training.clustering.out_of_core.rows import load_matrix, not_clustered, opened
 from ccfast.training.clustering.pseudo_labels import (
@@ -53,6 +53,7 @@ def cluster_file(
         raise InputError("--work-dir: only with --memory-limit")
     clustering = ClusterOptions(**options)
     target = given_output("--output", output)
+    keep_inputs("--output", target, {"FEATURES.npy": features})
     warn_of_structural_tie(clustering)
     group, on_device = join(choose_device(device))
     try:

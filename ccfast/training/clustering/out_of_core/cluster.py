@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ccfast._errors import InputError, Interrupted, RunError
-from ccfast._files import array_content, given_output, given_path, write_whole
+from ccfast._files import array_content, given_output, given_path, keep_inputs, write_whole
 from ccfast.training.clustering.out_of_core.budget import parse_size
 from ccfast.training.clustering.out_of_core.rows import not_clustered, opened
 from ccfast.training.clustering.out_of_core.stages import Stages, peak
@@ -56,6 +56,7 @@ def cluster_by_blocks(
     limit = parse_size("--memory-limit", memory_limit)
     target = given_output("--output", output)
     path = given_path("FEATURES", features)
+    keep_inputs("--output", target, {"FEATURES.npy": path})
     folder = target.with_name(f"{target.name}.work") if work_dir is None else given_path("--work-dir", work_dir)
     warn_of_structural_tie(options)
     on = choose_device("cpu" if device is None else device)
