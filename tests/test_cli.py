@@ -63,7 +63,7 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
     for text in (
-        "1198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}",
+        "1,198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}",
         "images in no cluster",
         "before: mAP 60.8  rank-1", "after:  mAP", "NMI", "ARI", "clusters", "train",
     ):  # fmt: skip

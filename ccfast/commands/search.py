@@ -55,6 +55,7 @@ def search_images(
     """Search ``gallery`` for the images of ``query``, with a run's encoder or one given by its weights."""
     from ccfast._errors import InputError
     from ccfast._files import given_output, given_path, write_whole
+    from ccfast._words import counted
     from ccfast.commands._options import encoder_of
     from ccfast.data.image_list import list_files
     from ccfast.inference.gallery_index import indexed_gallery
@@ -82,5 +83,4 @@ def search_images(
         if len(names) > ON_A_PAGE:
             log.warning("%s shows %d of %d queries; a .csv file has all of them", target, ON_A_PAGE, len(names))
         write_whole(target, search_page(trained, names[:ON_A_PAGE], images.paths, found, len(names), reranked=rerank))
-    log.info("%s quer%s, %s images: %s", f"{len(names):,}", "y" if len(names) == 1 else "ies",
-             f"{len(images.paths):,}", target)  # fmt: skip
+    log.info("%s, %s: %s", counted(len(names), "query", "queries"), counted(len(images.paths), "image"), target)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ccfast._errors import InputError
 from ccfast._files import given_path, printable
+from ccfast._words import counted
 from ccfast.data import formats
 from ccfast.data.findings import Findings, Reason
 from ccfast.data.folders import contents
@@ -61,7 +62,7 @@ def load_images(option: str, path: str | Path, *, bad_images: str, workers: int,
 
 def say_what_was_read(path: str | Path, images: int, findings: Findings) -> None:
     """Log the number of images and what was left out."""
-    lines = [f"{printable(str(path))}: {images:,} image{'' if images == 1 else 's'}"]
+    lines = [f"{printable(str(path))}: {counted(images, 'image')}"]
     log.info("%s", "\n".join([*lines, *(f"  left out: {line}" for line in findings.lines())]))
     left_out = (f"left out: {line}" for line in findings.lines(warnings_only=True))
     for warning in (*findings.warnings, *left_out):

@@ -104,10 +104,10 @@ def read_index(index: Path, maker: Maker) -> Known | None:
             return None
         entries = _entries(content["images"])
         features = _features(index, len(entries), maker.num_features)
+        unreadable = _entries(content.get("unreadable")) if content.get("reader") == maker.reader else []
     except _DamagedError as error:
         log.warning("%s: damaged (%s); it is made again", index, error)
         return None
-    unreadable = _entries(content["unreadable"]) if content.get("reader") == maker.reader else []
     return Known(entries, torch.from_numpy(features), unreadable)
 
 

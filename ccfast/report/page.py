@@ -16,6 +16,7 @@ import ccfast
 from ccfast._errors import InputError
 from ccfast._files import given_output, given_path, keep_inputs, write_whole
 from ccfast._progress import progress
+from ccfast._words import counted
 from ccfast.data import Part, ReIDData
 from ccfast.inference.image_clusters import ImageClusters, clusters_table, image_names, with_distances
 from ccfast.report import clusters, curves, history, ranked
@@ -143,7 +144,9 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"columns": columns, "duration": history.duration, "percent": history.percent, "told": _told}
+    environment.filters |= {
+        "columns": columns, "counted": counted, "duration": history.duration, "percent": history.percent, "told": _told,
+    }  # fmt: skip
     return environment.get_template(template).render(**content)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
+from ccfast._words import counted
 from ccfast.data import Part, ReIDData
 from ccfast.data.joined import decoded_together, images_of
 from ccfast.data.loader import augmented_loader
@@ -188,7 +189,9 @@ class Run:
         if not len(data.train):  # a table may list only query and gallery
             raise InputError(f"--data-dir: {config.data_dir}: lists no training images")
         if config.k1 > len(data.train):
-            raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
+            raise InputError(
+                f"--k1: expected at most the {counted(len(data.train), 'training image')}, got {config.k1}"
+            )
 
     def method_class(self) -> type[Method]:
         """The training method."""
@@ -354,7 +357,7 @@ class Run:
         if best or not self.measured:  # without evaluation the last one is the best
             self._save_best()
         save(content, folder.checkpoint, folder.previous)
-        messages.epoch(record, self.config.epochs)
+        messages.epoch(record, self.config)
         for listener in self.listeners:
             listener(copy.deepcopy(record))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast._errors import InputError
 from ccfast._progress import clock
+from ccfast._words import counted
 from ccfast.training.clustering.base import Clusterer, numbered
 
 if TYPE_CHECKING:
@@ -40,7 +41,9 @@ class ByKMeans(Clusterer):
         rows = checks.unit_features("features", whole)
         checks.unit_rows("features", rows)
         if options.num_clusters > len(rows):
-            raise InputError(f"--num-clusters: expected at most the {len(rows)} images, got {options.num_clusters}")
+            raise InputError(
+                f"--num-clusters: expected at most the {counted(len(rows), 'image')}, got {options.num_clusters}"
+            )
         with watch("kmeans"), clock("k-means"):
             labels = group.from_main(lambda: _labels(rows.cpu().numpy(), options.num_clusters))
         return PseudoLabels(torch.from_numpy(labels).to(features.device))
