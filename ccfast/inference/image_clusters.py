@@ -24,6 +24,7 @@ from ccfast._progress import progress
 from ccfast._words import counted
 from ccfast.data import Part
 from ccfast.inference import COPY_MODES
+from ccfast.training.clustering import clusterer
 from ccfast.training.clustering.pseudo_labels import PseudoLabels, advice, chosen_eps, pseudo_labels
 from ccfast.training.config import ClusterOptions
 from ccfast.training.recipes import AUTO
@@ -75,7 +76,7 @@ def with_distances(features: Tensor, labels: Tensor) -> ImageClusters:
 
 def fitting(options: Any, images: int, given: dict[str, Any]) -> Any:
     """``options`` with ``k1`` and ``k2`` limited to the number of images, unless the user gave them."""
-    if options.k1 <= images:
+    if options.k1 <= images or "k1" not in clusterer(options.cluster).uses:
         return options
     if given.get("k1") is not None:
         raise InputError(f"--k1: expected at most the {counted(images, 'image')}, got {options.k1}")

@@ -25,6 +25,7 @@ from ccfast.methods.source import Source, class_labels
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.after_run import leave_clusters
+from ccfast.training.clustering import clusterer
 from ccfast.training.clustering.numbers import told_of
 from ccfast.training.clustering.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
 from ccfast.training.config import TrainConfig
@@ -188,7 +189,7 @@ class Run:
         """Refuse options that do not fit the data."""
         if not len(data.train):  # a table may list only query and gallery
             raise InputError(f"--data-dir: {config.data_dir}: lists no training images")
-        if config.k1 > len(data.train):
+        if config.k1 > len(data.train) and "k1" in clusterer(config.cluster).uses:
             raise InputError(
                 f"--k1: expected at most the {counted(len(data.train), 'training image')}, got {config.k1}"
             )

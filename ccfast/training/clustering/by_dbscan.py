@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from ccfast._errors import InputError
 from ccfast._words import counted
-from ccfast.training.clustering.base import Clusterer
+from ccfast.training.clustering.base import SEARCH, Clusterer
 from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 class ByDBSCAN(Clusterer):
     """DBSCAN on the k-reciprocal Jaccard distances, as published."""
+
+    uses: ClassVar[tuple[str, ...]] = ("eps", "k1", "k2", "min_samples", *SEARCH)
 
     @staticmethod
     def check(options: ClusterOptions) -> None:

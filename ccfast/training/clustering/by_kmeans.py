@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 class ByKMeans(Clusterer):
     """k-means with ``--num-clusters`` clusters, with one k-means++ initialisation; no image is noise."""
+
+    uses: ClassVar[tuple[str, ...]] = ("num_clusters",)
 
     @staticmethod
     def check(options: ClusterOptions) -> None:
