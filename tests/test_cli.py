@@ -320,6 +320,21 @@ def test_options_of_other_clusterings_are_refused(features, tmp_path, capsys, op
     fails(capsys, 2, message, "train", *options)
 
 
+def test_the_help_of_a_command_speaks_of_that_command(capsys):
+    def helped(command):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "temperature of the classification loss (default: 0.05)" in helped("pretrain")
+    cluster = helped("cluster")
+    assert "epoch" not in cluster and "--noise {drop,single} only for FEATURES.npy" in cluster
+    assert "or auto: chosen from the features (default: the run's, or 0.6)" in cluster
+    for text in (cluster, helped("search")):
+        assert "(default: the run's, or refuse)" in text and "that load images (default: the run's, or " in text
+    assert "--eval-every" not in helped("bench-train")
+
+
 def test_options_of_the_schedule_without_effect_are_refused(capsys):
     fails(capsys, 2, "--step-size: only with --schedule step", "train", "--schedule", "cosine", "--step-size", "3")
     fails(capsys, 2, "--warmup: expected fewer than the 1 epoch, got 1", "train", "--warmup", "1", "--epochs", "1")

@@ -17,6 +17,7 @@ from tiny_run import EACH, KINDS, tiny_run, write_pictures
 
 import ccfast
 from ccfast.cli import main
+from ccfast.commands._options import encoder_of
 from ccfast.inference.image_clusters import ImageClusters, copy_clusters, told
 from ccfast.training.trained import load_trained
 
@@ -161,6 +162,23 @@ def test_without_training(images, tmp_path, capsys):
     assert len(rows(tmp_path / "c.csv")) == KINDS * EACH
     fails(capsys, "--k1: expected at most the 24 images, got 25", "--data-dir", images, *options[:4], "--k1", 25,
           "-o", tmp_path / "c.csv")  # fmt: skip
+
+
+def test_without_a_run_there_are_no_more_workers_than_processors(images, monkeypatch):
+    options = {"data_dir": str(images), "arch": "smallconv", "weights": "none", "height": 24, "width": 16}
+    for processors, workers in ((2, 2), (64, 4)):
+        monkeypatch.setattr("ccfast.commands._options.allowed_processors", lambda count=processors: count)
+        assert encoder_of(None, device="cpu", **options).config.workers == workers
+        assert encoder_of(None, device="cpu", workers=7, **options).config.workers == 7
+
+
+def test_each_finding_is_named_once(run, images, tmp_path, capsys):
+    (images / "a.nef").write_bytes(b"raw")
+    (images / "notes.txt").write_text("")
+    assert cluster(run, "--data-dir", images, "-o", tmp_path / "c.csv") == 0
+    said = capsys.readouterr()
+    assert "a.nef" not in said.out and said.err.count("a.nef") == 1
+    assert said.out.count("notes.txt") == 1 and "notes.txt" not in said.err
 
 
 def test_weights_of_a_checkpoint_give_its_encoder(run, images, tmp_path):

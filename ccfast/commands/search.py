@@ -31,9 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--top", type=int, metavar="N", help="results per query (default: 10)")
     search.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking")
     search.add_argument("--index", metavar="DIR", help="folder for the gallery's features (default: GALLERY.index)")
-    add_images_and_device(parser, data_dir=False)
+    add_images_and_device(parser, data_dir=False, run_optional=True)
     add_encoder(parser)
-    add_fields(parser, ("bad_images",))
+    add_fields(parser, ("bad_images",), with_run=True)
 
 
 def run(options: dict[str, Any]) -> None:

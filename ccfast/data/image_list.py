@@ -63,7 +63,7 @@ def load_images(option: str, path: str | Path, *, bad_images: str, workers: int,
 def say_what_was_read(path: str | Path, images: int, findings: Findings) -> None:
     """Log the number of images and what was left out."""
     lines = [f"{printable(str(path))}: {counted(images, 'image')}"]
-    log.info("%s", "\n".join([*lines, *(f"  left out: {line}" for line in findings.lines())]))
-    left_out = (f"left out: {line}" for line in findings.lines(warnings_only=True))
+    log.info("%s", "\n".join([*lines, *(f"  left out: {line}" for line in findings.lines(warns=False))]))
+    left_out = (f"left out: {line}" for line in findings.lines(warns=True))
     for warning in (*findings.warnings, *left_out):
         log.warning("%s: %s", printable(str(path)), warning)

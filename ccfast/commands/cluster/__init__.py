@@ -21,6 +21,10 @@ OF_IMAGES = ("data_dir", "dataset", "part", "workers", "max_image_pixels", "bad_
 #: Options that apply to a file of features only.
 OF_FEATURES = ("noise", "normalize", "memory_limit", "work_dir")
 
+#: The help of options that mean something else without epochs.
+EPS = "DBSCAN: largest Jaccard distance between neighbours, in [0, 1), or auto: chosen from the features"
+NOISE = "only for FEATURES.npy: rows in no cluster get the label -1 (drop), or each one a label of its own (single)"
+
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="instead of clustering, print the number of clusters, the noise and the silhouette for each eps, and plot "
         "them to -o FILE.png (.svg, .pdf)",
     )  # fmt: skip
-    add_images_and_device(parser)
+    add_images_and_device(parser, run_optional=True)
     add_dataset(parser, "data set in --data-dir (default: none, all images in it and its sub-folders)")
     images = group(parser, "images")
     images.add_argument("--part", choices=("train", "query", "gallery"), help="part of the data set (default: train)")
@@ -68,7 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     features.add_argument(
         "--work-dir", metavar="DIR", help="folder for the files of --memory-limit (default: LABELS.npy.work)"
     )
-    add_fields(parser, ("bad_images", *OPTIONS, "noise"), DEFAULT_DATASET)
+    texts = {"eps": EPS, "noise": NOISE}
+    add_fields(parser, ("bad_images", *OPTIONS), DEFAULT_DATASET, with_run=True, texts=texts)
+    add_fields(parser, ("noise",), DEFAULT_DATASET, texts=texts)
 
 
 def run(options: dict[str, Any]) -> None:
