@@ -146,8 +146,10 @@ def _compare(files: list[Path], names: list[str], known: Known | None) -> list[_
     for path, name in progress(zip(files, names, strict=True), "check the index", len(files)):
         row, entry = before.get(name, (None, None))
         now = _state(path, name, entry)
-        same = entry is not None and now.sha256 == entry.sha256
-        found.append(_File(path, replace(now, problem=entry.problem), row) if same else _File(path, now, None))
+        if entry is not None and now.sha256 == entry.sha256:
+            found.append(_File(path, replace(now, problem=entry.problem), row))
+        else:
+            found.append(_File(path, now, None))
     return found
 
 
