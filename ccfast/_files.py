@@ -75,6 +75,20 @@ def given_output(option: str, path: str | os.PathLike[str], endings: tuple[str, 
     return target
 
 
+def keep_inputs(option: str, output: Path, inputs: dict[str, str | os.PathLike[str] | None]) -> None:
+    """Refuse to write ``output``, given by ``option``, over a file that the command reads.
+
+    Args:
+        inputs: the name and the path of each file or folder that is read; None: it is not given.
+
+    Raises:
+        InputError: it is one of them.
+    """
+    for name, path in inputs.items():
+        if path is not None and os.path.isfile(path) and os.path.exists(output) and os.path.samefile(path, output):
+            raise InputError(f"{option}: expected another file than {name}, got {output}, which would be overwritten")
+
+
 def write_whole(path: Path, content: Content, previous: Path | None = None) -> None:
     """Write ``content`` to ``path`` completely, or leave the existing file unchanged.
 

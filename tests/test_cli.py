@@ -19,6 +19,7 @@ from ccfast.commands._page import write_page
 from ccfast.commands.evaluate.measure import evaluate_checkpoint
 from ccfast.training import TrainConfig, TrainResult, train
 from ccfast.training.config import FIELDS
+from ccfast.training.config_file import config_from_options
 
 COMMANDS_BY_NAME = cli._parser()._subparsers._group_actions[0].choices
 
@@ -63,7 +64,7 @@ def test_train_prints_before_and_after_and_time_by_stage(tmp_path, capsys):
     assert main(["train", "--run", str(tmp_path / "run"), *QUICK]) == 0
     out, err = capsys.readouterr()
     for text in (
-        "1198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}",
+        "1,198 training images", "random weights", "in percent", f"run folder {tmp_path / 'run'}",
         "images in no cluster",
         "before: mAP 60.8  rank-1", "after:  mAP", "NMI", "ARI", "clusters", "train",
     ):  # fmt: skip
@@ -301,6 +302,56 @@ def test_cluster_without_clusters_says_what_to_try(features, tmp_path, capsys):
     assert main(["cluster", str(features), "-o", str(tmp_path / "labels.npy"), *OPTIONS, "--eps", "0"]) == 0
     captured = capsys.readouterr()
     assert "Try --eps 0.6" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-clusters", "3"], "--num-clusters: only with --cluster kmeans, got dbscan"),
+        (["--cluster", "kmeans", "--num-clusters", "3", "--eps", "0.5"],
+         "--eps: only with --cluster dbscan, got kmeans"),
+        (["--cluster", "kmeans", "--num-clusters", "3", "--min-samples", "2"],
+         "--min-samples: only with --cluster dbscan or hdbscan, got kmeans"),
+        (["--min-similarity", "0.5"], "--min-similarity: only with --cluster infomap, got dbscan"),
+    ],
+)  # fmt: skip
+def test_options_of_other_clusterings_are_refused(features, tmp_path, capsys, options, message):
+    fails(capsys, 2, message, "cluster", features, "-o", tmp_path / "labels.npy", *options)
+    fails(capsys, 2, message, "train", *options)
+
+
+def test_the_help_of_a_command_speaks_of_that_command(capsys):
+    def helped(command):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "temperature of the classification loss (default: 0.05)" in helped("pretrain")
+    cluster = helped("cluster")
+    assert "epoch" not in cluster and "--noise {drop,single} only for FEATURES.npy" in cluster
+    assert "or auto: chosen from the features (default: the run's, or 0.6)" in cluster
+    for text in (cluster, helped("search")):
+        assert "(default: the run's, or refuse)" in text and "that load images (default: the run's, or " in text
+    assert "--eval-every" not in helped("bench-train")
+
+
+def test_options_of_the_schedule_without_effect_are_refused(capsys):
+    fails(capsys, 2, "--step-size: only with --schedule step", "train", "--schedule", "cosine", "--step-size", "3")
+    fails(capsys, 2, "--warmup: expected fewer than the 1 epoch, got 1", "train", "--warmup", "1", "--epochs", "1")
+    config_from_options({"preset": "cap-market1501", "data_dir": ".", "epochs": 2})  # its warm-up is not the user's
+    config_from_options({"preset": "small", "epochs": 2})
+
+
+def test_what_a_command_reads_is_not_overwritten(features, tmp_path, capsys):
+    before = features.read_bytes()
+    for limit in ([], ["--memory-limit", "1G"]):
+        fails(capsys, 2, "expected another file than FEATURES.npy", "cluster", features, "-o", features, *limit)
+    assert features.read_bytes() == before
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 1")
+    config = tmp_path / "run" / "config.yaml"
+    fails(capsys, 2, "expected another file than the run's config.yaml", "report", tmp_path / "run", "-o", config)
+    assert config.read_text() == "seed: 1"
 
 
 def test_cluster_normalises_when_asked_to(features, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from unittest import mock
 
 import numpy as np
@@ -16,7 +17,8 @@ from tiny_run import EACH, KINDS, tiny_run, write_pictures
 
 import ccfast
 from ccfast.cli import main
-from ccfast.inference.image_clusters import ImageClusters, copy_clusters
+from ccfast.commands._options import encoder_of
+from ccfast.inference.image_clusters import ImageClusters, copy_clusters, told
 from ccfast.training.trained import load_trained
 
 
@@ -108,6 +110,11 @@ def test_other_images_with_the_runs_options_or_with_others(run, images, tmp_path
     assert f"{noise} of {KINDS * EACH} images in no cluster; {tmp_path / 'c.csv'}" in capsys.readouterr().out
 
 
+def test_the_eps_that_auto_chose_is_named(run, images, tmp_path, capsys):
+    assert cluster(run, "--data-dir", images, "-o", tmp_path / "c.csv", "--eps", "auto") == 0
+    assert re.search(r"24 images in no cluster, eps 0\.\d+ \(auto\); ", capsys.readouterr().out)
+
+
 def test_every_layout_is_a_folder_of_images_unless_a_data_set_is_named(run, tmp_path):
     write_pictures(tmp_path / "m" / "bounding_box_train", kinds=[0, 1])
     for path in sorted((tmp_path / "m").rglob("*.png")):
@@ -123,12 +130,28 @@ def test_fewer_images_than_neighbours(run, tmp_path, capsys):
     """The run's k1 is reduced with a warning; a given k1 that is too large is refused."""
     write_pictures(tmp_path / "few", shots=range(3), kinds=[0])
     assert cluster(run, "--data-dir", tmp_path / "few", "-o", tmp_path / "c.csv") == 0
-    assert "k1 = 3 instead of 5, because there are 3 images" in capsys.readouterr().err
+    assert "k1 = 3 instead of 5: there are 3 images" in capsys.readouterr().err
     fails(capsys, "--k1: expected at most the 3 images, got 4", run, "--data-dir", tmp_path / "few",
           "-o", tmp_path / "c.csv", "--k1", 4)  # fmt: skip
     one = tmp_path / "few" / "kind0" / "0.png"
     assert cluster(run, "--data-dir", one, "-o", tmp_path / "one.csv") == 0
     assert [(row["path"], row["cluster"]) for row in rows(tmp_path / "one.csv")] == [(str(one), "-1")]
+
+
+def test_numbers_of_one(run, images, tmp_path, capsys):
+    one = images / "kind0" / "20.png"
+    assert cluster(run, "--data-dir", one, "-o", tmp_path / "c.csv") == 0
+    said = capsys.readouterr()
+    assert "there is 1 image\n" in said.err and "no cluster among 1 image;" in said.out
+    fails(capsys, "--k1: expected at most the 1 image, got 5", run, "--data-dir", one, "--k1", 5,
+          "-o", tmp_path / "c.csv")  # fmt: skip
+    found = ImageClusters(torch.tensor([0, -1]), torch.zeros(2), torch.zeros(2, 4))
+    assert told(found) == "1 cluster of 1 image, 1 of 2 images in no cluster"
+    write_pictures(tmp_path / "train", shots=[0], kinds=[0])
+    options = ["--dataset", "folder", "--data-dir", tmp_path / "train", "--run", tmp_path / "r", "--k1", 5, "--k2", 2]
+    assert main(["train", *map(str, options), "--arch", "smallconv", "--weights", "none", "--device", "cpu"]) == 2
+    said = capsys.readouterr()
+    assert "folder: 1 training image, " in said.out and "--k1: expected at most the 1 training image, got 5" in said.err
 
 
 def test_without_training(images, tmp_path, capsys):
@@ -139,6 +162,23 @@ def test_without_training(images, tmp_path, capsys):
     assert len(rows(tmp_path / "c.csv")) == KINDS * EACH
     fails(capsys, "--k1: expected at most the 24 images, got 25", "--data-dir", images, *options[:4], "--k1", 25,
           "-o", tmp_path / "c.csv")  # fmt: skip
+
+
+def test_without_a_run_there_are_no_more_workers_than_processors(images, monkeypatch):
+    options = {"data_dir": str(images), "arch": "smallconv", "weights": "none", "height": 24, "width": 16}
+    for processors, workers in ((2, 2), (64, 4)):
+        monkeypatch.setattr("ccfast.commands._options.allowed_processors", lambda count=processors: count)
+        assert encoder_of(None, device="cpu", **options).config.workers == workers
+        assert encoder_of(None, device="cpu", workers=7, **options).config.workers == 7
+
+
+def test_each_finding_is_named_once(run, images, tmp_path, capsys):
+    (images / "a.nef").write_bytes(b"raw")
+    (images / "notes.txt").write_text("")
+    assert cluster(run, "--data-dir", images, "-o", tmp_path / "c.csv") == 0
+    said = capsys.readouterr()
+    assert "a.nef" not in said.out and said.err.count("a.nef") == 1
+    assert said.out.count("notes.txt") == 1 and "notes.txt" not in said.err
 
 
 def test_weights_of_a_checkpoint_give_its_encoder(run, images, tmp_path):

@@ -15,7 +15,7 @@ import ccfast
 from ccfast._errors import InputError
 from ccfast.commands.cluster.features import cluster_file
 from ccfast.commands.cluster.sweep import sweep_file
-from ccfast.training import TrainConfig, train
+from ccfast.training import TrainConfig, messages, train
 from ccfast.training.clustering import CLUSTERINGS, clusterer
 from ccfast.training.clustering.by_hdbscan import hdbscan_labels
 from ccfast.training.clustering.numbers import numbers_of
@@ -134,6 +134,41 @@ def test_eps_auto_says_what_it_chose_and_the_sweep_has_it():
     assert taken.eps == chosen.eps and torch.equal(taken.labels, chosen.found.labels)
     fixed = pseudo_labels(features, ClusterOptions(k1=10, k2=3, eps=chosen.eps), Stopwatch(CPU))
     assert torch.equal(fixed.labels, taken.labels)
+
+
+def test_eps_auto_is_named_and_each_stage_announced_once(tmp_path, caplog):
+    np.save(tmp_path / "f.npy", planted()[0].numpy())
+    with caplog.at_level(logging.INFO, "ccfast"):
+        cluster_file(str(tmp_path / "f.npy"), str(tmp_path / "labels.npy"), device="cpu", k1=10, k2=3, eps="auto")
+    eps = pseudo_labels(planted()[0], ClusterOptions(k1=10, k2=3, eps="auto"), Stopwatch(CPU)).eps
+    assert f", eps {eps:g} (auto); " in caplog.text
+    assert caplog.text.count("finding clusters by DBSCAN") == 1
+
+
+def test_an_epochs_line_names_its_clusters_and_stages(caplog):
+    record = {"epoch": 2, "loss": 1.0, "clusters": 1, "noise": 1, "largest": 9, "eps": 0.7, "seconds": {"train": 0.01}}
+    with caplog.at_level(logging.INFO, "ccfast"):
+        for eps in (0.6, "auto"):
+            messages.epoch(record, TrainConfig(epochs=3, eps=eps))
+    clusters = "1 cluster, the largest of 9 images, 1 image in no cluster  (0.0 s)"
+    assert caplog.messages == [f"epoch 2/3: loss 1.000  {before}{clusters}" for before in ("", "eps 0.7 (auto)  ")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "clusters", "min_samples", "text"),
+    [
+        (50, 0, 4, "No --eps gives two or more clusters; try a smaller --min-samples than 4."),
+        (50, 1, 4, "No --eps gives two or more clusters."),
+        (50, 0, 2, "No --eps gives two or more clusters."),
+        (5, 0, 4, "clusters: 5 rows are too few for --min-samples 4; try a smaller --min-samples than 4."),
+        (5, 1, 4, "clusters: 5 rows are too few for --min-samples 4."),
+    ],
+)
+def test_without_any_good_eps_the_advice_says_only_what_may_help(rows, clusters, min_samples, text):
+    features = torch.nn.functional.normalize(torch.ones(rows, 4), dim=1)  # equal rows are one cluster at most
+    labels = torch.full((rows,), clusters - 1)
+    options = ClusterOptions(k1=5, k2=2, min_samples=min_samples)
+    assert clusterer("dbscan").advice(PseudoLabels(labels), features, options).endswith(text)
 
 
 def test_the_silhouette_is_that_of_scikit_learn():

@@ -98,6 +98,16 @@ def test_other_endings_and_places_are_refused(run, tmp_path, capsys):
     assert "--output: no such folder" in capsys.readouterr().err
 
 
+def test_a_table_that_is_not_one_of_features_is_kept(run, tmp_path, capsys):
+    (tmp_path / "mine.csv").write_text("path,identity\na.png,1\n")
+    arguments = ["extract", str(run), "-o", str(tmp_path / "mine.npy"), "--part", "query", "--device", "cpu"]
+    assert main(arguments) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert (tmp_path / "mine.csv").read_text() == "path,identity\na.png,1\n"
+    (tmp_path / "mine.csv").unlink()
+    assert main(arguments) == main(arguments) == 0  # its own table is replaced
+
+
 def test_colour_images_for_an_encoder_of_grey_ones_are_refused(run, tmp_path, capsys):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     arguments = ["extract", str(run), "-o", str(tmp_path / "f.npy"), "--dataset", "folder", "--data-dir", str(tmp_path)]

@@ -248,7 +248,7 @@ def test_a_bad_image_ends_all_processes_with_its_name(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     options = {"dataset": "folder", "data_dir": tmp_path, "device": "cpu", "run": tmp_path / "run", "workers": 0}
     for output in ccfast_in_processes(2, "train", options, status=2):
-        assert "ccfast train: 1 image(s) cannot be read" in output and "a.jpg" in output
+        assert "ccfast train: 1 image cannot be read" in output and "a.jpg" in output
         assert "Traceback" not in output
 
 

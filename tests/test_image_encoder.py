@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_run import picture, tiny_run, write_pictures
 
 import ccfast
+from ccfast._errors import InputError
 from ccfast.data import load_data
 from ccfast.training import TrainConfig, train
 from ccfast.training.trained import load_trained
@@ -166,6 +167,12 @@ def test_drawings_are_taken_in_every_form(drawings):
     torch.testing.assert_close(drawings(grey), expected, atol=1e-2, rtol=0)  # in bytes
     assert torch.equal(drawings([image.convert("RGB") for image in grey]), drawings(grey))
     assert drawings(np.zeros((50, 40, 3), np.uint8)).shape == (1, 128)
+
+
+def test_a_missing_checkpoint_is_an_error_of_a_public_type(tmp_path):
+    with pytest.raises(InputError, match="no such checkpoint") as raised:
+        ccfast.load_encoder(tmp_path / "nope")
+    assert raised.type is InputError
 
 
 def test_a_device_or_a_run_that_is_not_there(run, tmp_path):

@@ -70,7 +70,7 @@ def test_one_message_and_no_warning_of_pillows_come_of_a_large_image(tmp_path):
     assert (data / "train" / "a" / "1.png").stat().st_size < 600_000
     command = ["train", "--dataset", "folder", "--data-dir", data, *SMALL]
     done = Command([*command, "--run", tmp_path / "run"]).done()
-    assert done.returncode == 2 and done.stderr.startswith("ccfast train: 1 image(s) cannot be read:\n")
+    assert done.returncode == 2 and done.stderr.startswith("ccfast train: 1 image cannot be read:\n")
     assert f"{data / 'train' / 'a' / '1.png'}: cannot be read as an image: it has 13,000 x 13,000 pixels" in done.stderr
     assert "Decompression" not in done.stderr and "Traceback" not in done.stderr
 

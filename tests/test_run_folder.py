@@ -175,6 +175,14 @@ def test_without_resume_nothing_of_a_run_is_overwritten(tmp_path, file, capsys):
     assert [item.read_text() for item in tmp_path.iterdir()] == ["something"]
 
 
+@pytest.mark.parametrize("file", ["curves.png", "clusters.csv", "report.html"])
+def test_files_that_only_the_end_of_a_run_would_replace_are_kept(tmp_path, file, capsys):
+    (tmp_path / file).write_text("something")
+    assert main(["train", "--run", str(tmp_path), *FLAGS]) == 2
+    assert f"holds {file}, which a run would replace; pass another folder" in capsys.readouterr().err
+    assert [item.read_text() for item in tmp_path.iterdir()] == ["something"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "a: [", "colour: red", "\xff"])
 def test_where_the_config_cannot_be_read_the_checkpoint_has_the_options(tmp_path, whole, content, capsys):
@@ -456,6 +464,13 @@ def test_a_lock_that_does_not_say_whose_it_is_still_holds(tmp_path, content):
         (tmp_path / ".lock").write_bytes(content)
         with pytest.raises(InputError, match="is in use by another process;"):
             FolderLock(tmp_path)
+
+
+def test_a_file_of_that_name_that_is_not_a_lock_is_kept(tmp_path):
+    (tmp_path / ".lock").write_text("mine")
+    with pytest.raises(InputError, match=r"\.lock is not a file of ccfast; remove it, or pass another folder"):
+        FolderLock(tmp_path)
+    assert (tmp_path / ".lock").read_text() == "mine"
 
 
 @pytest.mark.slow

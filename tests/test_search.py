@@ -18,6 +18,7 @@ from tiny_run import EACH, KINDS, picture, tiny_run, write_pictures
 
 import ccfast
 from ccfast.cli import main
+from ccfast.data.image_files import unreadable
 from ccfast.inference.gallery_index import Trained, indexed_gallery
 from ccfast.inference.search import search
 from ccfast.training.evaluate import Reranking
@@ -199,6 +200,31 @@ def test_a_damaged_index_is_made_again(run, folders, capsys, damage):
     is_whole(run, folders)
 
 
+@pytest.mark.parametrize("held", ["features.npy", "names.json", "letter.txt"])
+def test_a_folder_that_is_not_an_index_is_kept(run, folders, capsys, held):
+    mine = folders / "mine"
+    mine.mkdir()
+    (mine / held).write_text("[]")
+    expected = f"--index: expected a new or empty folder, or an index of ccfast search, got {mine}, which holds {held}"
+    fails(capsys, expected, run, folders, "--index", mine)
+    assert [(file.name, file.read_text()) for file in mine.iterdir()] == [(held, "[]")]
+    fails(capsys, "got the file", run, folders, "--index", mine / held)
+
+
+def test_an_own_index_is_made_again_if_it_was_cut_off(run, folders, capsys):
+    mine = folders / "mine"
+    mine.mkdir()  # an empty folder
+    extracted(run, folders, "--index", mine)
+    whole = (mine / "names.json").read_bytes()
+    (mine / "features.npy").write_bytes(b"no numbers")
+    assert extracted(run, folders, "--index", mine) == KINDS * EACH
+    assert "damaged (features.npy is missing or cannot be read); it is made again" in capsys.readouterr().err
+    (mine / "names.json").write_bytes(whole[:200])
+    assert extracted(run, folders, "--index", mine) == KINDS * EACH
+    assert "damaged (names.json cannot be read); it is made again" in capsys.readouterr().err
+    is_whole(run, folders, mine)
+
+
 def test_an_index_that_cannot_be_written_is_no_failure(run, folders, capsys):
     (folders / "photos.index").write_text("a file of that name")
     assert ask(run, folders) == 0
@@ -212,6 +238,34 @@ def test_broken_images_of_the_gallery(run, folders, capsys):
     assert ask(run, folders, "--bad-images", "skip") == 0
     assert "left out: cannot be read as images: 1" in capsys.readouterr().out
     (folders / "photos" / "broken.jpg").unlink()
+    is_whole(run, folders)
+
+
+def test_broken_images_are_remembered(run, folders, capsys):
+    photos, tried = folders / "photos", []
+    (photos / "broken.jpg").write_text("")
+    (photos / "link.jpg").symlink_to("nowhere")
+
+    def search():
+        tried.clear()
+        assert ask(run, folders, "--bad-images", "skip") == 0
+        return capsys.readouterr()
+
+    with mock.patch("ccfast.inference.gallery_index.unreadable", side_effect=lambda new, **rest: (
+        tried.extend(path.name for path in new), unreadable(new, **rest))[1]):  # fmt: skip
+        search()
+        assert len(tried) == KINDS * EACH + 2
+        found = search()
+        assert tried == []
+        assert "24 images, 2 unreadable; since it was written: no file has changed" in found.out
+        assert "2 images cannot be read and are left out:" in found.err and "broken.jpg: cannot be read" in found.err
+        fails(capsys, "broken.jpg: cannot be read", run, folders)
+        assert ask(run, folders, "--bad-images", "skip", "--max-image-pixels", 10**6) == 0
+        assert sorted(tried) == ["broken.jpg", "link.jpg"]  # with another limit they may be readable
+        picture(1, 50).save(photos / "broken.jpg")
+        search()
+        assert "broken.jpg" in tried
+    (photos / "link.jpg").unlink()
     is_whole(run, folders)
 
 

@@ -306,7 +306,7 @@ def test_training_with_infomap(tmp_path):
 
 
 def test_more_neighbours_than_images_are_refused(tmp_path):
-    with pytest.raises(InputError, match="--k1: expected at most the 1198 training images, got 2000"):
+    with pytest.raises(InputError, match="--k1: expected at most the 1,198 training images, got 2000"):
         run(tmp_path / "run", k1=2000)
     assert not (tmp_path / "run").exists()
 

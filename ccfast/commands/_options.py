@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ccfast._processors import allowed_processors
 from ccfast.training.config import FIELDS, NOT_STORED, TrainConfig, default_text, flag, kind
 
 if TYPE_CHECKING:
@@ -55,25 +56,33 @@ def group(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGrou
 
 
 def add_fields(
-    parser: argparse._ActionsContainer, names: tuple[str, ...], datasets: tuple[str, ...] | None = None
+    parser: argparse._ActionsContainer,
+    names: tuple[str, ...],
+    datasets: tuple[str, ...] | None = None,
+    *,
+    with_run: bool = False,
+    texts: Mapping[str, str] | None = None,
 ) -> None:
     """One flag per field in ``names``, in the groups of a parser. A flag that is not given takes the recipe's value.
 
-    ``datasets``: the data sets whose defaults the help names.
+    ``datasets``: the data sets whose defaults the help names; ``with_run``: a run's own value comes before them.
+    ``texts``: the help of options that mean something else in this command, without the default.
     """
+    options = {"with_run": with_run, "texts": texts}
     if not isinstance(parser, argparse.ArgumentParser):
         for name in names:
-            _add_field(parser, name, default_text(name, datasets))
+            default = default_text(name, datasets)
+            default = default.replace("(default: ", "(default: the run's, or ") if with_run else default
+            _add_field(parser, name, (texts or {}).get(name, FIELDS[name].metadata["help"]) + default)
         return
     for title, fields in GROUPS.items():
         chosen = tuple(name for name in fields if name in names)
         if chosen:
-            add_fields(group(parser, title), chosen, datasets)
+            add_fields(group(parser, title), chosen, datasets, **options)
 
 
-def _add_field(parser: argparse._ActionsContainer, name: str, default: str) -> None:
+def _add_field(parser: argparse._ActionsContainer, name: str, text: str) -> None:
     metadata = FIELDS[name].metadata
-    text = metadata["help"] + default
     if kind(name) is bool:
         switch = "store_true" if name in NOT_STORED else argparse.BooleanOptionalAction
         parser.add_argument(flag(name), action=switch, default=argparse.SUPPRESS, help=text)
@@ -130,7 +139,12 @@ def encoder_of(source: str | None, **options: Any) -> Trained:
     if options.get("data_dir") is None:
         raise InputError("--data-dir: expected the folder of the images, got none")
     given = {name: value for name, value in options.items() if value is not None}
-    return from_weights(TrainConfig(**{"dataset": "folder", **given}))
+    return from_weights(TrainConfig(**{"dataset": "folder", "workers": workers_without_run(), **given}))
+
+
+def workers_without_run() -> int:
+    """The default of ``--workers`` where no run gives one."""
+    return min(4, allowed_processors())
 
 
 def add_ignore_cameras(parser: argparse.ArgumentParser) -> None:
@@ -139,14 +153,18 @@ def add_ignore_cameras(parser: argparse.ArgumentParser) -> None:
     group(parser, "evaluation").add_argument("--ignore-cameras", action=argparse.BooleanOptionalAction, help=text)
 
 
-def add_images_and_device(parser: argparse.ArgumentParser, *, data_dir: bool = True) -> None:
-    """The folder of a run's images (``data_dir``), how to read them, and the device."""
+def add_images_and_device(
+    parser: argparse.ArgumentParser, *, data_dir: bool = True, run_optional: bool = False
+) -> None:
+    """The folder of a run's images (``data_dir``), how to read them, and the device; the run may be optional."""
+    workers = f"the run's, or {workers_without_run()}" if run_optional else "the run's"
+    pixels = f"the run's, or {FIELDS['max_image_pixels'].default}" if run_optional else "the run's"
     images = group(parser, "images")
     if data_dir:
         images.add_argument("--data-dir", metavar="DIR", help="folder of the images (default: the run's)")
-    images.add_argument("--workers", type=int, metavar="INT", help="processes that load images (default: the run's)")
+    images.add_argument("--workers", type=int, metavar="INT", help=f"processes that load images (default: {workers})")
     images.add_argument(
-        "--max-image-pixels", type=int, metavar="INT", help="larger images count as unreadable (default: the run's)"
+        "--max-image-pixels", type=int, metavar="INT", help=f"larger images count as unreadable (default: {pixels})"
     )
     text = "cpu or cuda (default: cuda if there is a GPU)"
     group(parser, "device and precision").add_argument("--device", metavar="DEVICE", help=text)

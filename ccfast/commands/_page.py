@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 
-from ccfast.report.page import PAGE, write_report
+from ccfast.report.page import write_report
 from ccfast.training.after_run import of_a_complete_run
 from ccfast.training.config import TrainConfig
 from ccfast.training.group import is_main_process
 from ccfast.training.loop import TrainResult
+from ccfast.training.run_folder.folder import PAGE
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of ``ccfast train`` that apply to training with labels."""
     from ccfast.commands._options import add_fields, group
     from ccfast.training.config import FIELDS
-    from ccfast.training.pretrain_config import WITHOUT_LABELS_ONLY
+    from ccfast.training.pretrain_config import TEMPERATURE, WITHOUT_LABELS_ONLY
 
     parser.description = (
         "Train an encoder on the identities of a data set's training part, with smoothed cross-entropy and the "
@@ -21,7 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     recipe = group(parser, "recipe")
     recipe.add_argument("--config", metavar="FILE.yaml", help="read options from a file, such as a run's config.yaml")
-    add_fields(parser, tuple(name for name in FIELDS if name not in WITHOUT_LABELS_ONLY))
+    texts = {"temperature": f"temperature of the classification loss (default: {TEMPERATURE})"}
+    add_fields(parser, tuple(name for name in FIELDS if name not in WITHOUT_LABELS_ONLY), texts=texts)
 
 
 def run(options: dict[str, Any]) -> None:

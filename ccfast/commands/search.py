@@ -31,9 +31,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--top", type=int, metavar="N", help="results per query (default: 10)")
     search.add_argument("--rerank", action="store_true", help="rank by k-reciprocal re-ranking")
     search.add_argument("--index", metavar="DIR", help="folder for the gallery's features (default: GALLERY.index)")
-    add_images_and_device(parser, data_dir=False)
+    add_images_and_device(parser, data_dir=False, run_optional=True)
     add_encoder(parser)
-    add_fields(parser, ("bad_images",))
+    add_fields(parser, ("bad_images",), with_run=True)
 
 
 def run(options: dict[str, Any]) -> None:
@@ -55,9 +55,11 @@ def search_images(
     """Search ``gallery`` for the images of ``query``, with a run's encoder or one given by its weights."""
     from ccfast._errors import InputError
     from ccfast._files import given_output, given_path, write_whole
+    from ccfast._words import counted
     from ccfast.commands._options import encoder_of
     from ccfast.data.image_list import list_files
     from ccfast.inference.gallery_index import indexed_gallery
+    from ccfast.inference.index_folder import given_index
     from ccfast.inference.search import results_table, search
     from ccfast.report.search_page import search_page
     from ccfast.training.evaluate import Reranking
@@ -65,7 +67,7 @@ def search_images(
     if top < 1:
         raise InputError(f"--top: expected at least 1, got {top}")
     target = given_output("--output", output, (".csv", ".html"))
-    kept = None if index is None else given_path("--index", index)
+    kept = None if index is None else given_index(index)
     for option, place in (("--gallery", gallery), ("--query", query)):
         list_files(option, place)  # report errors before the encoder is loaded
     trained = encoder_of(path, data_dir=None if path else gallery, **options)
@@ -81,5 +83,4 @@ def search_images(
         if len(names) > ON_A_PAGE:
             log.warning("%s shows %d of %d queries; a .csv file has all of them", target, ON_A_PAGE, len(names))
         write_whole(target, search_page(trained, names[:ON_A_PAGE], images.paths, found, len(names), reranked=rerank))
-    log.info("%s quer%s, %s images: %s", f"{len(names):,}", "y" if len(names) == 1 else "ies",
-             f"{len(images.paths):,}", target)  # fmt: skip
+    log.info("%s, %s: %s", counted(len(names), "query", "queries"), counted(len(images.paths), "image"), target)

@@ -73,7 +73,7 @@ def load_data(
     with pixels_at_most(max_image_pixels):
         data = _load(name, data_dir, bad_images=bad_images, workers=workers)
     log.info("%s", table(data))
-    left_out = (f"left out: {line}" for line in data.findings.lines(warnings_only=True))
+    left_out = (f"left out: {line}" for line in data.findings.lines(warns=True))
     for warning in (*data.findings.warnings, *left_out):
         log.warning("%s: %s", name, warning)
     return data

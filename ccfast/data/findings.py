@@ -58,10 +58,10 @@ class Findings:
         group.example = group.example or printable(example)
         group.advice = group.advice or advice
 
-    def lines(self, *, warnings_only: bool = False) -> Iterator[str]:
-        """One line per reason."""
+    def lines(self, *, warns: bool | None = None) -> Iterator[str]:
+        """One line per reason; with ``warns`` only for the reasons that warn, or only for the others."""
         for reason in Reason:
-            if reason in self.left_out and (reason.warns or not warnings_only):
+            if reason in self.left_out and warns in (None, reason.warns):
                 group = self.left_out[reason]
                 advice = f"; {group.advice}" if group.advice else ""
                 yield f"{reason.text}: {group.count:,}, such as {group.example}{advice}"

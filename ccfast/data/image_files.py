@@ -17,6 +17,7 @@ import numpy as np
 from ccfast._errors import InputError
 from ccfast._limits import MAX_IMAGE_PIXELS
 from ccfast._progress import progress
+from ccfast._words import counted
 from ccfast.data import formats
 
 log = logging.getLogger(__name__)
@@ -121,24 +122,30 @@ def leave_out_bad(files: dict[str, list[Path]], *, skip: bool, workers: int) -> 
     Every file is decoded once, because a truncated image shows its error only in its last rows, and should not end a
     run later.
     """
-    paths = [path for folder in files.values() for path in folder]
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        problems = [
-            problem
-            for problem in progress(pool.map(_problem, paths), "check images", len(paths))
-            if problem is not None
-        ]
+    problems = unreadable([path for folder in files.values() for path in folder], workers=workers)
     if not problems:
         return files
-    listed = "\n".join(f"  {message}" for _, message in problems[:NAMED])
-    more = f"\n  and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-    if not skip:
-        raise InputError(
-            f"{len(problems)} image(s) cannot be read:\n{listed}{more}\nRepair them, or pass --bad-images skip"
-        )
-    log.warning("%d image(s) cannot be read and are left out:\n%s%s", len(problems), listed, more)
+    say_bad([message for _, message in problems], skip=skip)
     bad = {path for path, _ in problems}
     return {name: [path for path in folder if path not in bad] for name, folder in files.items()}
+
+
+def unreadable(paths: Sequence[Path], *, workers: int) -> list[tuple[Path, str]]:
+    """The ``paths`` that cannot be decoded, each with its message."""
+    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
+        found = progress(pool.map(_problem, paths), "check images", len(paths))
+        return [problem for problem in found if problem is not None]
+
+
+def say_bad(messages: Sequence[str], *, skip: bool) -> None:
+    """Log the ``messages`` about unreadable images, which are an InputError unless ``skip``."""
+    listed = "\n".join(f"  {message}" for message in messages[:NAMED])
+    more = f"\n  and {len(messages) - NAMED} more" if len(messages) > NAMED else ""
+    what = counted(len(messages), "image")
+    if not skip:
+        raise InputError(f"{what} cannot be read:\n{listed}{more}\nRepair them, or pass --bad-images skip")
+    verb = "is" if len(messages) == 1 else "are"
+    log.warning("%s cannot be read and %s left out:\n%s%s", what, verb, listed, more)
 
 
 def _problem(path: Path) -> tuple[Path, str] | None:

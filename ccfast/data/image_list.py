@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ccfast._errors import InputError
 from ccfast._files import given_path, printable
+from ccfast._words import counted
 from ccfast.data import formats
 from ccfast.data.findings import Findings, Reason
 from ccfast.data.folders import contents
@@ -61,8 +62,8 @@ def load_images(option: str, path: str | Path, *, bad_images: str, workers: int,
 
 def say_what_was_read(path: str | Path, images: int, findings: Findings) -> None:
     """Log the number of images and what was left out."""
-    lines = [f"{printable(str(path))}: {images:,} image{'' if images == 1 else 's'}"]
-    log.info("%s", "\n".join([*lines, *(f"  left out: {line}" for line in findings.lines())]))
-    left_out = (f"left out: {line}" for line in findings.lines(warnings_only=True))
+    lines = [f"{printable(str(path))}: {counted(images, 'image')}"]
+    log.info("%s", "\n".join([*lines, *(f"  left out: {line}" for line in findings.lines(warns=False))]))
+    left_out = (f"left out: {line}" for line in findings.lines(warns=True))
     for warning in (*findings.warnings, *left_out):
         log.warning("%s: %s", printable(str(path)), warning)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ccfast._words import counted
 from ccfast.data.findings import Findings
 from ccfast.data.protocol import Protocol, everything
 
@@ -68,10 +69,10 @@ class ReIDData:
 
     def __str__(self) -> str:
         others = {"query": self.query, "gallery": self.gallery}
-        present = [f"{len(part)} {name}" for name, part in others.items() if part is not None]
+        present = [f"{len(part):,} {name}" for name, part in others.items() if part is not None]
         missing = [name for name, part in others.items() if part is None]
         named = [*present, *([f"no {' and '.join(missing)}"] if missing else [])]
-        return f"{self.name}: {len(self.train)} training images, {', '.join(named)}"
+        return f"{self.name}: {counted(len(self.train), 'training image')}, {', '.join(named)}"
 
     def is_infrared(self) -> Tensor:
         """[N] bool: which training images are infrared."""

@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ccfast._errors import InputError
-from ccfast._files import array_content, write_all_whole
 from ccfast._progress import progress
-from ccfast.data import Part
+from ccfast._words import counted
+from ccfast.data import Part, formats
 from ccfast.data.findings import Findings, Reason
-from ccfast.data.image_files import ImageFiles, leave_out_bad, pixels_at_most
+from ccfast.data.image_files import ImageFiles, pixels_at_most, say_bad, unreadable
 from ccfast.data.image_list import list_files, say_what_was_read
+from ccfast.inference.index_folder import Entry, Known, Maker, given_index, read_index, write_index
 from ccfast.training.trained import Trained
 
 log = logging.getLogger(__name__)
 
-#: The files of an index: features [N, D] float32, and the image of each row.
-FEATURES, NAMES = "features.npy", "names.json"
-
-VERSION = 1
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The state of a file when its feature was extracted; ``name`` is relative to the gallery."""
-
-    name: str
-    size: int
-    modified: int
-    changed: int
-    sha256: str
-
-    def looks_like(self, stat: os.stat_result) -> bool:
-        """Whether a file with this ``stat`` is unchanged, without reading it."""
-        return (self.size, self.modified, self.changed) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-#: The content of an index: the file of each row, and its feature [N, D].
-Known = tuple[list[Entry], Tensor]
-
 
 @dataclass(frozen=True)
 class _File:
-    """A file of the gallery, and the row of its feature in the index; None if it must be extracted."""
+    """A file of the gallery, and the row of its feature in the index; None if it has none."""
 
     path: Path
     entry: Entry
     row: int | None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the index knows neither a feature of the file nor why it cannot be read."""
+        return self.row is None and not self.entry.problem
 
 
 @dataclass(frozen=True)
@@ -77,40 +56,60 @@ def indexed_gallery(trained: Trained, path: str | Path, index: Path | None = Non
     """The images in ``path`` (``--gallery``) and its sub-folders with their features; updates the index.
 
     The features of unchanged files (by size and times, or else by content) come from the index; the others are
-    extracted. An index of another encoder, or a damaged one, is made again. If it cannot be written, a warning says so.
+    extracted, and unreadable files are not tried again. An index of another encoder, or a damaged one, is made again.
+    If it cannot be written, a warning says so.
 
     Args:
-        index: its folder; None: :func:`index_beside` the gallery.
+        index: its folder (:func:`given_index`); None: :func:`index_beside` the gallery.
+
+    Raises:
+        InputError: no image that can be read, an unreadable one unless the run's ``bad_images`` is "skip", or a folder
+            ``index`` that holds other files than those of an index.
     """
     files, findings = list_files("--gallery", path)
     top = Path(path) if Path(path).is_dir() else Path(path).parent
-    index = index_beside(Path(path)) if index is None else index
-    encoder = fingerprint(trained)
-    known = _read(index, encoder, trained.encoder.num_features)
+    index = index_beside(Path(path)) if index is None else given_index(index)
+    maker = Maker(fingerprint(trained), trained.encoder.num_features, _reader(trained))
+    known = read_index(index, maker)
     found = _compare(files, [file.relative_to(top).as_posix() for file in files], known)
     if known is not None:
-        _say_what_changed(index, known[0], found)
-    found = _readable(found, trained, findings)
+        _say_what_changed(index, known, found)
+    found, bad = _checked(found, trained, findings)
     if not found:
         raise InputError(f"--gallery: {path}: no image that can be read")
     say_what_was_read(path, len(found), findings)
-    features = _features(found, known, trained)
-    entries = [file.entry for file in found]
-    if known is None or entries != known[0]:
-        _write(index, encoder, entries, features)
-    return Gallery([str(file.path) for file in found], features.to(trained.device))
+    now = Known([file.entry for file in found], _features(found, known, trained), [file.entry for file in bad])
+    if known is None or (now.entries, now.unreadable) != (known.entries, known.unreadable):
+        write_index(index, maker, now)
+    return Gallery([str(file.path) for file in found], now.features.to(trained.device))
 
 
-def _readable(found: list[_File], trained: Trained, findings: Findings) -> list[_File]:
-    """``found`` without new unreadable images; these are an error unless the run's ``bad_images`` is "skip"."""
-    new = [file.path for file in found if file.row is None]
+def _checked(found: list[_File], trained: Trained, findings: Findings) -> tuple[list[_File], list[_File]]:
+    """The images, and the unreadable files, which are an error unless the run's ``bad_images`` is "skip"."""
     with pixels_at_most(trained.config.max_image_pixels):
-        skip = trained.config.bad_images == "skip"
-        good = set(leave_out_bad({"gallery": new}, skip=skip, workers=trained.config.workers)["gallery"])
-    bad = [path for path in new if path not in good]
+        new = [file.path for file in found if file.is_new]
+        problems = dict(unreadable(new, workers=trained.config.workers))
+    found = [_with_problem(file, problems.get(file.path)) for file in found]
+    bad = [file for file in found if file.entry.problem]
     if bad:
-        findings.leave_out(Reason.BAD, bad[0], len(bad))
-    return [file for file in found if file.row is not None or file.path in good]
+        told = [f"{file.path}: {file.entry.problem}" for file in bad]
+        say_bad(told, skip=trained.config.bad_images == "skip")
+        findings.leave_out(Reason.BAD, bad[0].path, len(bad))
+    return [file for file in found if not file.entry.problem], bad
+
+
+def _with_problem(file: _File, problem: str | None) -> _File:
+    if problem is None:
+        return file
+    return replace(file, entry=replace(file.entry, problem=problem.removeprefix(f"{file.path}: ")))
+
+
+def _reader(trained: Trained) -> str:
+    """A digest of what decides, besides the files, which of them can be read."""
+    from PIL import __version__
+
+    told = (__version__, sorted(formats.readable()), trained.config.max_image_pixels)
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def _features(found: list[_File], known: Known | None, trained: Trained) -> Tensor:
@@ -120,7 +119,7 @@ def _features(found: list[_File], known: Known | None, trained: Trained) -> Tens
     old = [(place, file.row) for place, file in enumerate(found) if file.row is not None]
     if old:
         assert known is not None
-        features[[place for place, _ in old]] = known[1][[row for _, row in old]]
+        features[[place for place, _ in old]] = known.features[[row for _, row in old]]
     if new:
         with pixels_at_most(trained.config.max_image_pixels):
             images = ImageFiles([found[place].path for place in new])
@@ -141,68 +140,48 @@ def fingerprint(trained: Trained) -> str:
 
 
 def _compare(files: list[Path], names: list[str], known: Known | None) -> list[_File]:
-    """The current state of each file, with the row of its feature in the index if the file has not changed."""
-    before = {} if known is None else {entry.name: (row, entry) for row, entry in enumerate(known[0])}
+    """The current state of each file, with what the index knows of it if the file has not changed."""
+    before = _by_name(known.entries) | _by_name(known.unreadable) if known is not None else {}
     found = []
     for path, name in progress(zip(files, names, strict=True), "check the index", len(files)):
         row, entry = before.get(name, (None, None))
-        try:
-            stat = path.stat()
-            if entry is None or not entry.looks_like(stat):
-                now = Entry(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _sha256(path))
-                row = row if entry is not None and entry.sha256 == now.sha256 else None
-                entry = now
-        except OSError as error:  # a broken link; the check of the images reports it
-            entry, row = Entry(name, 0, 0, 0, f"{error.strerror}"), None
-        found.append(_File(path, entry, row))
+        now = _state(path, name, entry)
+        if entry is not None and now.sha256 == entry.sha256:
+            found.append(_File(path, replace(now, problem=entry.problem), row))
+        else:
+            found.append(_File(path, now, None))
     return found
 
 
-def _say_what_changed(index: Path, before: list[Entry], found: list[_File]) -> None:
-    """Log how many files are new, changed and removed since the index was written."""
-    names = {entry.name for entry in before}
-    new = [file.entry.name for file in found if file.row is None]
+def _by_name(entries: Sequence[Entry]) -> dict[str, tuple[int | None, Entry]]:
+    """The row and the entry of each file; unreadable files have no row."""
+    return {entry.name: (None if entry.problem else row, entry) for row, entry in enumerate(entries)}
+
+
+def _state(path: Path, name: str, before: Entry | None) -> Entry:
+    """The current state of a file; its content is only read if it may have changed since ``before``."""
+    try:
+        stat = path.stat()
+        if before is not None and before.looks_like(stat):
+            return before
+        return Entry(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, _sha256(path))
+    except OSError as error:  # a broken link; the check of the images reports it
+        return Entry(name, 0, 0, 0, f"{error.strerror}")
+
+
+def _say_what_changed(index: Path, known: Known, found: list[_File]) -> None:
+    """Log what the index holds, and how many files are new, changed and removed since it was written."""
+    names = {entry.name for entry in (*known.entries, *known.unreadable)}
+    new = [file.entry.name for file in found if file.is_new]
     counts = {
         "new": sum(name not in names for name in new),
         "changed": sum(name in names for name in new),
         "removed": len(names - {file.entry.name for file in found}),
     }
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    log.info("%s: %s images; since it was written: %s", index, f"{len(names):,}", told or "no file has changed")
-
-
-def _read(index: Path, encoder: str, num_features: int) -> Known | None:
-    """The entries and features of an index; None if there is none, or if it cannot be used, which is logged."""
-    if not (index / NAMES).exists() and not (index / FEATURES).exists():
-        return None
-    try:
-        content: Any = json.loads((index / NAMES).read_text(encoding="utf-8"))
-        if content["version"] != VERSION or content["encoder"] != encoder:
-            log.info("%s: belongs to another encoder and is made again (--index keeps one per encoder)", index)
-            return None
-        entries = [Entry(**entry) for entry in content["images"]]
-        features = np.load(index / FEATURES, allow_pickle=False)
-        if features.dtype != np.float32 or features.shape != (len(entries), num_features):
-            raise ValueError(f"{FEATURES} has {features.dtype} {features.shape}, not {len(entries)} x {num_features}")
-        if not (np.abs(np.linalg.norm(features, axis=1) - 1) < 1e-2).all():
-            raise ValueError(f"{FEATURES} has rows without unit norm")
-        return entries, torch.from_numpy(features)
-    except Exception as error:  # JSON and NumPy raise many kinds of errors for damaged bytes
-        log.warning("%s: damaged (%s: %s); it is made again", index, type(error).__name__, str(error)[:200])
-        return None
-
-
-def _write(index: Path, encoder: str, entries: list[Entry], features: Tensor) -> None:
-    """Write the index; if the disk cannot be written to, the search continues."""
-    content = {"version": VERSION, "encoder": encoder, "images": [asdict(entry) for entry in entries]}
-    try:
-        index.mkdir(exist_ok=True)
-        names = json.dumps(content, indent=1)  # in ASCII, which preserves bytes of names that are not text
-        write_all_whole({index / FEATURES: array_content(features.numpy()), index / NAMES: names})
-    except OSError as error:
-        log.warning("--index: %s cannot be written, so the next search must extract again: %s", index, error)
-        return
-    log.info("index of the gallery: %s", index)
+    bad = f", {len(known.unreadable):,} unreadable" if known.unreadable else ""
+    log.info("%s: %s%s; since it was written: %s", index, counted(len(known.entries), "image"), bad,
+             told or "no file has changed")  # fmt: skip
 
 
 def _sha256(file: Path) -> str:

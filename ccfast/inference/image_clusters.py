@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ import ccfast
 from ccfast._errors import InputError
 from ccfast._files import PREFIX, SUFFIX, as_unicode, given_path, printable
 from ccfast._progress import progress
+from ccfast._words import counted
 from ccfast.data import Part
 from ccfast.inference import COPY_MODES
-from ccfast.training.clustering.pseudo_labels import PseudoLabels, advice, pseudo_labels
+from ccfast.training.clustering import clusterer
+from ccfast.training.clustering.pseudo_labels import PseudoLabels, advice, chosen_eps, pseudo_labels
 from ccfast.training.config import ClusterOptions
+from ccfast.training.recipes import AUTO
 from ccfast.training.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -43,17 +46,21 @@ class ImageClusters:
 
     ``labels`` [N]: 0 .. clusters - 1, or -1 for images in no cluster. ``distances`` [N] float32: Euclidean distance
     between the unit feature and the mean of its cluster's features, scaled to unit norm; NaN for images in no cluster.
-    ``features`` [N, D] of unit norm, on the device that computed them.
+    ``features`` [N, D] of unit norm, on the device that computed them. ``eps``: the one that ``--eps auto`` chose, or
+    None.
     """
 
     labels: Tensor
     distances: Tensor
     features: Tensor
+    eps: float | None = None
 
 
 def cluster_images(features: Tensor, options: ClusterOptions, watch: Stopwatch) -> ImageClusters:
     """Cluster ``features`` [N, D] of unit norm with ``options``."""
-    return with_distances(features, pseudo_labels(features, options, watch).labels)
+    found = pseudo_labels(features, options, watch)
+    eps = found.eps if options.eps == AUTO else None
+    return replace(with_distances(features, found.labels), eps=eps)
 
 
 def with_distances(features: Tensor, labels: Tensor) -> ImageClusters:
@@ -69,11 +76,12 @@ def with_distances(features: Tensor, labels: Tensor) -> ImageClusters:
 
 def fitting(options: Any, images: int, given: dict[str, Any]) -> Any:
     """``options`` with ``k1`` and ``k2`` limited to the number of images, unless the user gave them."""
-    if options.k1 <= images:
+    if options.k1 <= images or "k1" not in clusterer(options.cluster).uses:
         return options
     if given.get("k1") is not None:
-        raise InputError(f"--k1: expected at most the {images} images, got {options.k1}")
-    log.warning("using k1 = %d instead of %d, because there are %d images", images, options.k1, images)
+        raise InputError(f"--k1: expected at most the {counted(images, 'image')}, got {options.k1}")
+    there = "is" if images == 1 else "are"
+    log.warning("using k1 = %d instead of %d: there %s %s", images, options.k1, there, counted(images, "image"))
     options = copy.copy(options)
     options.k1, options.k2 = images, min(options.k2, images)
     return options
@@ -99,16 +107,16 @@ def clusters_table(names: Sequence[str], found: ImageClusters) -> str:
 
 
 def told(found: ImageClusters) -> str:
-    """ "12 clusters of 3 to 40 images, 5 images in no cluster"."""
-    labels = PseudoLabels(found.labels)
+    """ "12 clusters of 3 to 40 images, 5 of 200 images in no cluster, eps 0.6 (auto)"."""
+    labels, images = PseudoLabels(found.labels), counted(len(found.labels), "image")
     if not labels.clusters:
-        return f"no cluster among {len(found.labels):,} images"
+        return f"no cluster among {images}"
     sizes = torch.bincount(found.labels[found.labels >= 0])
     least, most = int(sizes.min()), int(sizes.max())
+    least_to = "" if least == most else f"{least:,} to "
     return (
-        f"{labels.clusters:,} cluster{'' if labels.clusters == 1 else 's'} of "
-        f"{f'{least:,}' if least == most else f'{least:,} to {most:,}'} images, "
-        f"{labels.noise:,} of {len(found.labels):,} images in no cluster"
+        f"{counted(labels.clusters, 'cluster')} of {least_to}{counted(most, 'image')}, "
+        f"{labels.noise:,} of {images} in no cluster{'' if found.eps is None else f', {chosen_eps(found.eps)}'}"
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import InputError
+from ccfast._words import counted
 from ccfast.data import ReIDData
 from ccfast.data.sampler import SEED_LIMIT, BatchSampler
 from ccfast.methods.method import Method
@@ -37,7 +38,9 @@ class CrossModal(Method):
         self.infrared = infrared.to(self.device)
         for kind, count in (("visible", int((~infrared).sum())), ("infrared", int(infrared.sum()))):
             if config.k1 > count:
-                raise InputError(f"--k1: expected at most the {count} {kind} training images, got {config.k1}")
+                raise InputError(
+                    f"--k1: expected at most the {counted(count, f'{kind} training image')}, got {config.k1}"
+                )
         if config.clusters_per_batch % 2:
             raise InputError(
                 f"--batch-size: expected a multiple of twice --num-instances ({2 * config.num_instances}) with "
@@ -47,9 +50,9 @@ class CrossModal(Method):
     def pseudo_labels(self, features: Tensor, cluster: Clustering) -> Tensor:
         """The visible clusters, and then the infrared ones."""
         labels = torch.full((len(features),), -1, device=features.device)
-        labels[~self.infrared] = cluster(features[~self.infrared], "visible images")
+        labels[~self.infrared] = cluster(features[~self.infrared], "visible image")
         self.num_visible = int(labels.max()) + 1
-        found = cluster(features[self.infrared], "infrared images")
+        found = cluster(features[self.infrared], "infrared image")
         labels[self.infrared] = torch.where(found >= 0, found + self.num_visible, -1)
         return labels
 

@@ -14,8 +14,9 @@ from torch import Tensor
 
 import ccfast
 from ccfast._errors import InputError
-from ccfast._files import given_output, given_path, write_whole
+from ccfast._files import given_output, given_path, keep_inputs, write_whole
 from ccfast._progress import progress
+from ccfast._words import counted
 from ccfast.data import Part, ReIDData
 from ccfast.inference.image_clusters import ImageClusters, clusters_table, image_names, with_distances
 from ccfast.report import clusters, curves, history, ranked
@@ -28,14 +29,13 @@ from ccfast.training.clustering.pseudo_labels import pseudo_labels
 from ccfast.training.config import TrainConfig
 from ccfast.training.config_file import read_config
 from ccfast.training.evaluate import agreement, obstacles
-from ccfast.training.run_folder.folder import RunFolder
+from ccfast.training.run_folder.folder import PAGE, RunFolder
 from ccfast.training.run_folder.records import read_records
 from ccfast.training.stopwatch import Stopwatch
 from ccfast.training.trained import Trained, load_trained
 
 log = logging.getLogger(__name__)
 
-PAGE = "report.html"
 TEMPLATE = "template.html"
 
 #: The longer side, in pixels, of the images in ranked lists and cluster sheets.
@@ -128,8 +128,9 @@ def _check(run: Path, output: str | Path | None, queries: int) -> tuple[RunFolde
         raise InputError(f"RUN: expected a run folder, got {run}, which {what}")
     if queries < 0:
         raise InputError(f"--queries: expected at least 0, got {queries}")
-    output = given_output("--output", run / PAGE if output is None else output)
-    return RunFolder(run), output
+    output, folder = given_output("--output", run / PAGE if output is None else output), RunFolder(run)
+    keep_inputs("--output", output, {f"the run's {file.name}": file for file in folder.files})
+    return folder, output
 
 
 def render(template: str, **content: Any) -> str:
@@ -144,8 +145,8 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "distance": distance, "duration": history.duration, "percent": history.percent, "shorten": shorten,
-        "told": _told, "widths": widths,
+        "counted": counted, "distance": distance, "duration": history.duration, "percent": history.percent,
+        "shorten": shorten, "told": _told, "widths": widths,
     }  # fmt: skip
     return environment.get_template(template).render(**content)
 

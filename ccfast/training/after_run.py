@@ -13,14 +13,13 @@ from ccfast._errors import Interrupted
 from ccfast._files import write_whole
 from ccfast.training.config import TrainConfig
 from ccfast.training.group import is_main_process
+from ccfast.training.run_folder.folder import CLUSTERS
 from ccfast.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from ccfast.training.loop import TrainResult
 
 log = logging.getLogger(__name__)
-
-CLUSTERS = "clusters.csv"
 
 
 @contextmanager

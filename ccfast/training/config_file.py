@@ -14,6 +14,7 @@ from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, expanded
 from ccfast.training.options_file import read_yaml
 from ccfast.training.recipes import SMALL, preset_options
 from ccfast.training.run_folder.folder import RunFolder
+from ccfast.training.without_effect import refuse_without_effect
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
     """The configuration of the command line, as a ``config_type``.
 
     ``options`` override the file ``options["config"]``, the file overrides the preset ``options["preset"]``, and the
-    preset overrides the data set's recipe.
+    preset overrides the data set's recipe. Those of ``options`` that then have no effect are an error.
     """
     given = dict(options)
     preset, file = given.pop("preset", None), given.pop("config", None)
@@ -39,7 +40,9 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
             f"--preset {preset}: {file} is for another data set, {shortened(written['dataset'])}; pass only one of them"
         )
     given = {name: expanded(name, value) for name, value in {**chosen, **written, **given}.items()}
-    return resumed_config(given, config_type) if given.get("resume") else config_type(**given)
+    config = resumed_config(given, config_type) if given.get("resume") else config_type(**given)
+    refuse_without_effect(options, config)
+    return config
 
 
 def _begun(given: dict[str, Any]) -> dict[str, Any]:

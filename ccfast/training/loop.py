@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ccfast._allocator import keep_freed_memory
 from ccfast._errors import InputError, Interrupted, RunError
 from ccfast._progress import progress
+from ccfast._words import counted
 from ccfast.data import Part, ReIDData
 from ccfast.data.joined import decoded_together, images_of
 from ccfast.data.loader import augmented_loader
@@ -24,6 +25,7 @@ from ccfast.methods.source import Source, class_labels
 from ccfast.models import Encoder, build_encoder
 from ccfast.training import messages
 from ccfast.training.after_run import leave_clusters
+from ccfast.training.clustering import clusterer
 from ccfast.training.clustering.numbers import numbers_of
 from ccfast.training.clustering.pseudo_labels import Clustering, PseudoLabels, warn_of_collapse, warn_of_giant
 from ccfast.training.config import TrainConfig
@@ -187,8 +189,10 @@ class Run:
         """Refuse options that do not fit the data."""
         if not len(data.train):  # a table may list only query and gallery
             raise InputError(f"--data-dir: {config.data_dir}: lists no training images")
-        if config.k1 > len(data.train):
-            raise InputError(f"--k1: expected at most the {len(data.train)} training images, got {config.k1}")
+        if config.k1 > len(data.train) and "k1" in clusterer(config.cluster).uses:
+            raise InputError(
+                f"--k1: expected at most the {counted(len(data.train), 'training image')}, got {config.k1}"
+            )
 
     def method_class(self) -> type[Method]:
         """The training method."""
@@ -354,7 +358,7 @@ class Run:
         if best or not self.measured:  # without evaluation the last one is the best
             self._save_best()
         save(content, folder.checkpoint, folder.previous)
-        messages.epoch(record, self.config.epochs)
+        messages.epoch(record, self.config)
         for listener in self.listeners:
             listener(copy.deepcopy(record))
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ccfast._files import write_whole
+from ccfast._words import counted
 from ccfast.data import ReIDData
 from ccfast.models import Encoder
-from ccfast.training.clustering.pseudo_labels import warn_of_structural_tie
+from ccfast.training.clustering.pseudo_labels import chosen_eps, warn_of_structural_tie
 from ccfast.training.config import TrainConfig
+from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
     from ccfast.training.run_folder.folder import RunFolder
@@ -84,21 +86,29 @@ def verification(found: Verification) -> str:
 UNLABELLED = (("silhouette", "silhouette"), ("last_ari", "ARI with the last clusters"))
 
 
-def epoch(record: Record, epochs: int) -> None:
+def epoch(record: Record, config: TrainConfig) -> None:
     """One line per epoch, and one more if it was evaluated."""
-    title = f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}"
+    title = f"epoch {record['epoch']:>{len(str(config.epochs))}}/{config.epochs}"
     if record["loss"] is None:
         log.info("before training: %s", ranking(record) if "mAP" in record else "not evaluated")
         return
     parts = [f"loss {record['loss']:.3f}"]
     if "clusters" in record:
-        parts.append(f"{record['clusters']} clusters, {record['noise']} images in no cluster")
+        parts += _clusters(record, config)
         parts += [f"{name} {record[key]:.3f}" for key, name in UNLABELLED if record.get(key) is not None]
     if "nmi" in record:
         parts += [f"NMI {record['nmi']:.3f}", f"ARI {record['ari']:.3f}"]
     if "mAP" in record:
         parts.append(ranking(record))
     log.info("%s: %s  (%s)", title, "  ".join(parts), _seconds(record["seconds"]))
+
+
+def _clusters(record: Record, config: TrainConfig) -> list[str]:
+    """ "eps 0.7 (auto)", "12 clusters, the largest of 40 images, 5 images in no cluster"."""
+    largest = f"the largest of {counted(record['largest'], 'image')}"
+    outside = f"{counted(record['noise'], 'image')} in no cluster"
+    auto = [chosen_eps(record["eps"])] if config.eps == AUTO and record.get("eps") is not None else []
+    return [*auto, f"{counted(record['clusters'], 'cluster')}, {largest}, {outside}"]
 
 
 def summary(records: list[Record], folder: RunFolder) -> None:
@@ -120,7 +130,7 @@ def summary(records: list[Record], folder: RunFolder) -> None:
 def _seconds(seconds: dict[str, float]) -> str:
     """ "3.4 s: extract 1.2, train 2.1"; stages with negligible time are left out."""
     stages = [f"{stage} {value:.1f}" for stage, value in seconds.items() if value >= 0.05]
-    return f"{sum(seconds.values()):.1f} s: {', '.join(stages)}"
+    return f"{sum(seconds.values()):.1f} s{': ' if stages else ''}{', '.join(stages)}"
 
 
 def picture(records: list[Record], folder: RunFolder) -> None:

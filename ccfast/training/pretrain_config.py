@@ -8,12 +8,16 @@ from typing import Any, ClassVar
 
 from ccfast._errors import InputError
 from ccfast.training.config import FIELDS, ClusterOptions, TrainConfig, flag
+from ccfast.training.recipes import Recipe
 
 #: Options of training without labels that have no effect with labels.
 WITHOUT_LABELS_ONLY = (
     *(item.name for item in dataclasses.fields(ClusterOptions)),
     "method", "momentum", "memory", "source", "source_dir", "mean_teacher", "teacher_momentum",
 )  # fmt: skip
+
+#: The default temperature of the classification loss.
+TEMPERATURE = 0.05
 
 
 @dataclass
@@ -27,6 +31,9 @@ class PretrainConfig(TrainConfig):
         if given:
             raise InputError(f"{', '.join(map(flag, given))}: only for training without labels")
         super().__post_init__()
+
+    def _recipe(self) -> Recipe:
+        return {**super()._recipe(), "temperature": TEMPERATURE}
 
     def stored(self) -> dict[str, Any]:
         """The options that config.yaml and the checkpoints store."""

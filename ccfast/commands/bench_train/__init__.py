@@ -9,8 +9,8 @@ HELP = "measure the speed of a training run's steps"
 
 #: Options of ``ccfast train`` that have no effect without a run folder, or that are not measured.
 NOT_MEASURED = (
-    "run", "resume", "tensorboard", "wandb", "mlflow", "ignore_cameras", "source", "source_dir", "mean_teacher",
-    "teacher_momentum",
+    "run", "resume", "tensorboard", "wandb", "mlflow", "eval_every", "ignore_cameras", "source", "source_dir",
+    "mean_teacher", "teacher_momentum",
 )  # fmt: skip
 
 

@@ -21,6 +21,10 @@ OF_IMAGES = ("data_dir", "dataset", "part", "workers", "max_image_pixels", "bad_
 #: Options that apply to a file of features only.
 OF_FEATURES = ("noise", "normalize", "memory_limit", "work_dir")
 
+#: The help of options that mean something else without epochs.
+EPS = "DBSCAN: largest Jaccard distance between neighbours, in [0, 1), or auto: chosen from the features"
+NOISE = "only for FEATURES.npy: rows in no cluster get the label -1 (drop), or each one a label of its own (single)"
+
 log = logging.getLogger(__name__)
 
 
@@ -52,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="instead of clustering, print the number of clusters, the noise and the silhouette for each eps, and plot "
         "them to -o FILE.png (.svg, .pdf)",
     )  # fmt: skip
-    add_images_and_device(parser)
+    add_images_and_device(parser, run_optional=True)
     add_dataset(parser, "data set in --data-dir (default: none, all images in it and its sub-folders)")
     images = group(parser, "images")
     images.add_argument("--part", choices=("train", "query", "gallery"), help="part of the data set (default: train)")
@@ -68,7 +72,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     features.add_argument(
         "--work-dir", metavar="DIR", help="folder for the files of --memory-limit (default: LABELS.npy.work)"
     )
-    add_fields(parser, ("bad_images", *OPTIONS, "noise"), DEFAULT_DATASET)
+    texts = {"eps": EPS, "noise": NOISE}
+    add_fields(parser, ("bad_images", *OPTIONS), DEFAULT_DATASET, with_run=True, texts=texts)
+    add_fields(parser, ("noise",), DEFAULT_DATASET, texts=texts)
 
 
 def run(options: dict[str, Any]) -> None:
@@ -78,7 +84,8 @@ def run(options: dict[str, Any]) -> None:
     from ccfast.commands._options import ENCODER
     from ccfast.commands.cluster.features import cluster_file
     from ccfast.commands.cluster.sweep import sweep_file
-    from ccfast.training.config import flag
+    from ccfast.training.config import FIELDS, flag
+    from ccfast.training.without_effect import refuse_other_clusterings
 
     source = options.pop("source", None)
     if source is not None:
@@ -87,6 +94,7 @@ def run(options: dict[str, Any]) -> None:
     if source is not None and _is_features(Path(source), bool(named)):
         if named:
             raise InputError(f"{', '.join(named)}: only for images, not for the features in {source}")
+        refuse_other_clusterings(options, options.get("cluster", FIELDS["cluster"].default))
         sweep_file(source, **options) if options.pop("sweep", False) else cluster_file(source, **options)
         return
     if named := [flag(name) for name in OF_FEATURES if name in options]:
@@ -115,20 +123,23 @@ def cluster(
 ) -> None:
     """Cluster images with the encoder of a run, or with one given by its weights."""
     from ccfast._errors import InputError
-    from ccfast._files import given_output, write_whole
+    from ccfast._files import given_output, keep_inputs, write_whole
     from ccfast.commands._options import encoder_of
     from ccfast.commands.cluster.features import Announcing
     from ccfast.commands.cluster.sweep import PICTURES, require_dbscan, write_sweep
     from ccfast.inference import image_clusters as clusters
     from ccfast.training.clustering.pseudo_labels import PseudoLabels, warn_of_giant
+    from ccfast.training.without_effect import refuse_other_clusterings
 
     target = given_output("--output", output, PICTURES if sweep else (".csv",))
+    keep_inputs("--output", target, {"--data-dir": data_dir})
     folder = None if copy_to is None else clusters.given_new_folder("--copy-to", copy_to)
     if copy is not None and folder is None:
         raise InputError("--copy: only with --copy-to")
     if part is not None and dataset is None and data_dir is not None:
         raise InputError("--part: only with --dataset, or with the run's own images")
     trained = encoder_of(source, data_dir=data_dir, dataset=dataset, **options)
+    refuse_other_clusterings(options, trained.config.cluster)
     if data_dir is not None and dataset is None:
         images, name = trained.read_images("--data-dir", data_dir), "images"
     else:

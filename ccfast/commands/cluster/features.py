@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast._errors import InputError, RunError
-from ccfast._files import array_content, given_output, given_path, write_whole
+from ccfast._files import array_content, given_output, given_path, keep_inputs, write_whole
+from ccfast._words import counted
 from ccfast.training.clustering.out_of_core.cluster import cluster_by_blocks
 from ccfast.training.clustering.out_of_core.rows import load_matrix, not_clustered, opened
 from ccfast.training.clustering.pseudo_labels import (
     PseudoLabels,
     advice,
+    chosen_eps,
     pseudo_labels,
     warn_of_giant,
     warn_of_structural_tie,
@@ -53,6 +55,7 @@ def cluster_file(
         raise InputError("--work-dir: only with --memory-limit")
     clustering = ClusterOptions(**options)
     target = given_output("--output", output)
+    keep_inputs("--output", target, {"FEATURES.npy": features})
     warn_of_structural_tie(clustering)
     group, on_device = join(choose_device(device))
     try:
@@ -83,7 +86,7 @@ def _clustered(
     if normalize:
         rows = F.normalize(rows, dim=1)
     count = len(rows) if group.size == 1 else len(opened(path))
-    log.info("%s: %s rows of %s values; device %s", features, f"{count:,}", f"{rows.shape[1]:,}", on_device)
+    log.info("%s: %s of %s values; device %s", features, counted(count, "row"), f"{rows.shape[1]:,}", on_device)
     rows = rows.to(on_device)
     given = rows if group.size == 1 else Shard(rows, count, group)
     watch = Announcing(on_device)
@@ -93,9 +96,9 @@ def _clustered(
         raise not_clustered(features, error, normalize) from error
     group.from_main(lambda: write_whole(target, array_content(found.as_classes(clustering).cpu().numpy())))
     log.info(
-        "%s rows: %s clusters, %s noise%s; %.2f s; labels in %s",
-        *(f"{number:,}" for number in (count, found.clusters, found.noise)),
-        f", eps {found.eps:g}" if clustering.eps == AUTO and found.eps is not None else "",
+        "%s: %s, %s noise%s; %.2f s; labels in %s",
+        counted(count, "row"), counted(found.clusters, "cluster"), f"{found.noise:,}",
+        f", {chosen_eps(found.eps)}" if clustering.eps == AUTO and found.eps is not None else "",
         sum(watch.seconds.values()), output,
     )  # fmt: skip
     if found.clusters < 2:
@@ -105,7 +108,7 @@ def _clustered(
 
 
 class Announcing(Stopwatch):
-    """Logs the next stage, because with many rows a stage can take long."""
+    """Logs each stage when it first begins, because with many rows a stage can take long."""
 
     TITLES: ClassVar[dict[str, str]] = {
         "infomap": "searching neighbours and finding clusters by InfoMap",
@@ -117,7 +120,8 @@ class Announcing(Stopwatch):
 
     def __call__(self, stage: str) -> AbstractContextManager[None]:
         """Announce ``stage`` and time it."""
-        log.info("%s ...", self.TITLES[stage])
+        if stage not in self.seconds:
+            log.info("%s ...", self.TITLES[stage])
         return super().__call__(stage)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from ccfast._errors import InputError
 from ccfast._files import given_output, given_path, write_whole
 from ccfast.commands.cluster.features import read_features
+from ccfast.training.clustering.by_dbscan import hint_without_eps
 from ccfast.training.clustering.out_of_core.rows import not_clustered
 from ccfast.training.clustering.pseudo_labels import SEARCH_LIMIT
 from ccfast.training.clustering.sweep import Trial, best, sweep
@@ -72,7 +73,8 @@ def write_sweep(features: Tensor, options: ClusterOptions, target: Path) -> list
         log.info("%6g  %8s  %5.1f%%  %6.1f%%  %10s%s", trial.eps, f"{trial.clusters:,}", 100 * trial.noise,
                  100 * trial.largest, known, "  <- --eps auto" if trial is chosen else "")  # fmt: skip
     if chosen is None:
-        log.warning("no eps gives two clusters; try a smaller --min-samples than %d", options.min_samples)
+        most = max(trial.clusters for trial in trials)
+        log.warning("no eps gives two or more clusters%s", hint_without_eps(len(features), most, options))
     write_whole(target, _drawn(trials, chosen, target.suffix[1:]))
     log.info("picture in %s", target)
     return trials

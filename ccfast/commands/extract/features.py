@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,12 +29,16 @@ def extract_features(path: str, output: str, part: str = "all", **overrides: Any
     (empty for images that are not files; bytes that are not UTF-8 as ``\\xff``), its identity and its camera (empty if
     unknown). Either both files are written or neither.
 
+    Raises:
+        InputError: wrong options, or a .csv file of that name that is not such a table.
+
     Args:
         part: "train", "query", "gallery", or "all" existing parts, in this order.
         overrides: other values for the run's ``dataset``, ``data_dir``, ``device`` and ``workers``.
     """
     target = given_output("--output", output, (".npy",))
     table = given_output("--output", target.with_suffix(".csv"))
+    _require_own(table, target)
     trained = load_trained(path, **overrides, ignore_cameras=False)  # the table has the cameras
     parts = _chosen(trained.data, part)
     features = torch.cat([trained.extract(chosen, name) for name, chosen in parts.items()]).cpu()
@@ -41,6 +46,15 @@ def extract_features(path: str, output: str, part: str = "all", **overrides: Any
     log.info("%s (epoch %d): %d x %d features in %s", trained.file, trained.epoch, *features.shape, target)
     log.info("the images of the rows: %s", table)
     return features
+
+
+def _require_own(table: Path, target: Path) -> None:
+    """Refuse to replace a .csv file that is not the table of earlier features: the user names only the .npy file."""
+    if table.is_file():
+        with open(table, encoding="utf-8", errors="replace") as file:
+            first = file.readline(1000).strip()
+        if first not in ("", ",".join(COLUMNS)):
+            raise InputError(f"--output: {target} would replace {table}, which is not a table of ccfast extract")
 
 
 def _chosen(data: ReIDData, part: str) -> dict[str, Part]:

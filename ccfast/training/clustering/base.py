@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from ccfast.training.stopwatch import Stopwatch
 
 
+#: The options of the search for neighbours.
+SEARCH = ("neighbours", "faiss_index", "faiss_search")
+
+
 class Clusterer(ABC):
-    """A way to find clusters. ``recipe``: its default options."""
+    """A way to find clusters. ``recipe``: its default options; ``uses``: the options of clusterings that it uses."""
 
     recipe: ClassVar[dict[str, Any]] = {}
+    uses: ClassVar[tuple[str, ...]]
 
     @staticmethod  # noqa: B027
     def check(options: ClusterOptions) -> None:

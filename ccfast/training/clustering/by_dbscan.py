@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from ccfast._errors import InputError
-from ccfast.training.clustering.base import Clusterer
+from ccfast._words import counted
+from ccfast.training.clustering.base import SEARCH, Clusterer
 from ccfast.training.recipes import AUTO
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 class ByDBSCAN(Clusterer):
     """DBSCAN on the k-reciprocal Jaccard distances, as published."""
+
+    uses: ClassVar[tuple[str, ...]] = ("eps", "k1", "k2", "min_samples", *SEARCH)
 
     @staticmethod
     def check(options: ClusterOptions) -> None:
@@ -44,7 +47,7 @@ class ByDBSCAN(Clusterer):
 
         suggestion = suggested_eps(features, options)
         if suggestion is None:
-            return f"No --eps gives clusters; try a smaller --min-samples than {options.min_samples}."
+            return f"No --eps gives two or more clusters{hint_without_eps(len(features), found.clusters, options)}."
         eps, clusters, noise = suggestion
         return f"Try --eps {eps:g}: on these features it gives {clusters} clusters, {noise:.0%} noise."
 
@@ -57,3 +60,15 @@ class ByDBSCAN(Clusterer):
         chosen = best(trials)
         words = f"On these features: {'; '.join(told(trial) for trial in trials if trial.clusters)}."
         return words if chosen is None else f"{words} Try --eps {chosen.eps:g}, or --eps auto."
+
+
+def hint_without_eps(rows: int, clusters: int, options: ClusterOptions) -> str:
+    """What to try, or why, if no eps gives two clusters of ``rows`` rows; ``clusters`` is the number that was found."""
+    words = ""
+    if rows < 2 * options.min_samples:
+        words = (
+            f": {counted(rows, 'row')} {'is' if rows == 1 else 'are'} too few for --min-samples {options.min_samples}"
+        )
+    if clusters or options.min_samples <= 2:  # smaller values would only join more rows
+        return words
+    return f"{words}; try a smaller --min-samples than {options.min_samples}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ccfast._progress import clock
-from ccfast.training.clustering.base import Clusterer, numbered
+from ccfast.training.clustering.base import SEARCH, Clusterer, numbered
 from ccfast.training.clustering.by_dbscan import ByDBSCAN
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ LEAST = 1e-7
 class ByHDBSCAN(Clusterer):
     """HDBSCAN with ``--min-cluster-size`` and ``--min-samples``; it needs no eps."""
 
+    uses: ClassVar[tuple[str, ...]] = ("k1", "k2", "min_samples", "min_cluster_size", *SEARCH)
     check = ByDBSCAN.check
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from ccfast._errors import InputError
-from ccfast.training.clustering.base import Clusterer
+from ccfast.training.clustering.base import SEARCH, Clusterer
 from ccfast.training.recipes import INFOMAP_K1
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 class ByInfoMap(Clusterer):
     """InfoMap on the graph of nearest neighbours (:func:`ccfast.infomap`)."""
 
+    uses: ClassVar[tuple[str, ...]] = ("k1", "min_similarity", "min_cluster_size", *SEARCH)
     recipe: ClassVar[dict[str, Any]] = {"k1": INFOMAP_K1}
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast._errors import InputError
 from ccfast._progress import clock
+from ccfast._words import counted
 from ccfast.training.clustering.base import Clusterer, numbered
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 class ByKMeans(Clusterer):
     """k-means with ``--num-clusters`` clusters, with one k-means++ initialisation; no image is noise."""
+
+    uses: ClassVar[tuple[str, ...]] = ("num_clusters",)
 
     @staticmethod
     def check(options: ClusterOptions) -> None:
@@ -40,7 +43,9 @@ class ByKMeans(Clusterer):
         rows = checks.unit_features("features", whole)
         checks.unit_rows("features", rows)
         if options.num_clusters > len(rows):
-            raise InputError(f"--num-clusters: expected at most the {len(rows)} images, got {options.num_clusters}")
+            raise InputError(
+                f"--num-clusters: expected at most the {counted(len(rows), 'image')}, got {options.num_clusters}"
+            )
         with watch("kmeans"), clock("k-means"):
             labels = group.from_main(lambda: _labels(rows.cpu().numpy(), options.num_clusters))
         return PseudoLabels(torch.from_numpy(labels).to(features.device))

@@ -14,6 +14,7 @@ import ccfast
 from ccfast import _checks as checks
 from ccfast._errors import RunError
 from ccfast._progress import clock
+from ccfast._words import counted
 from ccfast.training.clustering import clusterer, sharded
 from ccfast.training.config import ClusterOptions
 from ccfast.training.group import ALONE, Group
@@ -86,6 +87,11 @@ def pseudo_labels(
     return clusterer(options.cluster).find(features, options, watch, group)
 
 
+def chosen_eps(eps: float) -> str:
+    """The eps that ``--eps auto`` has chosen, in messages."""
+    return f"eps {eps:g} (auto)"
+
+
 def by_infomap(features: Tensor | Shard, options: ClusterOptions, watch: Stopwatch, group: Group) -> PseudoLabels:
     """Labels by InfoMap."""
     arguments = (features, options.k1, options.min_similarity, options.min_cluster_size)
@@ -131,14 +137,14 @@ class Clustering:
     first: int | None = None
     found: list[PseudoLabels] = field(default_factory=list)
 
-    def __call__(self, features: Tensor | Shard, images: str = "images") -> Tensor:
+    def __call__(self, features: Tensor | Shard, image: str = "image") -> Tensor:
         """Labels ``[N]`` of ``features`` ``[N, D]`` of unit norm, -1 for noise.
 
-        ``images``: their name in the RunError that ends the run if there are fewer than two clusters.
+        ``image``: the name of one of them in the RunError that ends the run if there are fewer than two clusters.
         """
         found = pseudo_labels(features, self.options, self.watch, self.group)
         self.found.append(found)
-        require_clusters(found, features, self.options, self.first, images)
+        require_clusters(found, features, self.options, self.first, image)
         return found.as_classes(self.options)
 
     def best_eps(self, features: Tensor | Shard) -> float | None:
@@ -221,7 +227,7 @@ def warn_of_structural_tie(options: ClusterOptions) -> None:
 
 
 def require_clusters(
-    found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions, first: int | None, images: str = "images"
+    found: PseudoLabels, features: Tensor | Shard, options: ClusterOptions, first: int | None, image: str = "image"
 ) -> None:
     """Stop the run if there are fewer than two clusters; ``first`` is the number in the run's first epoch.
 
@@ -230,7 +236,9 @@ def require_clusters(
     if found.clusters >= 2:
         return
     what = "one cluster" if found.clusters else "no cluster"
-    message = f"{what} among {len(features)} {images} ({found.noise} noise): training needs at least two clusters."
+    message = (
+        f"{what} among {counted(len(features), image)} ({found.noise} noise): training needs at least two clusters."
+    )
     if first is not None and first >= 2:
         message += f" The run began with {first} clusters: the features have collapsed. {AGAINST_COLLAPSE}"
     raise RunError(f"{message} {advice(found, features, options)}")

@@ -114,13 +114,13 @@ def save(content: dict[str, Any], path: Path, previous: Path | None = None) -> N
 
 def load_latest(path: Path, previous: Path) -> tuple[dict[str, Any], Path]:
     """The content of the checkpoint in ``path``, or in ``previous`` if that one is damaged; and the file."""
-    damaged = None
-    try:
-        content = _read(path)
-    except _Damaged as error:
-        if not previous.exists():
-            raise
-        damaged, path, content = error, previous, _read(previous)
+    damaged = _damage(path)
+    if damaged is None:
+        content = _loaded(path)
+    elif previous.exists():
+        path, content = previous, _read(previous)
+    else:
+        raise InputError(damaged)
     _check(content, path)
     if damaged is not None:
         log.warning("%s. Using the checkpoint before it, after epoch %d", damaged, content["epoch"])
@@ -147,7 +147,13 @@ def _check(content: Any, path: Path) -> None:
 
 
 def _read(path: Path) -> Any:
-    _check_sums(path)
+    damaged = _damage(path)
+    if damaged is not None:
+        raise InputError(damaged)
+    return _loaded(path)
+
+
+def _loaded(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load can raise any error for damaged files
@@ -156,24 +162,21 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path}: not a checkpoint, or a truncated one ({type(error).__name__})") from error
 
 
-class _Damaged(InputError):
-    """A checkpoint that is missing or damaged; the one before it may be intact."""
-
-
-def _check_sums(path: Path) -> None:
-    """Raise if the file's content is not what was written, because torch.load does not verify checksums."""
+def _damage(path: Path) -> str | None:
+    """The error if the file is missing or not what was written, because torch.load does not verify checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(damaged)
-    except FileNotFoundError as error:
-        raise _Damaged(f"{path}: no such checkpoint") from error
+    except FileNotFoundError:
+        return f"{path}: no such checkpoint"
     except MemoryError:
         raise
     except Exception as error:  # so can zipfile
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise _Damaged(f"{path}: not a checkpoint, or a truncated one ({reason})") from error
+        return f"{path}: not a checkpoint, or a truncated one ({reason})"
+    return None
 
 
 def load_model(encoder: Encoder, content: dict[str, Any], path: Path, name: str = "model") -> None:

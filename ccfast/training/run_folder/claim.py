@@ -70,12 +70,17 @@ def _locked(config: TrainConfig) -> Iterator[RunFolder]:
 
 
 def _is_new(folder: RunFolder) -> bool:
-    """Refuse a folder that already has a run; False: nothing is resumed."""
+    """Refuse a folder that already has a run, or files of the same names; False: nothing is resumed."""
     held = folder.held()
     if held:
         raise InputError(
             f"--run: {folder.path} holds a run already ({', '.join(held)}); "
             "pass --resume to continue it, or another folder"
+        )
+    others = folder.replaced_at_the_end()
+    if others:
+        raise InputError(
+            f"--run: {folder.path} holds {', '.join(others)}, which a run would replace; pass another folder"
         )
     return False
 

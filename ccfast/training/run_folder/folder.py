@@ -15,6 +15,7 @@ from ccfast.training.run_folder.records import NAMED, Record, as_text, read_reco
 log = logging.getLogger(__name__)
 
 CONFIG, METRICS, CURVES = "config.yaml", "metrics.jsonl", "curves.png"
+CLUSTERS, PAGE = "clusters.csv", "report.html"
 CHECKPOINT, PREVIOUS, BEST = "checkpoint.pt", "checkpoint.previous.pt", "best.pt"
 BEST_SAFE = "best.safetensors"
 
@@ -29,10 +30,18 @@ class RunFolder:
         self.best, self.curves = path / BEST, path / CURVES
         self.best_safe = path / BEST_SAFE
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that training writes."""
+        return self.config, self.metrics, self.checkpoint, self.previous, self.best, self.best_safe
+
     def held(self) -> list[str]:
-        """The names of a run's files that already exist in the folder."""
-        files = (self.config, self.metrics, self.checkpoint, self.previous, self.best, self.best_safe)
-        return [file.name for file in files if os.path.lexists(file)]
+        """The names of those :attr:`files` that already exist in the folder."""
+        return [file.name for file in self.files if os.path.lexists(file)]
+
+    def replaced_at_the_end(self) -> list[str]:
+        """The names of the files in the folder that the end of a run would replace."""
+        return [name for name in (CURVES, CLUSTERS, PAGE) if os.path.lexists(self.path / name)]
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from."""

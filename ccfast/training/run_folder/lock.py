@@ -71,6 +71,9 @@ class FolderLock:
             log.warning("%s: its file system has no locks; make sure that no other run writes to it", self.path.parent)
             return descriptor
         if _is_at(descriptor, self.path):
+            if not _is_own(descriptor):
+                os.close(descriptor)
+                raise InputError(f"--run: {self.path} is not a file of ccfast; remove it, or pass another folder")
             return descriptor
         os.close(descriptor)
         return None
@@ -90,11 +93,21 @@ class FolderLock:
 
 
 def _holder(descriptor: int) -> str:
+    return _holder_in(os.pread(descriptor, 1000, 0)) or "another process"
+
+
+def _holder_in(content: bytes) -> str | None:
     try:
-        holder = json.loads(os.pread(descriptor, 1000, 0))
+        holder = json.loads(content)
         return f"another process (pid {int(holder['pid'])} on {holder['host']})"
     except (ValueError, TypeError, KeyError):
-        return "another process"
+        return None
+
+
+def _is_own(descriptor: int) -> bool:
+    """Whether the file is new, or was left by a process of ccfast."""
+    content = os.pread(descriptor, 1000, 0)
+    return not content or _holder_in(content) is not None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

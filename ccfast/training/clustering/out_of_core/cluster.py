@@ -9,7 +9,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ccfast._errors import InputError, Interrupted, RunError
-from ccfast._files import array_content, given_output, given_path, write_whole
+from ccfast._files import array_content, given_output, given_path, keep_inputs, write_whole
+from ccfast._words import counted
 from ccfast.training.clustering.out_of_core.budget import parse_size
 from ccfast.training.clustering.out_of_core.rows import not_clustered, opened
 from ccfast.training.clustering.out_of_core.stages import Stages, peak
@@ -56,13 +57,14 @@ def cluster_by_blocks(
     limit = parse_size("--memory-limit", memory_limit)
     target = given_output("--output", output)
     path = given_path("FEATURES", features)
+    keep_inputs("--output", target, {"FEATURES.npy": path})
     folder = target.with_name(f"{target.name}.work") if work_dir is None else given_path("--work-dir", work_dir)
     warn_of_structural_tie(options)
     on = choose_device("cpu" if device is None else device)
     count, dim = opened(path).shape
     if options.k1 > count:
         raise InputError(f"{path}: k1: expected at most {count} (the number of rows of features), got {options.k1}")
-    log.info("%s: %s rows of %s values; device %s; by blocks in %s MB", features, f"{count:,}", f"{dim:,}", on,
+    log.info("%s: %s of %s values; device %s; by blocks in %s MB", features, counted(count, "row"), f"{dim:,}", on,
              f"{limit >> 20:,}")  # fmt: skip
     start = time.perf_counter()
     with WorkFolder(folder, _subject(path, normalize, options)) as work:
@@ -75,9 +77,9 @@ def cluster_by_blocks(
             raise
         write_whole(target, array_content(found.labels.numpy()))
         log.info(
-            "%s rows: %s clusters, %s noise; %.2f s, at most %s MB; labels in %s",
-            *(f"{number:,}" for number in (count, found.clusters, found.noise)), time.perf_counter() - start,
-            peak(), output,
+            "%s: %s, %s noise; %.2f s, at most %s MB; labels in %s",
+            counted(count, "row"), counted(found.clusters, "cluster"), f"{found.noise:,}",
+            time.perf_counter() - start, peak(), output,
         )  # fmt: skip
         if found.clusters < 2:
             log.warning("%s", advice(found, stages.rows.take(some_rows(count, SEARCH_LIMIT)), options))
