@@ -234,10 +234,10 @@ def test_a_source_that_is_not_there_or_of_other_channels_is_refused(trees, tmp_p
     with pytest.raises(InputError, match=r"--source digits: expected images of 3 channels, as .* has, got 1"):
         run(tmp_path / "run", trees, **options)
     arguments = ["train", "--method", "hhcl", "--source", "digits", "--run", str(tmp_path / "run")]
-    assert main(arguments) == 2 and "--method hhcl cannot learn" in capsys.readouterr().err
+    assert main(arguments) == 2 and "--method hhcl cannot also learn" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("ids", "message"), [(None, "are not known"), ([3, 3], "two or more identities, got 1")])
+@pytest.mark.parametrize(("ids", "message"), [(None, "are unknown"), ([3, 3], "two or more identities, got 1")])
 def test_classes_need_two_identities(ids, message):
     with pytest.raises(InputError, match=f"mine: .*{message}"):
         class_labels(None if ids is None else torch.tensor(ids), "mine")
