@@ -15,7 +15,7 @@ from torch import Tensor
 from ccfast._errors import InputError, RunError
 from ccfast._files import array_content, given_output, given_path, keep_inputs, write_whole
 from ccfast._words import counted
-from ccfast.training.clustering.out_of_core.cluster import cluster_by_blocks
+from ccfast.commands.cluster.by_blocks import cluster_by_blocks
 from ccfast.training.clustering.out_of_core.rows import load_matrix, not_clustered, opened
 from ccfast.training.clustering.pseudo_labels import (
     PseudoLabels,

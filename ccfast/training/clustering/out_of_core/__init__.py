@@ -1,1 +1,1 @@
-"""``ccfast cluster --memory-limit``: the stages of the clustering by blocks of rows, through files in a work folder."""
+"""The stages of the clustering by blocks of rows, through files in a work folder."""

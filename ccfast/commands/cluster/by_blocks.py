@@ -1,4 +1,4 @@
-"""The command: clusters a file of features into a file of labels, by blocks."""
+"""``ccfast cluster --memory-limit``: clusters a file of features into a file of labels, by blocks."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _subject(path: Path, normalize: bool, options: ClusterOptions) -> dict[str, 
 
 def _labels(stages: Stages, path: Path, normalize: bool, folder: Path) -> Tensor:
     """The labels; errors name the problem in the file, or say that the same command continues."""
-    goes_on = f"finished blocks are kept in {folder}; the same command continues from there"
+    advice_to_resume = f"finished blocks are kept in {folder}; the same command continues from there"
     try:
         return stages.labels()
     except InputError:
@@ -103,6 +103,6 @@ def _labels(stages: Stages, path: Path, normalize: bool, folder: Path) -> Tensor
     except ValueError as error:
         raise not_clustered(path, error, normalize) from error
     except OSError as error:
-        raise RunError(f"{error}; {goes_on}") from error
+        raise RunError(f"{error}; {advice_to_resume}") from error
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; {goes_on}") from error
+        raise Interrupted(f"interrupted; {advice_to_resume}") from error
