@@ -221,6 +221,10 @@ def test_the_home_folder_is_expanded_by_every_command(run, tmp_path, monkeypatch
 # -- outputs
 
 
+#: A table of earlier features, which a new one may replace.
+TABLE = "row,part,path,id,cam\n"
+
+
 @pytest.mark.slow
 def test_a_full_disk_leaves_the_older_outputs_of_every_command(run, tmp_path, capsys):
     pytest.importorskip("matplotlib")
@@ -229,6 +233,7 @@ def test_a_full_disk_leaves_the_older_outputs_of_every_command(run, tmp_path, ca
         names = ("page.html", "out.npy", "out.csv", "out.pt2", "labels.npy")
         for name in names:
             (disk / name).write_text("older")
+        (disk / "out.csv").write_text(TABLE)
         np.save(tmp_path / "features.npy", np.eye(20_000, 8, dtype=np.float32) + 1)
         commands = (
             ["report", run, "-o", disk / "page.html", "--device", "cpu"],
@@ -237,7 +242,8 @@ def test_a_full_disk_leaves_the_older_outputs_of_every_command(run, tmp_path, ca
         )
         for arguments in commands:
             assert "cannot be written (is the disk full?)" in fails(capsys, 1, *arguments)
-        assert {path.name: path.read_text() for path in disk.iterdir()} == dict.fromkeys(names, "older")
+        expected = {**dict.fromkeys(names, "older"), "out.csv": TABLE}
+        assert {path.name: path.read_text() for path in disk.iterdir()} == expected
 
 
 def test_a_full_disk_leaves_older_labels(tmp_path, capsys):

@@ -14,7 +14,7 @@ from ccfast.training.config import FIELDS, FREE_ON_RESUME, TrainConfig, expanded
 from ccfast.training.options_file import read_yaml
 from ccfast.training.recipes import SMALL, preset_options
 from ccfast.training.run_folder.folder import RunFolder
-from ccfast.training.without_effect import refuse_without_effect
+from ccfast.training.without_effect import warn_without_effect
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
     """The configuration of the command line, as a ``config_type``.
 
     ``options`` override the file ``options["config"]``, the file overrides the preset ``options["preset"]``, and the
-    preset overrides the data set's recipe. Those of ``options`` that then have no effect are an error.
+    preset overrides the data set's recipe. A warning names those of ``options`` that then have no effect.
     """
     given = dict(options)
     preset, file = given.pop("preset", None), given.pop("config", None)
@@ -41,7 +41,7 @@ def config_from_options(options: dict[str, Any], config_type: type[TrainConfig] 
         )
     given = {name: expanded(name, value) for name, value in {**chosen, **written, **given}.items()}
     config = resumed_config(given, config_type) if given.get("resume") else config_type(**given)
-    refuse_without_effect(options, config)
+    warn_without_effect(options, config)
     return config
 
 

@@ -85,7 +85,7 @@ def run(options: dict[str, Any]) -> None:
     from ccfast.commands.cluster.features import cluster_file
     from ccfast.commands.cluster.sweep import sweep_file
     from ccfast.training.config import FIELDS, flag
-    from ccfast.training.without_effect import refuse_other_clusterings
+    from ccfast.training.without_effect import warn_of_other_clusterings
 
     source = options.pop("source", None)
     if source is not None:
@@ -94,7 +94,7 @@ def run(options: dict[str, Any]) -> None:
     if source is not None and _is_features(Path(source), bool(named)):
         if named:
             raise InputError(f"{', '.join(named)}: only for images, not for the features in {source}")
-        refuse_other_clusterings(options, options.get("cluster", FIELDS["cluster"].default))
+        warn_of_other_clusterings(options, options.get("cluster", FIELDS["cluster"].default))
         sweep_file(source, **options) if options.pop("sweep", False) else cluster_file(source, **options)
         return
     if named := [flag(name) for name in OF_FEATURES if name in options]:
@@ -129,7 +129,7 @@ def cluster(
     from ccfast.commands.cluster.sweep import PICTURES, require_dbscan, write_sweep
     from ccfast.inference import image_clusters as clusters
     from ccfast.training.clustering.pseudo_labels import PseudoLabels, warn_of_giant
-    from ccfast.training.without_effect import refuse_other_clusterings
+    from ccfast.training.without_effect import warn_of_other_clusterings
 
     target = given_output("--output", output, PICTURES if sweep else (".csv",))
     keep_inputs("--output", target, {"--data-dir": data_dir})
@@ -139,7 +139,7 @@ def cluster(
     if part is not None and dataset is None and data_dir is not None:
         raise InputError("--part: only with --dataset, or with the run's own images")
     trained = encoder_of(source, data_dir=data_dir, dataset=dataset, **options)
-    refuse_other_clusterings(options, trained.config.cluster)
+    warn_of_other_clusterings(options, trained.config.cluster)
     if data_dir is not None and dataset is None:
         images, name = trained.read_images("--data-dir", data_dir), "images"
     else:
