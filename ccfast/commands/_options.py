@@ -71,9 +71,8 @@ def add_fields(
     options = {"with_run": with_run, "texts": texts}
     if not isinstance(parser, argparse.ArgumentParser):
         for name in names:
-            default = default_text(name, datasets)
-            default = default.replace("(default: ", "(default: the run's, or ") if with_run else default
-            _add_field(parser, name, (texts or {}).get(name, FIELDS[name].metadata["help"]) + default)
+            text = (texts or {}).get(name, FIELDS[name].metadata["help"])
+            _add_field(parser, name, text + default_text(name, datasets, with_run=with_run))
         return
     for title, fields in GROUPS.items():
         chosen = tuple(name for name in fields if name in names)

@@ -91,11 +91,6 @@ def wide(inputs: Tensor, normalize: bool) -> Tensor:
     return F.normalize(rows, dim=-1) if normalize else rows
 
 
-def normalizes_update(inputs: Tensor, normalize: bool) -> bool:
-    """Whether the update normalises the rows: half rows have unit norm only within their precision."""
-    return normalize or inputs.dtype in checks.HALF
-
-
 def resize_as_saved(module: nn.Module, names: Sequence[str], state_dict: dict[str, Any], prefix: str) -> None:
     """Give the buffers ``names``, whose length depends on the epoch, the shapes that they have in a state dict."""
     for name in names:

@@ -8,9 +8,9 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast._arguments import GROUP_MODES
 from ccfast.nn._choice import first_of_group, same
-from ccfast.nn._moving import MovingModule, batch_of, checked_loss, normalizes_update, wide
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropies, mean_of_counted
-from ccfast.ops.memory import update_memory_from
+from ccfast.ops.memory import normalizes, update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
 #: The authors' names of the modes of :func:`ccfast.update_memory_`.
@@ -101,7 +101,7 @@ class CameraMemory(MovingModule):
         checks.same_device(inputs=inputs, cameras=cameras)
         targets = counted_labels("targets", targets, self.features.shape[0])
         memory, momentum, rule = self.features, self.momentum, RULES[self.mode]
-        normalize = normalizes_update(inputs, self.normalize)
+        normalize = normalizes(inputs, self.normalize)
 
         def loss_of(moving: bool, inputs: Tensor) -> Tensor:
             def move(features: Tensor) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast._arguments import MODES
-from ccfast.nn._moving import MovingModule, batch_of, checked_loss, normalizes_update, wide
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropy
-from ccfast.ops.memory import update_memory_from
+from ccfast.ops.memory import normalizes, update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
 SECOND_MODES = (*MODES, "hardest-of-first")
@@ -128,7 +128,7 @@ class DualMemory(MovingModule):
         inputs, targets = batch_of(inputs, targets, self.features)
         targets = counted_labels("targets", targets, self.num_clusters)
         memory, momentum, rules = self.features, self.momentum, (self.first, self.second)
-        normalize = normalizes_update(inputs, self.normalize)
+        normalize = normalizes(inputs, self.normalize)
 
         def loss_of(moving: bool, inputs: Tensor) -> Tensor:
             def move(features: Tensor) -> None:

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccfast import _checks as checks
-from ccfast.nn._moving import MovingModule, batch_of, checked_loss, normalizes_update, wide
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._reliability import reliable_labels
 from ccfast.nn._softmax import counted_labels, mean_of_counted
-from ccfast.ops.memory import update_memory_from
+from ccfast.ops.memory import normalizes, update_memory_from
 from ccfast.ops.similarity import memory_similarity, segment_mean
 
 EPSILON = 1e-6
@@ -104,7 +104,7 @@ class HybridMemory(MovingModule):
         labels, memory, momentum = self.labels, self.features, self.momentum
         targets = torch.where(rows != -1, labels[rows.clamp_min(0)], -1)
         moved, segments = torch.where(targets != -1, rows, -1), self._segments()
-        normalize = normalizes_update(inputs, self.normalize)
+        normalize = normalizes(inputs, self.normalize)
 
         def loss_of(moving: bool, inputs: Tensor, *others: Tensor) -> Tensor:
             def move(features: Tensor) -> None:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from ccfast import _checks as checks
 from ccfast.nn._choice import place_in_group, same
-from ccfast.nn._moving import MovingModule, batch_of, checked_loss, normalizes_update, wide
+from ccfast.nn._moving import MovingModule, batch_of, checked_loss, wide
 from ccfast.nn._softmax import counted_labels, cross_entropy
-from ccfast.ops.memory import update_memory_from
+from ccfast.ops.memory import normalizes, update_memory_from
 from ccfast.ops.similarity import memory_similarity
 
 #: If a cluster has at least this many samples, its rows are drawn without replacement.
@@ -108,7 +108,7 @@ class InstanceMemory(MovingModule):
         inputs, targets = batch_of(inputs, targets, self.features)
         targets = counted_labels("targets", targets, self.num_clusters)
         samples, rows = self._replaced(targets, draws)
-        normalize = normalizes_update(inputs, self.normalize)
+        normalize = normalizes(inputs, self.normalize)
 
         def loss_of(moving: bool, inputs: Tensor) -> Tensor:
             memory, momentum = self.features, self.momentum

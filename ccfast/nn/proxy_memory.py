@@ -10,9 +10,9 @@ from torch import Tensor
 from ccfast import _checks as checks
 from ccfast.nn import _proxies as proxies
 from ccfast.nn._choice import same
-from ccfast.nn._moving import MovingModule, checked_loss, normalizes_update, resize_as_saved, wide
+from ccfast.nn._moving import MovingModule, checked_loss, resize_as_saved, wide
 from ccfast.nn._softmax import mean_of_counted
-from ccfast.ops.memory import update_memory_from
+from ccfast.ops.memory import normalizes, update_memory_from
 from ccfast.ops.sets import set_contrastive_loss
 from ccfast.ops.similarity import memory_similarity
 
@@ -219,7 +219,7 @@ class ProxyMemory(MovingModule):
         return self._step(loss_of, inputs, targets=[targets, cameras])
 
     def _loss(self, inputs: Tensor, bank: Tensor, batch: proxies.Batch, moving: bool) -> Tensor:
-        momentum, normalize = self.momentum, normalizes_update(inputs, self.normalize)
+        momentum, normalize = self.momentum, normalizes(inputs, self.normalize)
 
         def move(features: Tensor) -> None:
             assert momentum is not None

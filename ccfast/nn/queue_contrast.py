@@ -204,8 +204,8 @@ class PrototypeContrast(QueueContrast):
         Args:
             queries: ``[B, D]`` features of any norm.
             keys: ``[B, D]`` features of the key encoder, of any norm.
-            indexes: ``[B]`` images, which index the assignments; -1, and an image with the assignment -1, have no term
-                of the prototypes. None, or without prototypes: only MoCo's loss, as in the first epochs.
+            indexes: ``[B]`` the image of each query, in ``[0, N)``. The loss against prototypes leaves out -1, and
+                images with the assignment -1. None, or without prototypes: only MoCo's loss, as in the first epochs.
             negatives: the other prototypes ``[R]`` for each granularity; None: they are drawn.
 
         Returns:

@@ -120,12 +120,17 @@ def update_memory_from(
     if torch.is_autocast_enabled(memory.device.type):
         memory = checks.matrix("memory", memory, checks.SINGLE_OR_DOUBLE)
         features = checks.matrix("features", features, checks.ANY_FLOAT)
-        normalize = normalize or features.dtype in checks.HALF  # half rows have unit norm only within their precision
+        normalize = normalizes(features, normalize)
         features = features.to(memory.dtype)
     memory, features, labels, momentum, reference, groups = arguments.update_memory_(
         memory, features, labels, momentum, mode, reference, groups
     )
     torch.ops.ccfast.update_memory_(memory, features, labels, momentum, mode, normalize, reference, groups)
+
+
+def normalizes(features: Tensor, normalize: bool) -> bool:
+    """Whether an update normalises the rows: half rows have unit norm only within their precision."""
+    return normalize or features.dtype in checks.HALF
 
 
 @torch.library.register_fake("ccfast::cluster_centroids")

@@ -295,8 +295,11 @@ FIELDS_WITHOUT_DEFAULT = tuple(
 )
 
 
-def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
-    """ " (default: ...)" for the help: one value, or the most common one and those of the ``datasets`` that differ."""
+def default_text(name: str, datasets: tuple[str, ...] | None = None, *, with_run: bool = False) -> str:
+    """ " (default: ...)" for the help: one value, or the most common one and those of the ``datasets`` that differ.
+
+    ``with_run``: a run's own value comes before them.
+    """
     default = FIELDS[name].default
     by_method = f", {INFOMAP_K1} with --cluster infomap" if name == "k1" else ""
     values = {dataset: RECIPES[dataset].get(name, default) for dataset in datasets or RECIPES}
@@ -307,7 +310,8 @@ def default_text(name: str, datasets: tuple[str, ...] | None = None) -> str:
         datasets_of.setdefault(value, []).append(dataset)
     common = max(datasets_of, key=lambda value: len(datasets_of[value]))
     others = "".join(f", {value} for {' and '.join(of)}" for value, of in datasets_of.items() if value != common)
-    return f" (default: {common}{others}{by_method})"
+    first = "the run's, or " if with_run else ""
+    return f" (default: {first}{common}{others}{by_method})"
 
 
 def shortened(value: Any) -> str:

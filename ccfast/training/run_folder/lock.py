@@ -28,14 +28,16 @@ _held: weakref.WeakSet[FolderLock] = weakref.WeakSet()
 class FolderLock:
     """Holds ``folder``/.lock until this process ends, or until :meth:`release`, which removes the file.
 
+    ``option``: the option that names the folder, for the errors.
+
     The system releases the lock when the process ends for any reason; a file that was left does not block others.
 
     Raises:
         InputError: another process holds it, or no file can be written in ``folder``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, option: str = "--run") -> None:
+        self.path, self.option = folder / NAME, option
         self._descriptor: int | None = None
         try:
             while self._descriptor is None:
@@ -44,7 +46,7 @@ class FolderLock:
             os.pwrite(self._descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
         except OSError as error:
             self.release()
-            raise InputError(f"--run: {folder} cannot be written to: {error.strerror or error}") from error
+            raise InputError(f"{option}: {folder} cannot be written to: {error.strerror or error}") from error
         _held.add(self)
 
     def __enter__(self) -> FolderLock:
@@ -62,7 +64,7 @@ class FolderLock:
             holder = _holder(descriptor)
             os.close(descriptor)
             raise InputError(
-                f"--run: {self.path.parent} is in use by {holder}; wait until that ends, or pass another folder"
+                f"{self.option}: {self.path.parent} is in use by {holder}; wait until that ends, or pass another folder"
             ) from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -73,7 +75,9 @@ class FolderLock:
         if _is_at(descriptor, self.path):
             if not _is_own(descriptor):
                 os.close(descriptor)
-                raise InputError(f"--run: {self.path} is not a file of ccfast; remove it, or pass another folder")
+                raise InputError(
+                    f"{self.option}: {self.path} is not a file of ccfast; remove it, or pass another folder"
+                )
             return descriptor
         os.close(descriptor)
         return None

@@ -38,10 +38,7 @@ class WorkFolder:
             path.mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"--work-dir: {path} cannot be made: {error.strerror or error}") from error
-        try:
-            self._lock = FolderLock(path)
-        except InputError as error:
-            raise InputError(str(error).replace("--run:", "--work-dir:")) from error
+        self._lock = FolderLock(path, "--work-dir")
         try:
             self._state = self._taken_up(subject)
             self._write()
