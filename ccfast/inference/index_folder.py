@@ -112,7 +112,7 @@ def read_index(index: Path, maker: Maker) -> Known | None:
 
 
 class _DamagedError(Exception):
-    """Why an index cannot be used, in words for the user."""
+    """The message for the user if an index cannot be used."""
 
 
 def _names(index: Path) -> dict[str, Any]:

@@ -64,8 +64,8 @@ inline size_t max_shared_bytes(int device) {
 }
 inline size_t max_shared_bytes() { return max_shared_bytes(current_device()); }
 
-// Opts a kernel in to all the shared memory of the current device, once: a limit set by each launch could make a
-// larger launch by another thread fail. Kernels have no static shared memory, which would count too.
+// Lets a kernel use all the shared memory of the current device. The limit is set once: if each launch set its own, a
+// larger launch in another thread could fail. Kernels have no static shared memory, which would count too.
 inline void allow_shared_memory(const char* name, const void* kernel) {
   static std::mutex mutex;
   using Kernel = std::pair<const void*, int>;  // on a device

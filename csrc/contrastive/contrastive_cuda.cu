@@ -6,9 +6,9 @@
 namespace ccfast::contrastive {
 namespace {
 
-constexpr int kThreads = 512;        // per block that normalises a row
+constexpr int kThreads = 512;        // of a block, which normalises one row
 constexpr int kValues = 8;           // values of a row in a thread's registers; the others are read again
-constexpr int kMostThreads = 1024;   // per block that handles a row of logits
+constexpr int kMostThreads = 1024;   // of a block, which handles one row of logits
 constexpr int kTargetThreads = 512;  // the same with targets: more registers per thread
 constexpr int kBatchThreads = 256;   // of the single block that counts the labels or sums the losses
 constexpr size_t kScratchBytes = 32 * sizeof(double);

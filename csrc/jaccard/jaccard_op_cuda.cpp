@@ -66,8 +66,8 @@ struct Scattered {
   at::Tensor start, count, col, values;
 };
 
-// Runs a stage with room for the expected number of entries; if that was too little, runs it again with room for all.
-// Then puts the rows into order. It waits for the device once, to read how much room the stage needed.
+// Runs a stage with room for the expected number of entries. If they do not fit, runs it again with room for all of
+// them. Then puts the rows into order. It waits for the device once, to read how much room the stage needed.
 template <class Stage>
 CsrTensors run_stage(int64_t rows, Room room, const at::TensorOptions& options, void* stream, const Stage& stage) {
   Scattered scattered(rows, room.entries, options);

@@ -1,9 +1,9 @@
 // CUDA kernel that keeps the best candidates of every query; the contract is in knn.h.
 //
-// One block handles one row of products. For the usual lists a block is one warp, and its non-arithmetic work is done
-// once per warp. Products that can reach the lowest score kept so far, for any norms of their targets, become scores;
-// the scores that do reach it wait. They are merged into the row's list when there is no more room for them, and at the
-// end.
+// One block handles one row of products. For the usual lists a block is one warp, so that all work except the
+// arithmetic is done once per warp. Products that can reach the lowest score kept so far, for any norms of their
+// targets, become scores; the scores that do reach it wait. They are merged into the row's list when there is no more
+// room for them, and at the end.
 #include <cstring>
 
 #include "candidates.cuh"

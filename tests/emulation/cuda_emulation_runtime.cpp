@@ -216,7 +216,7 @@ void start_block(int64_t number) {
   block.turns.start(grid_now.order, number, block.count);
 }
 
-// Runs a block until none of its threads can continue, or until it lets another block go first.
+// Runs a block until none of its threads can continue, or until another block goes first.
 void go_on(Block& block) {
   now = &block;
   blockIdx = {static_cast<unsigned>(block.number), 0, 0};

@@ -28,7 +28,7 @@ bool filled(const unsigned char* begin, size_t bytes) {
 
 }  // namespace
 
-// The start is aligned to exactly 16 bytes, so that a sanitizer finds a kernel that relies on more.
+// The start is aligned to 16 bytes but not to 32, so that a sanitizer finds kernels that need a larger alignment.
 SharedMemory::SharedMemory() : memory_(new unsigned char[kTotalBytes + 64]) {
   const size_t misalignment = reinterpret_cast<uintptr_t>(memory_.get()) % 32;
   start_ = memory_.get() + kGuardBytes + (misalignment <= 16 ? 16 : 48) - misalignment;

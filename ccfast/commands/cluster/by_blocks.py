@@ -1,4 +1,4 @@
-"""``ccfast cluster --memory-limit``: clusters a file of features into a file of labels, by blocks."""
+"""``ccfast cluster --memory-limit``: clusters a file of features by blocks and writes a file of labels."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def _clustered(
 
 
 class Announcing(Stopwatch):
-    """Logs each stage when it first begins, because with many rows a stage can take long."""
+    """Logs the first start of each stage, because a stage with many rows can take long."""
 
     TITLES: ClassVar[dict[str, str]] = {
         "infomap": "searching neighbours and finding clusters by InfoMap",
